@@ -1,0 +1,57 @@
+# Every target sets up what it needs. On a machine without CUDA, the CPU build of torch is smaller by far:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup
+PYTHON ?= python3
+WORKERS ?= auto
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format bench clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## Create .venv and install everything, if that has not been done
+
+demo: $(READY)  ## Train a tiny model and an adapter, merge, publish to a local Hub, look at the result
+	$(BIN)/python -m tests.demo $(ARGS)
+
+test: $(READY)  ## Run all tests
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-fast: $(READY)  ## Run the tests that take a few seconds at most
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+
+lint: $(READY)  ## Check style, types and the order of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(READY)  ## Format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)  ## Measure time and memory against cp and the plain PEFT script
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+clean:  ## Remove .venv and everything that was built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and alone: pip then takes the build that its own configuration prefers (CPU or CUDA).
+$(READY): pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install "$(TORCH)"
+	$(BIN)/pip install --editable ".[dev,plots]" --constraint constraints.txt
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) must be Python 3.11 or newer; name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv is missing; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+	@echo "Creating $(VENV) and installing; torch is large, so this takes a few minutes the first time."
+	@$(PYTHON) -m venv --clear $(VENV)
