@@ -1,0 +1,66 @@
+"""Every way in which the bot stops, with its exit code, reason code, sentence and advice.
+
+Nothing here prints: `bot.cli` renders an error once, for the terminal, JSON or a comment.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MergeBotError(Exception):
+    """A reasoned stop: one sentence that says what is wrong, one piece of advice that says what to do."""
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, sentence: str, *, advice: str, code: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.advice = advice
+        self.code = code
+
+
+class InputError(MergeBotError):
+    """Wrong usage, or a file that is missing or cannot be parsed."""
+
+    exit_code = 2
+
+
+class RefusedError(MergeBotError):
+    """The input can be read, and we decline to merge it."""
+
+    exit_code = 3
+
+
+class HostError(MergeBotError):
+    """The host could not be reached or answered with a fault of its own: trying again later helps."""
+
+    exit_code = 4
+
+
+class AccessError(MergeBotError):
+    """No access: gated, private, or a token that is missing or too weak."""
+
+    exit_code = 5
+
+
+class MergeError(MergeBotError):
+    """The merge itself failed on this machine (disk full, a file that vanished)."""
+
+    exit_code = 6
+
+
+class ValidationError(MergeBotError):
+    """The merged model did not pass its checks: nothing was published. `report` is the record that says so."""
+
+    exit_code = 7
+
+    def __init__(self, sentence: str, *, advice: str, code: str, report: object) -> None:
+        super().__init__(sentence, advice=advice, code=code)
+        self.report = report
+
+
+class InternalError(MergeBotError):
+    """A broken promise of our own: a bug, to be reported."""
+
+    exit_code = 70

@@ -1,0 +1,255 @@
+"""The frozen records that flow from stage to stage, and their JSON form.
+
+`Plan` → `MergedModel` → `Report` → `Publication`. Every boundary between two of them is a place to stop,
+inspect and resume. No logic of any stage lives here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+SCHEMA = 1
+T = TypeVar("T")
+Verdict = Literal["passed", "failed", "skipped"]
+Way = Literal["full", "tensors", "structure", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pinned:
+    """A model or adapter at one immutable state.
+
+    `location` is a repo id (`kind="hub"`) or an absolute folder (`kind="folder"`); `commit` is the 40-hex commit
+    of the Hub, or `sha256:…`, the fingerprint of a folder. `revision` is the name that was asked for.
+    """
+
+    kind: Literal["hub", "folder"]
+    location: str
+    commit: str
+    revision: str | None = None
+    subfolder: str = ""
+    private: bool = False
+    gated: bool = False
+
+    def __str__(self) -> str:
+        place = f"{self.location}:{self.subfolder}" if self.subfolder else self.location
+        return f"{place}@{self.commit[:12]}" if self.kind == "hub" else place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """A change to a key of `adapter_config.json`: which rule, what was, what is, why."""
+
+    rule: str
+    key: str
+    before: Any
+    after: Any
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binding:
+    """One output tensor that the adapter changes.
+
+    `tensor`: its name on disk. `source`: the base tensor that it starts from (another one for an untied head;
+    None when the adapter brings the whole tensor). `parameter`: its name in the model. `adapter`: the adapter
+    tensors that it consumes, by their names in the file. `shape` and `dtype` (safetensors' name) are the output's.
+    `method`: `lora` (linear, Conv1D, convolution or embedding), `dora` (the same with a magnitude), `lora_bias`
+    (the bias of a LoRA layer), `replace` (the adapter's tensor as it is), `copy` (the source as it is).
+    """
+
+    tensor: str
+    source: str | None
+    parameter: str
+    method: str
+    adapter: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedTensor:
+    """A tensor of the merged model that the base does not have on disk."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigEdit:
+    """A change to the merged model's `config.json`; `key` is dotted for nested configs."""
+
+    key: str
+    before: Any
+    after: Any
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar:
+    """A small file that travels with the weights, byte for byte, and whose it is."""
+
+    name: str
+    origin: Literal["adapter", "base"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where the result goes: a folder, a Hub repository, or a Hub PR on a repository."""
+
+    kind: Literal["folder", "repository", "hub_pr"]
+    location: str
+    public: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeRequest:
+    """What somebody asked for, through whichever door.
+
+    `adapter` and `base` are references as typed (`owner/name@revision:subfolder`, or a folder). `dtype` and `device`
+    are `auto` or a name of theirs; `validation` is how much is checked; `dry_run` does everything but leave a result.
+    """
+
+    adapter: str
+    base: str | None = None
+    base_revision: str | None = None
+    destination: Destination | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    validation: Way = "tensors"
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What the merge needs, in bytes: to fetch, to write, of free disk, and of anonymous memory."""
+
+    download_bytes: int
+    output_bytes: int
+    disk_bytes: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that was decided before the first weight is read.
+
+    `adapter_config` is the patched config that PEFT gets; `base_found_by` says which source named the base.
+    `key` identifies the job: same adapter, base and options, same key.
+    """
+
+    schema: int = SCHEMA
+    key: str
+    adapter: Pinned
+    base: Pinned
+    base_found_by: str
+    peft_type: str
+    task_type: str | None
+    model_class: str
+    adapter_config: dict[str, Any]
+    adapter_file: str
+    patches: tuple[Patch, ...]
+    bindings: tuple[Binding, ...]
+    added: tuple[AddedTensor, ...]
+    config_edits: tuple[ConfigEdit, ...]
+    sidecars: tuple[Sidecar, ...]
+    shards: tuple[str, ...]
+    dtype: str
+    destination: Destination | None
+    estimate: Estimate
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedModel:
+    """A complete folder of merged weights: how many tensors were merged, copied and added, in how long."""
+
+    folder: str
+    merged: int
+    copied: int
+    added: int
+    total_bytes: int
+    seconds: float
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check of the merged model. `figure` is the number that was measured, `detail` what it means."""
+
+    name: str
+    verdict: Verdict
+    figure: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The proof: `verdict` is `failed` when any check failed. `files` maps names to SHA-256 of the merged files."""
+
+    schema: int = SCHEMA
+    verdict: Verdict
+    level: Way
+    plan_key: str
+    adapter: Pinned
+    base: Pinned
+    checks: tuple[Check, ...]
+    files: dict[str, str]
+    versions: dict[str, str]
+    device: str
+    seconds: float
+
+    def check(self, name: str) -> Check | None:
+        """The check of that name, or None."""
+        return next((c for c in self.checks if c.name == name), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """Where the result can be found. `existed` says that an earlier run had already published it."""
+
+    destination: Destination
+    url: str
+    commit: str | None = None
+    number: int | None = None
+    existed: bool = False
+
+
+def to_json(record: object) -> str:
+    """The record as an indented JSON document, keys in the order of the record's fields."""
+    return json.dumps(as_dict(record), indent=2, ensure_ascii=False)
+
+
+def as_dict(record: object) -> dict[str, Any]:
+    """The record as plain dicts and lists."""
+    if not dataclasses.is_dataclass(record) or isinstance(record, type):
+        raise TypeError(f"{record!r} is not a record")
+    return dataclasses.asdict(record)
+
+
+def from_dict(record: type[T], data: dict[str, Any]) -> T:
+    """The inverse of `as_dict`. Raises TypeError or KeyError when `data` does not fit the record."""
+    hints = typing.get_type_hints(record)
+    unknown = set(data) - set(hints)
+    if unknown:
+        raise TypeError(f"{record.__name__} has no field {min(unknown)!r}")
+    return record(**{name: _decode(hints[name], value) for name, value in data.items()})
+
+
+def _decode(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(hint, types.UnionType):
+        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return tuple(_decode(typing.get_args(hint)[0], item) for item in value)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value)
+    return value
