@@ -1,0 +1,79 @@
+"""A folder of model files, wherever it lies: the Protocol, and the local one. The Hub's is in `bot.clients`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bot.errors import InputError
+from bot.progress import Progress
+from bot.records import Pinned
+
+
+class Files(Protocol):
+    """Files of one model at one immutable state, read in ranges so that headers cost no download."""
+
+    @property
+    def name(self) -> str:
+        """What to call the place in a sentence."""
+
+    def sizes(self) -> dict[str, int]:
+        """Every file's name, relative with `/`, and its size in bytes."""
+
+    def read(self, name: str, *, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes `start` to `end` (exclusive; None: to the end) of a file."""
+
+
+class LocalFiles:
+    """The files of a local folder and of the folders directly in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        return str(self.folder)
+
+    def sizes(self) -> dict[str, int]:
+        try:
+            found = [*self.folder.iterdir(), *self.folder.glob("[!.]*/*")]
+            return {p.relative_to(self.folder).as_posix(): p.stat().st_size for p in found if p.is_file()}
+        except OSError as error:
+            raise unreadable(self.folder, error) from error
+
+    def read(self, name: str, *, start: int = 0, end: int | None = None) -> bytes:
+        try:
+            with (self.folder / name).open("rb") as file:
+                file.seek(start)
+                return file.read() if end is None else file.read(max(0, end - start))
+        except OSError as error:
+            raise unreadable(self.folder / name, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """The error for a local file that is missing or may not be read."""
+    reason = (error.strerror or type(error).__name__).lower()
+    return InputError(
+        f"{path} cannot be read: {reason}.",
+        advice="Check the path and its permissions.",
+        code="file-unreadable",
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model or an adapter at one immutable state: where it is, and its files."""
+
+    pinned: Pinned
+    files: Files
+
+
+class Hub(Protocol):
+    """Where models come from. Implemented over the real Hub in `bot.clients.hub_reader`."""
+
+    def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
+        """The repository at the commit that `revision` names now. Raises InputError, AccessError or HostError."""
+
+    def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
+        """A local folder that holds these files of the model."""

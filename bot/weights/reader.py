@@ -1,0 +1,51 @@
+"""Tensors of a local safetensors folder, memory-mapped: what is not touched is not read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+
+from bot.weights.header import TensorSpec
+from bot.weights.layout import Layout
+
+TORCH_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+class TensorReader:
+    """Reads tensors by name. One shard is mapped at a time, in the order in which they are asked for."""
+
+    def __init__(self, folder: Path, *, layout: Layout) -> None:
+        self.folder = folder
+        self.layout = layout
+        self._file: str | None = None
+        self._handle: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file = self._handle = None
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor as on disk: its dtype and shape, on the CPU, backed by the mapped file."""
+        file = self.layout.files[name]
+        if file != self._file:
+            self._handle = safe_open(self.folder / file, framework="pt", device="cpu")
+            self._file = file
+        tensor: torch.Tensor = self._handle.get_tensor(name)
+        return tensor
+
+    def spec(self, name: str) -> TensorSpec:
+        """The tensor's entry in its header."""
+        return self.layout.tensors[name]
