@@ -1,0 +1,85 @@
+"""Reads `adapter_config.json`: the text in, a dict out, or the reason why it is none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bot.errors import InputError, RefusedError
+from bot.weights.files import Files
+
+FILE = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PICKLE = "adapter_model.bin"
+MAX_BYTES = 10_000_000  # the largest seen in the wild has some 100 kB
+
+
+def read(files: Files) -> tuple[str, dict[str, Any]]:
+    """The file's text and its content. Raises InputError when it is missing or cannot be parsed."""
+    sizes = files.sizes()
+    if FILE not in sizes:
+        nested = sorted(name.removesuffix(f"/{FILE}") for name in sizes if name.endswith(f"/{FILE}"))
+        advice = f"It has adapters in subfolders: write {files.name}:{nested[0]}." if nested else (
+            "Name the folder or repository that save_pretrained wrote the adapter to."
+        )  # fmt: skip
+        raise InputError(
+            f"{files.name} has no {FILE}, so it is no PEFT adapter.", advice=advice, code="no-adapter-config"
+        )
+    if sizes[FILE] > MAX_BYTES:
+        raise _broken(files, f"it has {sizes[FILE]} bytes")
+    text = _decode(files.read(FILE), files=files)
+    return text, parse(text, files=files)
+
+
+def parse(text: str, *, files: Files) -> dict[str, Any]:
+    """The content of a config's text. Raises InputError for broken JSON, RefusedError for NaN."""
+    if text.startswith("version https://git-lfs"):
+        raise _broken(files, "it is a Git LFS pointer")
+    try:
+        config = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise _broken(files, str(error) or "it is nested too deeply") from error
+    if not isinstance(config, dict):
+        raise _broken(files, "it is no JSON object")
+    return config
+
+
+def weights_file(files: Files) -> str:
+    """The name of the adapter's weights. Raises InputError when there are none, RefusedError when only pickle."""
+    sizes = files.sizes()
+    if WEIGHTS in sizes:
+        return WEIGHTS
+    if PICKLE in sizes:
+        raise RefusedError(
+            f"{files.name} has its weights only as pickle ({PICKLE}), which can run code when it is loaded.",
+            advice="Load it with PEFT where you trust it and save it again: save_pretrained writes safetensors.",
+            code="pickle-only",
+        )
+    raise InputError(
+        f"{files.name} has no {WEIGHTS}.",
+        advice="Save or upload the adapter's weights too.",
+        code="no-adapter-weights",
+    )
+
+
+def _decode(data: bytes, *, files: Files) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _broken(files, "it is no UTF-8 text") from error
+
+
+def _no_constant(name: str) -> None:
+    raise RefusedError(
+        f"{FILE} holds {name}, which is no number to merge with.",
+        advice="Put in the value that the adapter was trained with.",
+        code="config-not-finite",
+    )
+
+
+def _broken(files: Files, reason: str) -> InputError:
+    return InputError(
+        f"The {FILE} of {files.name} cannot be parsed: {reason.rstrip('.')}.",
+        advice="Save the adapter again with PEFT, or correct the file by hand.",
+        code="broken-adapter-config",
+    )

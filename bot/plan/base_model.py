@@ -1,0 +1,172 @@
+"""Finds the base model of an adapter.
+
+In order: what the user says; what adapter_config.json says; what the adapter's card says; and, for a quantised
+repository, the full-precision model that it was made from. Says which one it was.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bot.errors import InputError, RefusedError
+from bot.plan import card
+from bot.plan.local import open_folder
+from bot.plan.reference import is_path, is_repo_id, parse
+from bot.weights.files import Files, Hub, Model
+
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+SPURIOUS_REVISIONS = frozenset({"unsloth"})  # written into configs by a tool, never a revision of the base
+MAX_PARENTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """The base that was found, its config.json, who named it, and what there is to say about it."""
+
+    model: Model
+    config: dict[str, Any]
+    found_by: str
+    notes: tuple[str, ...] = ()
+
+
+def resolve(
+    adapter: Model, *, adapter_config: dict[str, Any], override: str | None, revision: str | None, hub: Hub
+) -> Base:
+    """The base at a pinned commit.
+
+    `override` and `revision` are the user's own words. Raises InputError or RefusedError with advice when no base
+    can be named, and what the Hub raises when it cannot be opened.
+    """
+    notes: list[str] = []
+    if override is not None:
+        model, found_by = _open(override, revision=revision, hub=hub), "--base"
+    else:
+        model, found_by = _from_adapter(
+            adapter, adapter_config=adapter_config, revision=revision, hub=hub, notes=notes
+        )
+    model, found_by = _full_precision(model, found_by=found_by, hub=hub, notes=notes)
+    return Base(model=model, config=read_config(model.files), found_by=found_by, notes=tuple(notes))
+
+
+def _open(text: str, *, revision: str | None, hub: Hub) -> Model:
+    reference = parse(text)
+    if reference.folder is not None:
+        return open_folder(reference.folder)
+    return hub.open(
+        str(reference.repo_id), revision=revision or reference.revision, subfolder=reference.subfolder
+    )
+
+
+def _from_adapter(
+    adapter: Model, *, adapter_config: dict[str, Any], revision: str | None, hub: Hub, notes: list[str]
+) -> tuple[Model, str]:
+    named = adapter_config.get("base_model_name_or_path")
+    if isinstance(named, str) and named:
+        folder = _own_folder(named, adapter=adapter)
+        if folder is not None:
+            return open_folder(folder), "adapter_config.json"
+        if not is_path(named) and is_repo_id(named):
+            asked = revision or _revision(adapter_config, notes=notes)
+            try:
+                return hub.open(named, revision=asked), "adapter_config.json"
+            except InputError as error:
+                if error.code != "not-found":
+                    raise
+                notes.append(f"adapter_config.json names {named}, which the Hub does not have")
+        else:
+            notes.append(f"adapter_config.json names {named!r}, a path on the machine of whoever trained it")
+    found = card.base_models(card.read(adapter.files), name=adapter.files.name)
+    if found and is_repo_id(found) and found != named:
+        return hub.open(found, revision=revision), "the adapter's model card"
+    raise _unnamed(named, adapter=adapter)
+
+
+def _own_folder(named: str, *, adapter: Model) -> Path | None:
+    """The folder that a local adapter names. Never for an adapter from the Hub: it would read this host's files."""
+    if adapter.pinned.kind != "folder":
+        return None
+    folder = Path(named).expanduser()
+    return folder if (folder / CONFIG).is_file() else None
+
+
+def _revision(adapter_config: dict[str, Any], *, notes: list[str]) -> str | None:
+    revision = adapter_config.get("revision")
+    if not isinstance(revision, str) or not revision:
+        return None
+    if revision in SPURIOUS_REVISIONS:
+        notes.append(
+            f"the revision {revision!r} in adapter_config.json is none of the base: its main branch is used"
+        )
+        return None
+    return revision
+
+
+def _full_precision(model: Model, *, found_by: str, hub: Hub, notes: list[str]) -> tuple[Model, str]:
+    """Follows a quantised repository to the model that it was made from."""
+    for _ in range(MAX_PARENTS):
+        config = read_config(model.files)
+        if not is_quantized(config):
+            return model, found_by
+        parent = _parent(model.files, config=config)
+        if parent is None:
+            break
+        notes.append(f"{model.files.name} is quantised: the merge goes into {parent}, which it was made from")
+        model, found_by = hub.open(parent), f"{found_by}, then the quantised repository's own base"
+    raise RefusedError(
+        f"The base {model.files.name} is quantised and does not name the model that it was made from.",
+        advice="Name the full-precision model with --base.",
+        code="base-quantized",
+    )
+
+
+def _parent(files: Files, *, config: dict[str, Any]) -> str | None:
+    for name in (card.base_models(card.read(files), name=files.name), config.get("_name_or_path")):
+        if isinstance(name, str) and "/" in name and is_repo_id(name) and name.lower() != files.name.lower():
+            return name
+    return None
+
+
+def is_quantized(config: dict[str, Any]) -> bool:
+    """Whether the weights beside this config.json are quantised."""
+    nested = [v for v in config.values() if isinstance(v, dict)]
+    return any(c.get("quantization_config") for c in [config, *nested])
+
+
+def read_config(files: Files) -> dict[str, Any]:
+    """The base's config.json. Raises InputError when it is missing or broken, RefusedError beside an adapter."""
+    names = files.sizes()
+    if ADAPTER_CONFIG in names:  # transformers would apply that adapter at every load of the base
+        raise RefusedError(
+            f"The base {files.name} is itself an adapter, or has one beside its weights.",
+            advice="Merge that one first, and name the result with --base.",
+            code="base-is-adapter",
+        )
+    if CONFIG not in names:
+        raise InputError(
+            f"{files.name} has no {CONFIG}, so it is no transformers model.",
+            advice="Name the base model with --base.",
+            code="base-config",
+        )
+    try:
+        config = json.loads(files.read(CONFIG))
+    except (ValueError, RecursionError) as error:
+        config = error
+    if not isinstance(config, dict):
+        raise InputError(
+            f"The {CONFIG} of {files.name} is no JSON object.",
+            advice="Download or save the base again, or name another one with --base.",
+            code="base-config",
+        )
+    return config
+
+
+def _unnamed(named: Any, *, adapter: Model) -> RefusedError:
+    what = f"names {named!r}, which is no repository on the Hub" if named else "names no base model"
+    return RefusedError(
+        f"The adapter {adapter.files.name} {what}, and its model card names none either.",
+        advice="Name the base that it was trained on with --base owner/name, or --base ./folder.",
+        code="base-unknown",
+    )

@@ -1,0 +1,84 @@
+"""Repairs of adapter_config.json that cannot change the arithmetic: a table of rules that each see one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bot.errors import RefusedError
+from bot.plan.known_keys import LORA
+from bot.records import Patch
+
+Config = dict[str, Any]
+REMOVED: Any = None  # what a patch's `after` says of a key that is gone
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`sees` yields the keys that the rule removes; `reason` says why that is safe."""
+
+    name: str
+    sees: Callable[[Config], Iterator[str]]
+    reason: str
+
+
+def _present(*keys: str) -> Callable[[Config], Iterator[str]]:
+    return lambda config: (key for key in keys if key in config)
+
+
+def _unknown_empty(config: Config) -> Iterator[str]:
+    return (key for key, value in config.items() if key not in LORA and _is_empty(value))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})
+
+
+TRAINING_ONLY = ("lora_plus_lr_ratio", "loraplus_lr_ratio")
+
+RULES = (
+    Rule(
+        "loftq",
+        _present("loftq_config"),
+        "it only steers how training starts; the trained weights hold the result",
+    ),
+    Rule(
+        "megatron",
+        _present("megatron_config", "megatron_core"),
+        "it only says how training was spread over machines, and PEFT would import the module that it names",
+    ),
+    Rule(
+        "training-only",
+        _present(*TRAINING_ONLY),
+        "it sets a learning rate, which the trained weights have behind them",
+    ),
+    Rule(
+        "unknown-empty",
+        _unknown_empty,
+        "PEFT does not know the key, and its value is empty, so it switches nothing on",
+    ),
+)
+
+
+def apply(config: Config) -> tuple[Config, tuple[Patch, ...]]:
+    """The patched config and what was patched. Raises RefusedError for an unknown key that says something."""
+    patched, patches = dict(config), []
+    for rule in RULES:
+        for key in list(rule.sees(patched)):
+            before = patched.pop(key)
+            patches.append(Patch(rule=rule.name, key=key, before=before, after=REMOVED, reason=rule.reason))
+    unknown = sorted(set(patched) - LORA)
+    if unknown and patched.get("peft_type") == "LORA":
+        raise RefusedError(
+            f"adapter_config.json sets {unknown[0]!r} to {_short(patched[unknown[0]])}, which PEFT does not know:"
+            " it may change the arithmetic.",
+            advice="Remove the key if it does not, or merge with the software that wrote it.",
+            code="unknown-key",
+        )
+    return patched, tuple(patches)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,56 @@
+"""How models are written down: `owner/name@revision:subfolder`, or a local folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.errors import InputError
+
+PATH_STARTS = ("./", "../", "/", "~")
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
+DRIVE = re.compile(r"[A-Za-z]:[\\/]|[A-Za-z]:$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A model as somebody wrote it: a repo id with revision and subfolder, or a folder."""
+
+    repo_id: str | None = None
+    revision: str | None = None
+    subfolder: str = ""
+    folder: Path | None = None
+
+
+def parse(text: str) -> Reference:
+    """A reference typed by the user: folders are allowed. Raises InputError when it is neither."""
+    if is_path(text) or (text and Path(text).is_dir()):
+        return Reference(folder=Path(text).expanduser())
+    head, _, subfolder = text.partition(":")
+    repo_id, _, revision = head.partition("@")
+    if not is_repo_id(repo_id):
+        raise InputError(
+            f"{text!r} is neither a folder nor a Hub repository.",
+            advice="Write owner/name, optionally @revision and :subfolder, or ./folder.",
+            code="reference-unknown",
+        )
+    if any(part in {"", ".", ".."} for part in subfolder.split("/")) and subfolder:
+        raise InputError(
+            f"The subfolder {subfolder!r} leads out of the repository.",
+            advice="Write it as it stands in the repository, like :checkpoint-500.",
+            code="reference-unknown",
+        )
+    return Reference(repo_id=repo_id, revision=revision or None, subfolder=subfolder)
+
+
+def is_path(text: str) -> bool:
+    """Whether the text looks like a path of some machine rather than a repo id."""
+    return (
+        text in {".", ".."} or text.startswith(PATH_STARTS) or "\\" in text or DRIVE.match(text) is not None
+    )
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether the Hub would accept the text as `owner/name` or as one of the old names without an owner."""
+    return REPO_ID.fullmatch(text) is not None and "--" not in text and ".." not in text

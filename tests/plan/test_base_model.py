@@ -1,0 +1,183 @@
+"""Who names the base, in which order, and what is never opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.errors import AccessError, InputError, RefusedError
+from bot.plan.base_model import resolve
+from bot.progress import Progress
+from bot.records import Pinned
+from bot.weights.files import Model
+
+LLAMA = {"model_type": "llama"}
+QUANTIZED = {**LLAMA, "quantization_config": {"quant_method": "bitsandbytes"}}
+
+
+class Stored:
+    """Files in memory."""
+
+    def __init__(self, name: str, files: dict[str, str]) -> None:
+        self.name = name
+        self.files = files
+
+    def sizes(self) -> dict[str, int]:
+        return {k: len(v.encode()) for k, v in self.files.items()}
+
+    def read(self, name: str, *, start: int = 0, end: int | None = None) -> bytes:
+        return self.files[name].encode()[start:end]
+
+
+class Repositories:
+    """A Hub of a few repositories; remembers what was asked for."""
+
+    def __init__(self, **repositories: dict[str, Any]) -> None:
+        self.repositories = {k.replace("__", "/"): v for k, v in repositories.items()}
+        self.asked: list[tuple[str, str | None]] = []
+
+    def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
+        self.asked.append((repo_id, revision))
+        found = self.repositories.get(repo_id)
+        if found is None:
+            raise InputError("no such repository", advice="none", code="not-found")
+        if isinstance(found, Exception):
+            raise found
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in found.items()}
+        return Model(
+            Pinned(kind="hub", location=repo_id, commit="0" * 40, revision=revision), Stored(repo_id, texts)
+        )
+
+    def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
+        raise AssertionError("planning downloads nothing")
+
+
+def adapter(card: str = "", **place: Any) -> Model:
+    pinned = Pinned(**{"kind": "hub", "location": "me/adapter", "commit": "1" * 40, **place})
+    return Model(pinned, Stored("me/adapter", {"README.md": card} if card else {}))
+
+
+def base(
+    hub: Repositories, config: dict[str, Any], *, card: str = "", override: str | None = None, **place: Any
+) -> Any:
+    return resolve(adapter(card, **place), adapter_config=config, override=override, revision=None, hub=hub)
+
+
+CARD = "---\nbase_model: org/card\n---\n"
+HUB = {
+    "org__config": {"config.json": LLAMA},
+    "org__card": {"config.json": LLAMA},
+    "org__own": {"config.json": LLAMA},
+    "gpt2": {"config.json": LLAMA},
+}
+
+
+def test_the_users_word_comes_first() -> None:
+    found = base(
+        Repositories(**HUB), {"base_model_name_or_path": "org/config"}, card=CARD, override="org/own"
+    )
+    assert (found.model.pinned.location, found.found_by) == ("org/own", "--base")
+
+
+def test_then_the_config() -> None:
+    found = base(Repositories(**HUB), {"base_model_name_or_path": "org/config"}, card=CARD)
+    assert (found.model.pinned.location, found.found_by) == ("org/config", "adapter_config.json")
+
+
+@pytest.mark.parametrize(
+    "named", [None, "", "/content/model", "./out", "C:\\llama", "outputs/a/b", "s3://bucket/x", "org/gone"]
+)
+def test_then_the_card(named: str | None) -> None:
+    found = base(Repositories(**HUB), {"base_model_name_or_path": named}, card=CARD)
+    assert (found.model.pinned.location, found.found_by) == ("org/card", "the adapter's model card")
+    assert bool(found.notes) is bool(named)
+
+
+def test_the_revision_of_the_config_is_honoured() -> None:
+    hub = Repositories(**HUB)
+    base(hub, {"base_model_name_or_path": "org/config", "revision": "v2"})
+    assert hub.asked == [("org/config", "v2")]
+
+
+def test_a_revision_that_is_none_is_explained() -> None:
+    hub = Repositories(**HUB)
+    found = base(hub, {"base_model_name_or_path": "org/config", "revision": "unsloth"})
+    assert hub.asked == [("org/config", None)]
+    assert "unsloth" in found.notes[0]
+
+
+def test_bare_names_are_old_repositories() -> None:
+    assert base(Repositories(**HUB), {"base_model_name_or_path": "gpt2"}).model.pinned.location == "gpt2"
+
+
+def test_a_path_of_a_remote_adapter_is_never_opened(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    with pytest.raises(RefusedError) as refusal:
+        base(Repositories(), {"base_model_name_or_path": str(tmp_path)})
+    assert refusal.value.code == "base-unknown"
+
+
+def test_a_path_of_a_local_adapter_is(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    found = base(Repositories(), {"base_model_name_or_path": str(tmp_path)}, kind="folder", location="/x")
+    assert found.model.pinned.location == str(tmp_path)
+
+
+def test_nobody_names_a_base() -> None:
+    with pytest.raises(RefusedError) as refusal:
+        base(Repositories(**HUB), {})
+    assert "--base" in refusal.value.advice
+
+
+def test_a_card_with_several_bases_is_no_guess() -> None:
+    with pytest.raises(InputError, match="several"):
+        base(Repositories(**HUB), {}, card="---\nbase_model:\n- org/card\n- org/own\n---\n")
+
+
+def test_a_base_without_access_is_not_passed_over() -> None:
+    """The card's base is not taken because the config's is gated: that would be another model."""
+    hub = Repositories(**{**HUB, "org__config": AccessError("gated", advice="none", code="gated")})
+    with pytest.raises(AccessError):
+        base(hub, {"base_model_name_or_path": "org/config"}, card=CARD)
+
+
+@pytest.mark.parametrize(
+    "quantized",
+    [
+        {"config.json": QUANTIZED, "README.md": "---\nbase_model: org/own\n---\n"},
+        {"config.json": {**QUANTIZED, "_name_or_path": "org/own"}},
+        {
+            "config.json": {**LLAMA, "text_config": QUANTIZED},
+            "README.md": "---\nbase_model: [org/own]\n---\n",
+        },
+    ],
+)
+def test_a_quantised_repository_leads_to_its_parent(quantized: dict[str, Any]) -> None:
+    hub = Repositories(**HUB, org__quantized=quantized)
+    found = base(hub, {"base_model_name_or_path": "org/quantized"})
+    assert found.model.pinned.location == "org/own"
+    assert "quantised" in found.notes[0]
+
+
+def test_a_quantised_repository_without_a_parent_is_refused() -> None:
+    hub = Repositories(org__quantized={"config.json": {**QUANTIZED, "_name_or_path": "org/quantized"}})
+    with pytest.raises(RefusedError) as refusal:
+        base(hub, {"base_model_name_or_path": "org/quantized"})
+    assert refusal.value.code == "base-quantized"
+
+
+@pytest.mark.parametrize("config", [None, "[]", "{", "7"])
+def test_a_base_without_a_config(config: str | None) -> None:
+    hub = Repositories(org__config={} if config is None else {"config.json": config})
+    with pytest.raises(InputError):
+        base(hub, {"base_model_name_or_path": "org/config"})
+
+
+def test_a_base_that_is_an_adapter_itself_is_refused() -> None:
+    files = {"config.json": LLAMA, "adapter_config.json": {"peft_type": "LORA"}}
+    with pytest.raises(RefusedError) as refusal:
+        base(Repositories(org__config=files), {"base_model_name_or_path": "org/config"})
+    assert refusal.value.code == "base-is-adapter"

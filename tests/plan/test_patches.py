@@ -1,0 +1,98 @@
+"""The table of repairs: each rule sees its key, says why, and leaves everything else alone."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from bot.errors import RefusedError
+from bot.plan import patches, policy
+from bot.plan.known_keys import LORA
+
+PLAIN = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
+
+
+def test_the_known_keys_are_those_of_the_installed_peft() -> None:
+    from peft import LoraConfig
+
+    assert {f.name for f in fields(LoraConfig)} == LORA
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("loftq_config", {}),
+        ("loftq_config", {"loftq_bits": 4, "loftq_iter": 1}),
+        ("megatron_config", {"tensor_model_parallel_size": 2}),
+        ("megatron_core", "megatron.core"),
+        ("merge_weights", False),
+        ("enable_lora", None),
+        ("from_the_future", []),
+        ("lora_plus_lr_ratio", 16),
+    ],
+)
+def test_keys_that_are_removed(key: str, value: Any) -> None:
+    patched, found = patches.apply({**PLAIN, key: value})
+    assert patched == PLAIN
+    assert [(p.key, p.before, p.after) for p in found] == [(key, value, None)]
+    assert found[0].reason
+
+
+def test_an_intact_config_stays_as_it_is() -> None:
+    assert patches.apply(PLAIN) == (PLAIN, ())
+
+
+@pytest.mark.parametrize("value", [True, 8, "x", [1], {"a": 1}, 0])
+def test_an_unknown_key_that_says_something_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(RefusedError, match="use_magic"):
+        patches.apply({**PLAIN, "use_magic": value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"peft_type": None}, "not-peft"),
+        ({"peft_type": "LOHA"}, "peft-type-unsupported"),
+        ({"peft_type": "lora"}, "peft-type-unsupported"),
+        ({"use_rslora": "false"}, "config-value"),
+        ({"use_dora": 1}, "config-value"),
+        ({"lora_alpha": "16"}, "config-value"),
+        ({"lora_alpha": None}, "config-value"),
+        ({"lora_alpha": True}, "config-value"),
+        ({"lora_alpha": float("nan")}, "config-value"),
+        ({"lora_alpha": ...}, "config-value"),
+        ({"r": "8"}, "config-value"),
+        ({"rank_pattern": {"q_proj": "4"}}, "config-value"),
+        ({"alpha_pattern": ["q_proj"]}, "config-value"),
+        ({"bias": "some"}, "config-value"),
+        ({"init_lora_weights": "pissa_niter_4"}, "feature-unsupported"),
+        ({"init_lora_weights": "loftq"}, "feature-unsupported"),
+        ({"init_lora_weights": "corda"}, "feature-unsupported"),
+        ({"init_lora_weights": "lora_ga"}, "feature-unsupported"),
+        ({"use_qalora": True}, "feature-unsupported"),
+        ({"arrow_config": {"top_k": 2}}, "feature-unsupported"),
+        ({"trainable_token_indices": [1]}, "feature-unsupported"),
+    ],
+)
+def test_what_the_policy_refuses(changes: dict[str, Any], code: str) -> None:
+    config = {k: v for k, v in {**PLAIN, **changes}.items() if v is not ...}
+    with pytest.raises(RefusedError) as refusal:
+        policy.check(config)
+    assert refusal.value.code == code
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"lora_alpha": 0.5, "use_rslora": True, "use_dora": True},
+        {"rank_pattern": None, "alpha_pattern": {"q_proj": 4}},
+        {"init_lora_weights": "gaussian"},
+        {"use_qalora": False, "alora_invocation_tokens": None, "qalora_group_size": 16},
+        {"bias": "lora_only"},
+    ],
+)
+def test_what_it_lets_pass(changes: dict[str, Any]) -> None:
+    policy.check({**PLAIN, **changes})
