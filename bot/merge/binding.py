@@ -1,0 +1,236 @@
+"""Binds an adapter to a base: config and headers in, one `Binding` per changed tensor out. No weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel
+
+from bot.errors import RefusedError
+from bot.merge.model import Names, build_virtual, candidate_classes, find_names, load_config
+from bot.merge.operations import Operations, find_operations, module_of
+from bot.merge.skeleton import PREFIX, inject, peft_config
+from bot.merge.ties import tied_groups, untie, untie_edits
+from bot.records import AddedTensor, Binding, ConfigEdit
+from bot.weights.header import TensorSpec
+from bot.weights.layout import Layout
+from bot.weights.reader import FLOATS
+
+OPEN_ENDED = frozenset(
+    {"FEATURE_EXTRACTION", "None"}
+)  # tasks whose result does not pass through a head of their own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What binding finds out. `vocabulary` is the number of rows of the merged model's embeddings, if it has any."""
+
+    model_class: str
+    vocabulary: int | None
+    bindings: tuple[Binding, ...]
+    added: tuple[AddedTensor, ...]
+    config_edits: tuple[ConfigEdit, ...]
+    notes: tuple[str, ...]
+
+
+def bind(
+    config: dict[str, Any],
+    *,
+    adapter_config: dict[str, Any],
+    tensors: Mapping[str, TensorSpec],
+    layout: Layout,
+    name: str,
+) -> Bound:
+    """Binds `tensors` (the adapter's, by name) to `layout` (the base's). `config` is the base's config.json.
+
+    Raises RefusedError for whatever names, shapes and configs show to be wrong, InputError for a broken config.
+    """
+    transformers_config = load_config(config, name=name)
+    model = _choose_model(transformers_config, adapter_config=adapter_config, tensors=tensors, name=name)
+    names = find_names(model, layout=layout)
+    peft_model = inject(model, config=peft_config(adapter_config), empty=True)
+    operations = find_operations(peft_model, tensors=tensors, plain=names.shapes)
+    untied = untie(operations, names=names, keep_tied=bool(adapter_config.get("ensure_weight_tying")))
+    _check_base(names, layout=layout, operations=operations, name=name)
+    notes = _check_missing(model, names=names, operations=operations, adapter_config=adapter_config)
+    edits = untie_edits(config, model=model, untied=untied) if untied else []
+    bindings = _bindings(operations, names=names, layout=layout, tensors=tensors)
+    return Bound(
+        model_class=type(model).__name__,
+        vocabulary=_vocabulary(model),
+        bindings=tuple(bindings),
+        added=tuple(_added(bindings, layout=layout)),
+        config_edits=(*edits, *_head_edits(config, model=model, adapter_config=adapter_config)),
+        notes=tuple(notes),
+    )
+
+
+def _choose_model(
+    config: PretrainedConfig, *, adapter_config: dict[str, Any], tensors: Mapping[str, TensorSpec], name: str
+) -> PreTrainedModel:
+    """The first candidate class that has every module the adapter names, with as many labels as its head."""
+    homeless: list[str] = []
+    for model_class in candidate_classes(config, adapter_config=adapter_config):
+        model = build_virtual(config, model_class=model_class)
+        missing = _homeless(model, tensors=tensors)
+        if not missing:
+            labels = _label_count(model, tensors=tensors)
+            if labels in {None, config.num_labels}:
+                return model
+            config.num_labels = labels
+            return build_virtual(config, model_class=model_class)
+        homeless = homeless or missing
+    if not homeless:
+        raise RefusedError(
+            f"{name} ({config.model_type}) names no model class that transformers has.",
+            advice="Name a base with a standard architecture with --base.",
+            code="architecture-unknown",
+        )
+    raise RefusedError(
+        f"{len(homeless)} of the adapter's {len(tensors)} tensors find no module in {name}: {homeless[0]}, …",
+        advice="The adapter was trained on another architecture: name its base with --base.",
+        code="adapter-does-not-fit",
+    )
+
+
+def _vocabulary(model: PreTrainedModel) -> int | None:
+    try:
+        weight = getattr(model.get_input_embeddings(), "weight", None)
+    except (AttributeError, NotImplementedError):  # what transformers raises for models without embeddings
+        return None
+    return weight.shape[0] if weight is not None and weight.ndim == 2 else None
+
+
+def _homeless(model: PreTrainedModel, *, tensors: Mapping[str, TensorSpec]) -> list[str]:
+    known = {n for n, _ in model.named_modules()} | {
+        n for n, _ in model.named_parameters(remove_duplicate=False)
+    }
+    return [key for key in tensors if not key.startswith(PREFIX) or module_of(key) not in known]
+
+
+def _label_count(model: PreTrainedModel, *, tensors: Mapping[str, TensorSpec]) -> int | None:
+    """How many labels the adapter's head has, if it differs from the model's in nothing else."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for key, spec in tensors.items():
+        parameter = parameters.get(module_of(key))
+        if parameter is None or not spec.shape or parameter.shape == spec.shape:
+            continue
+        if parameter.shape[0] == model.config.num_labels and tuple(parameter.shape[1:]) == spec.shape[1:]:
+            return spec.shape[0]
+    return None
+
+
+def _check_base(names: Names, *, layout: Layout, operations: Operations, name: str) -> None:
+    """Base tensors must have the shapes of the model that the config describes, and touched ones plain dtypes."""
+    replaced = operations.replaced
+    for parameter, tensor in names.disk.items():
+        spec, shape = layout.tensors[tensor], names.shapes[parameter]
+        if spec.shape != shape and parameter not in replaced:
+            raise RefusedError(
+                f"{name} stores {spec.name} as {list(spec.shape)} where its config.json calls for {list(shape)}.",
+                advice="The base is broken or quantised: name the full-precision model with --base.",
+                code="base-does-not-fit",
+            )
+    for parameter in operations.of:
+        if parameter in names.converted:
+            raise RefusedError(
+                f"{name} stores {parameter} in another form than the model uses, which is not supported yet.",
+                advice="Save the base once with a current transformers (save_pretrained) and name it with --base.",
+                code="converted-weights",
+            )
+
+
+def _check_missing(
+    model: PreTrainedModel, *, names: Names, operations: Operations, adapter_config: dict[str, Any]
+) -> list[str]:
+    missing = sorted(names.missing - operations.replaced)
+    if not missing:
+        return []
+    own = type(model).__name__ in (model.config.architectures or [])
+    touched = [m for m in missing if m in operations.of]
+    if touched or not (own or str(adapter_config.get("task_type")) in OPEN_ENDED):
+        raise RefusedError(
+            f"Neither the base nor the adapter holds {missing[0]}, which {type(model).__name__} needs:"
+            " it would be random at every load.",
+            advice="Save the adapter with this module in modules_to_save, or name the right base with --base.",
+            code="weights-missing",
+        )
+    return [f"the base itself lacks {len(missing)} tensors of {type(model).__name__} ({missing[0]}, …)"]
+
+
+def _bindings(
+    operations: Operations, *, names: Names, layout: Layout, tensors: Mapping[str, TensorSpec]
+) -> list[Binding]:
+    siblings = {m: group for group in tied_groups(names) for m in group}
+    found = []
+    for parameter, operation in operations.of.items():
+        on_disk = [names.disk[m] for m in [parameter, *siblings.get(parameter, [])] if m in names.disk]
+        source = None if operation.method == "replace" else _source(parameter, on_disk=on_disk)
+        tensor = names.disk.get(parameter, parameter)
+        spec = layout.tensors.get(tensor) or (
+            layout.tensors[source] if source else tensors[operation.adapter[0]]
+        )
+        _check_dtype(spec)
+        found.append(
+            Binding(
+                tensor=tensor,
+                source=source,
+                parameter=parameter,
+                method=operation.method,
+                adapter=operation.adapter,
+                shape=names.shapes[parameter],
+                dtype=spec.dtype,
+            )
+        )
+    return found
+
+
+def _source(parameter: str, *, on_disk: list[str]) -> str:
+    if not on_disk:
+        raise RefusedError(
+            f"The adapter changes {parameter}, which the base does not hold.",
+            advice="Name the base that the adapter was trained on with --base.",
+            code="weights-missing",
+        )
+    return on_disk[0]
+
+
+def _check_dtype(spec: TensorSpec) -> None:
+    if spec.dtype not in FLOATS:
+        raise RefusedError(
+            f"{spec.name} is stored as {spec.dtype}, which no adapter can be added to without loss.",
+            advice="Name the full-precision model with --base.",
+            code="base-quantized",
+        )
+
+
+def _added(bindings: list[Binding], *, layout: Layout) -> list[AddedTensor]:
+    reasons = {"copy": "untied from what it shared", "replace": "brought by the adapter"}
+    return [
+        AddedTensor(
+            name=b.tensor, shape=b.shape, dtype=b.dtype, reason=reasons.get(b.method, "untied and merged")
+        )
+        for b in bindings
+        if b.tensor not in layout.tensors
+    ]
+
+
+def _head_edits(
+    config: dict[str, Any], *, model: PreTrainedModel, adapter_config: dict[str, Any]
+) -> list[ConfigEdit]:
+    """Edits that make plain transformers build the class and the head that the adapter was trained with."""
+    edits = []
+    class_name, before = type(model).__name__, config.get("architectures")
+    if class_name not in (before or []) and str(adapter_config.get("task_type")) not in OPEN_ENDED:
+        reason = f"the adapter was trained on {class_name}"
+        edits.append(ConfigEdit(key="architectures", before=before, after=[class_name], reason=reason))
+    labels = load_config(config, name="the base").num_labels
+    if model.config.num_labels != labels:
+        reason = f"the adapter's head has {model.config.num_labels} labels; their names are not known"
+        id2label = {str(i): f"LABEL_{i}" for i in range(model.config.num_labels or 0)}
+        label2id = {label: int(i) for i, label in id2label.items()}
+        edits.append(ConfigEdit(key="id2label", before=config.get("id2label"), after=id2label, reason=reason))
+        edits.append(ConfigEdit(key="label2id", before=config.get("label2id"), after=label2id, reason=reason))
+    return edits

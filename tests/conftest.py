@@ -1,0 +1,88 @@
+"""Factories that several folders of tests share: tiny bases, adapters on them, and merges into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from bot import pipeline
+from bot.progress import Silent
+from bot.records import Destination, MergedModel, MergeRequest, Plan, Report
+from bot.settings import Settings
+from tests.tiny.adapters import save_adapter
+from tests.tiny.models import save_base
+
+settings.register_profile(
+    "ci", deadline=None, derandomize=True
+)  # noisy machines; the same examples at each run
+settings.load_profile("ci")
+
+Merged = tuple[Plan, MergedModel | None, Report | None]
+
+
+@pytest.fixture(scope="session")
+def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A tiny base by architecture and options; made once, never written to."""
+    made: dict[str, Path] = {}
+    root = tmp_path_factory.mktemp("bases")
+
+    def base(architecture: str, **options: Any) -> Path:
+        name = "-".join([architecture, *(f"{k}={v}" for k, v in sorted(options.items()))])
+        if name not in made:
+            made[name] = save_base(root / name, architecture, **options)
+        return made[name]
+
+    return base
+
+
+@pytest.fixture
+def adapter_on(tmp_path: Path, base_of: Callable[..., Path]) -> Callable[..., tuple[Path, Path]]:
+    """A base and a fresh adapter on it, by architecture and PEFT config."""
+
+    def adapter(
+        architecture: str,
+        config: dict[str, Any],
+        *,
+        name: str = "adapter",
+        base: Path | None = None,
+        **options: Any,
+    ) -> tuple[Path, Path]:
+        place = base or base_of(architecture)
+        return place, save_adapter(
+            tmp_path / name, place, config=config, architecture=architecture, **options
+        )
+
+    return adapter
+
+
+@pytest.fixture
+def merged(tmp_path: Path) -> Callable[..., tuple[Path, Plan]]:
+    """Merges an adapter into `tmp_path/merged` through the pipeline, without checks unless asked for."""
+
+    def merge(adapter: Path, *, out: Path | None = None, **request: Any) -> tuple[Path, Plan]:
+        place = out or tmp_path / "merged"
+        asked = MergeRequest(
+            adapter=str(adapter),
+            destination=Destination(kind="folder", location=str(place)),
+            **{"validation": "none", **request},
+        )
+        plan, _, _ = pipeline.merge(asked, settings=Settings(), progress=Silent())
+        return place, plan
+
+    return merge
+
+
+@pytest.fixture
+def plan_of() -> Callable[..., Plan]:
+    """The plan for an adapter."""
+
+    def plan(adapter: Path | str, **request: Any) -> Plan:
+        return pipeline.plan(
+            MergeRequest(adapter=str(adapter), **request), settings=Settings(), progress=Silent()
+        )
+
+    return plan

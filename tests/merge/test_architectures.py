@@ -1,0 +1,100 @@
+"""A LoRA on the usual modules of every architecture, and embeddings and heads where they are tied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from bot.errors import RefusedError
+from tests.merge.oracle import compare, read_tensors
+from tests.tiny.adapters import LORA_VARIANTS
+from tests.tiny.models import ARCHITECTURES
+
+TASKS = {
+    "llama_seqcls": "SEQ_CLS",
+    "bert_seqcls": "SEQ_CLS",
+    "roberta_seqcls": "SEQ_CLS",
+    "bert_tokcls": "TOKEN_CLS",
+    "bert_model": "FEATURE_EXTRACTION",
+    "t5": "SEQ_2_SEQ_LM",
+    "bart": "SEQ_2_SEQ_LM",
+}
+
+
+def config(architecture: str, **keys: object) -> dict:
+    return {"r": 4, "lora_alpha": 8, "task_type": TASKS.get(architecture), **keys}
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_every_architecture(architecture: str, adapter_on: Callable, merged: Callable) -> None:
+    base, adapter = adapter_on(architecture, config(architecture))
+    out, plan = merged(adapter)
+    difference = compare(architecture, base=base, adapter=adapter, out=out, plan=plan)
+    assert difference.error < 2e-5
+    assert difference.effect > 0.05
+    assert read_tensors(out).keys() == read_tensors(base).keys()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets", "added"),
+    [
+        ("gpt2", ["c_attn", "wte"], {"lm_head.weight"}),
+        ("gpt2", ["c_attn", "lm_head"], {"lm_head.weight"}),
+        ("opt", ["q_proj", "embed_tokens"], {"lm_head.weight"}),
+        (
+            "gemma3",
+            ["q_proj", "embed_tokens"],
+            {"lm_head.weight"},
+        ),  # its embeddings are scaled when they are read
+        ("distilbert", ["q_lin", "word_embeddings"], {"vocab_projector.weight"}),
+        ("bert_model", ["query", "word_embeddings"], set()),
+        (
+            "bart",
+            ["q_proj", "lm_head"],
+            {"lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"},
+        ),
+    ],
+)
+def test_embeddings_and_heads(
+    architecture: str, targets: list[str], added: set[str], adapter_on: Callable, merged: Callable
+) -> None:
+    """A head that no longer follows its embeddings becomes a tensor of its own."""
+    base, adapter = adapter_on(architecture, config(architecture, target_modules=targets))
+    out, plan = merged(adapter)
+    assert compare(architecture, base=base, adapter=adapter, out=out, plan=plan).error < 2e-5
+    assert read_tensors(out).keys() - read_tensors(base).keys() == added
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is bool(not added)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["embedding", "lm_head", "embedding_and_head", "save_lm_head", "save_embed_and_head", "dora_embedding"],
+)
+def test_tied_llama(variant: str, base_of: Callable, adapter_on: Callable, merged: Callable) -> None:
+    """PEFT's own merge writes the shared storage and is wrong in all of these."""
+    base = base_of("llama_tied", shards=3)
+    _, adapter = adapter_on("llama_tied", LORA_VARIANTS[variant], base=base)
+    out, plan = merged(adapter)
+    difference = compare("llama_tied", base=base, adapter=adapter, out=out, plan=plan)
+    assert difference.error < 2e-5
+    assert difference.effect > 0.5
+    assert [a.name for a in plan.added] == ["lm_head.weight"]
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize("target", ["lm_head", "shared"])
+def test_t5_cannot_store_its_head_apart(target: str, adapter_on: Callable, merged: Callable) -> None:
+    _, adapter = adapter_on("t5", config("t5", target_modules=["q", target]))
+    with pytest.raises(RefusedError) as refusal:
+        merged(adapter)
+    assert refusal.value.code == "tied-weights"
+
+
+def test_a_module_that_is_never_called_is_refused(adapter_on: Callable, merged: Callable) -> None:
+    """Mamba reads dt_proj.weight itself: the live adapter is silent there, and PEFT's merge is not."""
+    _, adapter = adapter_on("mamba", config("mamba", target_modules=["in_proj", "dt_proj"]))
+    with pytest.raises(RefusedError) as refusal:
+        merged(adapter)
+    assert refusal.value.code == "module-not-called"
