@@ -1,0 +1,177 @@
+"""Routes that belong to no single repository: who am I, creating and moving repositories, listings, webhooks."""
+
+import secrets
+from typing import Any
+
+from .access import can_see, require_namespace, require_visible, require_write
+from .accounts import Account
+from .cards import complaints
+from .errors import HubError, repo_not_found
+from .exchange import Call, Endpoint, Reply, as_json
+from .records import Repo
+from .routes_repo import info
+
+
+def _member(call: Call) -> Account:
+    if call.account is None:
+        raise HubError(401, "Invalid username or password.")
+    return call.account
+
+
+def whoami(call: Call) -> Reply:
+    account = _member(call)
+    orgs = [
+        {"type": "org", "id": org, "name": org, "fullname": org, "roleInOrg": "write"} for org in account.orgs
+    ]
+    token = {"displayName": "loopback", "role": account.role, "createdAt": "2024-01-01T00:00:00.000Z"}
+    about = {"type": "user", "id": account.name, "name": account.name, "fullname": account.name}
+    rest = {"email": f"{account.name}@example.org", "emailVerified": True, "isPro": False, "orgs": orgs}
+    return as_json({**about, **rest, "auth": {"type": "access_token", "accessToken": token}})
+
+
+def user_overview(call: Call, name: str) -> Reply:
+    if not call.state.accounts.exists(name):
+        raise HubError(404, "This user does not exist")
+    return as_json(
+        {"user": name, "fullname": name, "avatarUrl": "", "type": "user", "isPro": False, "orgs": []}
+    )
+
+
+def agent_harnesses(call: Call) -> Reply:
+    raise HubError(404, "Not found")
+
+
+def validate_yaml(call: Call) -> Reply:
+    errors = [{"message": text} for text in complaints(str(call.json().get("content", "")))]
+    return as_json({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+
+def _target(call: Call, body: dict[str, Any]) -> tuple[str, str]:
+    owner = body.get("organization") or (call.account.name if call.account else "")
+    return str(body.get("type") or "model"), f"{owner}/{body.get('name', '')}"
+
+
+def create_repo(call: Call) -> Reply:
+    body = call.json()
+    kind, repo_id = _target(call, body)
+    if kind not in ("model", "dataset", "space"):
+        raise HubError(400, f"Invalid repository type: {kind}")
+    account = require_namespace(call.account, repo_id.split("/")[0], kind)
+    private = body.get("visibility") == "private" or body.get("private") is True
+    store = call.state.store
+    with store.lock:
+        there = store.find(kind, repo_id)
+        repo = there or store.create(kind, repo_id, author=account.name, private=private)
+    answer: dict[str, Any] = {"url": f"{call.state.url}/{repo.page}", "name": repo.id, "id": repo.key}
+    if there:
+        return as_json({**answer, "error": f"You already created this {kind} repo: {repo_id}"}, 409)
+    return as_json(answer)
+
+
+def _existing(call: Call, kind: str, repo_id: str) -> Repo:
+    repo = require_visible(call.account, call.state.store.find(kind, repo_id))
+    require_write(call.account, repo)
+    return repo
+
+
+def delete_repo(call: Call) -> Reply:
+    kind, repo_id = _target(call, call.json())
+    call.state.store.delete(_existing(call, kind, repo_id))
+    return as_json({"success": True})
+
+
+def move_repo(call: Call) -> Reply:
+    body = call.json()
+    repo = _existing(call, str(body.get("type") or "model"), str(body.get("fromRepo")))
+    new = str(body.get("toRepo"))
+    require_namespace(call.account, new.split("/", maxsplit=1)[0], repo.type)
+    call.state.store.move(repo, new)
+    return as_json({"success": True, "url": f"{call.state.url}/{repo.page}"})
+
+
+def list_repos(call: Call, types: str) -> Reply:
+    """Newest first, filtered by author, words of the name, and tags."""
+    kind = types.removesuffix("s")
+    if kind not in ("model", "dataset", "space"):
+        raise repo_not_found(anonymous=call.account is None)
+    wanted = set(call.query.get("filter", []))
+    author, search = call.param("author"), call.param("search").lower()
+    visible = [repo for repo in call.state.store.all(kind) if can_see(call.account, repo)]
+    named = [repo for repo in visible if search in repo.id.lower() and author in ("", repo.namespace)]
+    shown = [info(call, repo, call.state.store.resolve(repo, "main")) for repo in named]
+    shown = [item for item in shown if wanted <= set(item["tags"])]
+    shown.sort(key=lambda item: item["lastModified"], reverse=True)
+    hidden = () if call.flag("full") else ("siblings", "config", "safetensors", "cardData")
+    slim = [{key: value for key, value in item.items() if key not in hidden} for item in shown]
+    return as_json(slim[: call.number("limit", 1000)])
+
+
+def _own_hook(call: Call, hook_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    hooks = call.state.webhooks()
+    hook = hooks.get(hook_id)
+    if hook is None or hook["owner"] != _member(call).name:
+        raise HubError(404, "Webhook not found")
+    return hooks, hook["webhook"]
+
+
+def list_webhooks(call: Call) -> Reply:
+    name = _member(call).name
+    return as_json([hook["webhook"] for hook in call.state.webhooks().values() if hook["owner"] == name])
+
+
+def create_webhook(call: Call) -> Reply:
+    account, body = _member(call), call.json()
+    given: dict[str, Any] = {key: body[key] for key in ("url", "watched", "domains", "secret") if key in body}
+    hook = {"secret": None, "disabled": False, **given, "id": secrets.token_hex(12)}
+    with call.state.store.lock:
+        hooks = call.state.webhooks()
+        call.state.save_webhooks({**hooks, hook["id"]: {"owner": account.name, "webhook": hook}})
+    return as_json({"webhook": hook})
+
+
+def get_webhook(call: Call, hook: str) -> Reply:
+    return as_json({"webhook": _own_hook(call, hook)[1]})
+
+
+def update_webhook(call: Call, hook: str) -> Reply:
+    body = call.json()
+    with call.state.store.lock:
+        hooks, found = _own_hook(call, hook)
+        found.update({key: body[key] for key in ("url", "watched", "domains", "secret") if key in body})
+        call.state.save_webhooks(hooks)
+    return as_json({"webhook": found})
+
+
+def switch_webhook(call: Call, hook: str, action: str) -> Reply:
+    if action not in ("enable", "disable"):
+        raise HubError(404, "Not found")
+    with call.state.store.lock:
+        hooks, found = _own_hook(call, hook)
+        found["disabled"] = action == "disable"
+        call.state.save_webhooks(hooks)
+    return as_json({"webhook": found})
+
+
+def delete_webhook(call: Call, hook: str) -> Reply:
+    with call.state.store.lock:
+        hooks, _ = _own_hook(call, hook)
+        call.state.save_webhooks({key: value for key, value in hooks.items() if key != hook})
+    return as_json({"success": True})
+
+
+ROUTES: list[Endpoint] = [
+    ("GET", "/api/whoami-v2", whoami),
+    ("GET", "/api/users/{name}/overview", user_overview),
+    ("GET", "/api/agent-harnesses", agent_harnesses),
+    ("POST", "/api/validate-yaml", validate_yaml),
+    ("POST", "/api/repos/create", create_repo),
+    ("DELETE", "/api/repos/delete", delete_repo),
+    ("POST", "/api/repos/move", move_repo),
+    ("GET", "/api/settings/webhooks", list_webhooks),
+    ("POST", "/api/settings/webhooks", create_webhook),
+    ("GET", "/api/settings/webhooks/{hook}", get_webhook),
+    ("POST", "/api/settings/webhooks/{hook}", update_webhook),
+    ("DELETE", "/api/settings/webhooks/{hook}", delete_webhook),
+    ("POST", "/api/settings/webhooks/{hook}/{action}", switch_webhook),
+    ("GET", "/api/{types}", list_repos),
+]

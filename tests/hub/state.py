@@ -1,0 +1,62 @@
+"""What every route can reach: the store, the accounts, the webhooks, this server's addresses and its limits."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from .accounts import Accounts
+from .errors import HubError
+from .exchange import Call
+from .store import Store, read_json, write_json
+
+
+@dataclass
+class State:
+    """One hub."""
+
+    root: Path
+    url: str = ""
+    cdn_url: str = ""
+    multipart_threshold: int = 64 << 20
+    part_size: int = 16 << 20
+    tree_page: int = 1000
+    discussion_page: int = 10
+    store: Store = field(init=False)
+    accounts: Accounts = field(init=False)
+    secret: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.store = Store(self.root)
+        self.accounts = Accounts(self.root)
+        kept = read_json(self.root / "secret.json", None) or secrets.token_hex(32)
+        write_json(self.root / "secret.json", kept)
+        self.secret = bytes.fromhex(kept)
+
+    # webhooks: {id: {"owner": name, "webhook": {…}}}
+
+    def webhooks(self) -> dict[str, Any]:
+        hooks: dict[str, Any] = read_json(self.root / "webhooks.json", {})
+        return hooks
+
+    def save_webhooks(self, hooks: dict[str, Any]) -> None:
+        write_json(self.root / "webhooks.json", hooks)
+
+    # links that work without a token, as the storage's presigned URLs do
+
+    def _signature(self, path: str, query: str) -> str:
+        return hmac.new(self.secret, f"{path}?{query}".encode(), hashlib.sha256).hexdigest()
+
+    def signed(self, path: str, **query: str | int) -> str:
+        """`path` with its query and a signature over both."""
+        text = urlencode(sorted(query.items()))
+        return f"{path}?{text}&sig={self._signature(path, text)}"
+
+    def check_signature(self, call: Call) -> None:
+        query = urlencode(sorted((key, values[0]) for key, values in call.query.items() if key != "sig"))
+        if not hmac.compare_digest(self._signature(call.path, query), call.param("sig")):
+            raise HubError(403, "The link's signature does not match")
