@@ -1,0 +1,267 @@
+"""A finished folder → a Hub repository or a Hub PR, in one commit, with the write token. Never publishes twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import CommitInfo, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from bot.clients import hub_target, hub_upload
+from bot.clients.http import retrying
+from bot.clients.hub_errors import redacted, translated
+from bot.clients.hub_finder import Finder, ReadMarker, is_pr
+from bot.clients.hub_target import ADAPTER_FILE, INDEX, Target
+from bot.errors import AccessError, HostError, InputError, InternalError
+from bot.progress import Progress
+from bot.records import Destination, Plan, Publication
+
+CLIENT_ERRORS = (HfHubHTTPError, httpx2.TransportError)
+
+
+class HubPublisher:
+    """The bot's hand on the Hub.
+
+    `read_marker` finds the key of a plan in a card or a comment (`bot.publish.marker.find_marker`). `author`, when
+    given, is the only user whose open Hub PRs count as ours; else anybody's count that carry the marker.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        token: str | None,
+        attempts: int,
+        read_marker: ReadMarker,
+        author: str | None = None,
+    ) -> None:
+        # Never None: the client would then take whatever token it finds on the machine.
+        self._api = HfApi(endpoint=endpoint, token=token or False)
+        self._attempts = attempts
+        self._read_marker = read_marker
+        self._finder = Finder(self._api, attempts=attempts, read_marker=read_marker, author=author)
+
+    def find(self, destination: Destination, *, key: str) -> Publication | None:
+        """What an earlier run has published for the plan of this key: on main, complete, or as an open Hub PR.
+
+        Raises AccessError or HostError.
+        """
+        with translated(f"look at {destination.location}"):
+            return self._finder.find(destination, self._look(destination), key=key)
+
+    def publish(
+        self,
+        folder: Path,
+        destination: Destination,
+        *,
+        plan: Plan,
+        title: str,
+        body: str,
+        texts: Mapping[str, str] | None = None,
+        delete: tuple[str, ...] = (),
+        progress: Progress,
+    ) -> Publication:
+        """Publish every file of `folder` in one commit; what an earlier run has published is only found.
+
+        `texts` holds files whose content is given here and not by the folder (the card for this destination, records
+        without local paths). `delete` names files to delete in the same commit when they are there; the adapter's
+        own, and weights of an earlier result of ours, are deleted without being named. Raises RefusedError
+        (`destination-exists`, `wider-than-base`), InputError, AccessError or HostError.
+        """
+        additions = hub_upload.additions(folder, texts or {})
+        self._must_carry_the_key(destination, plan, additions, body)
+        with translated(f"publish to {destination.location}"):
+            target = self._look(destination)
+            self._refuse(destination, target, plan)
+            if found := self._finder.find(destination, target, key=plan.key):
+                return found
+            with self._existing(destination, target, plan, progress) as now:
+                deletions = self._deletions(now, additions, plan, delete)
+                hub_upload.upload(
+                    self._api,
+                    now.id,
+                    additions,
+                    pr=is_pr(destination),
+                    attempts=self._attempts,
+                    progress=progress,
+                )
+                done = self._commit(destination, now, [*additions, *deletions], plan.key, title, body)
+            self._verify(done, additions)
+            return done
+
+    def _look(self, destination: Destination) -> Target | None:
+        return hub_target.look(self._api, destination.location, attempts=self._attempts)
+
+    def _again(self, destination: Destination, key: str) -> Publication | None:
+        return self._finder.find(destination, self._look(destination), key=key)
+
+    def _must_carry_the_key(
+        self, destination: Destination, plan: Plan, additions: list[hub_upload.Addition], body: str
+    ) -> None:
+        text = body if is_pr(destination) else hub_upload.content(additions, hub_target.CARD)
+        if self._read_marker(text) != plan.key or destination.kind == "folder":
+            raise InternalError(
+                "The result does not carry the marker by which a second run would find it.",
+                advice="Please report this; nothing was published.",
+                code="marker-missing",
+            )
+
+    def _refuse(self, destination: Destination, target: Target | None, plan: Plan) -> None:
+        if self._api.token is False:
+            raise AccessError(
+                f"Publishing to {destination.location} needs a token, and none is set.",
+                advice="Set MERGE_BOT_WRITE_TOKEN or HF_TOKEN to a token with write permission.",
+                code="no-token",
+            )
+        hub_target.refuse_own(destination, plan, target_id=target.id if target else destination.location)
+        hub_target.refuse_wider(
+            destination, plan, private=target.private if target else not destination.public
+        )
+        if target is None and is_pr(destination):
+            raise InputError(
+                f"There is no repository {destination.location} to open a Hub PR on.",
+                advice="Check its spelling, or leave out --pr to create a repository.",
+                code="not-found",
+            )
+        if target is not None:
+            ours = self._read_marker(target.card) is not None
+            hub_target.refuse_occupied(destination, target, ours=ours)
+
+    @contextmanager
+    def _existing(
+        self, destination: Destination, target: Target | None, plan: Plan, progress: Progress
+    ) -> Iterator[Target]:
+        """The repository, created for this publication when it is missing and taken back when that fails."""
+        if target is not None:
+            if not destination.public and not target.private:
+                progress.say(f"{target.id} exists and is public: the merged model will be public too.")
+            yield target
+            return
+        made = self._create(destination)
+        try:
+            hub_target.refuse_wider(destination, plan, private=made.private)
+            yield made
+        except BaseException as error:
+            if not _may_still_run(error):
+                self._take_back(made, progress)
+            raise
+
+    def _create(self, destination: Destination) -> Target:
+        self._api.create_repo(destination.location, private=not destination.public, exist_ok=False)
+        made = self._look(destination)
+        if made is None:
+            raise HostError(
+                f"{destination.location} was created and cannot be seen.",
+                advice="Check on the Hub whether it is there, and run the same command again.",
+                code="hub-inconsistent",
+            )
+        return made
+
+    def _take_back(self, made: Target, progress: Progress) -> None:
+        """Delete the repository of this very call, unless anything at all has been committed to it since."""
+        try:
+            now = hub_target.look(self._api, made.id, attempts=1)
+            if now is not None and now.head == made.head and now.files <= {".gitattributes"}:
+                self._api.delete_repo(made.id)
+        except CLIENT_ERRORS as error:
+            progress.say(f"The empty repository {made.id} was left behind: {redacted(str(error))}")
+
+    def _deletions(
+        self, target: Target, additions: list[hub_upload.Addition], plan: Plan, delete: tuple[str, ...]
+    ) -> list[CommitOperationDelete]:
+        added = {addition.path_in_repo for addition in additions}
+        there = target.files - added
+        gone = there & set(delete)
+        if hub_target.is_own(target.id, plan):
+            gone |= {name for name in there if ADAPTER_FILE.fullmatch(name)}
+        if self._read_marker(target.card) is not None:
+            gone |= there & (target.weights | {INDEX})
+        hub_target.refuse_shadowed(target, left=there - gone, added=added)
+        return [CommitOperationDelete(path_in_repo=name, is_folder=False) for name in sorted(gone)]
+
+    def _commit(
+        self,
+        destination: Destination,
+        target: Target,
+        operations: list[hub_upload.Operation],
+        key: str,
+        title: str,
+        body: str,
+    ) -> Publication:
+        """One commit. A write whose answer was lost may have happened: look for it before sending it again."""
+        failed: list[Exception] = []
+
+        def once() -> Publication:
+            if failed and (found := self._again(destination, key)):
+                return found
+            if failed and is_pr(destination) and _may_still_run(failed[-1]):
+                raise failed[-1]
+            try:
+                return self._published(
+                    destination, target, self._send(destination, target, operations, title, body)
+                )
+            except CLIENT_ERRORS as error:
+                failed.append(error)
+                raise
+
+        try:
+            return retrying(once, attempts=self._attempts)
+        except CLIENT_ERRORS:
+            if found := self._again(destination, key):
+                return found
+            raise
+
+    def _send(
+        self,
+        destination: Destination,
+        target: Target,
+        operations: list[hub_upload.Operation],
+        title: str,
+        body: str,
+    ) -> CommitInfo:
+        return self._api.create_commit(
+            target.id,
+            operations,
+            commit_message=title,
+            commit_description=body,
+            create_pr=is_pr(destination),
+            parent_commit=target.head,
+        )
+
+    def _published(self, destination: Destination, target: Target, info: CommitInfo) -> Publication:
+        repository = f"{self._api.endpoint}/{target.id}"
+        unchanged = info.oid == target.head  # the client sends no commit when every file is there already
+        return Publication(
+            destination=destination,
+            url=info.pr_url or repository,
+            commit=info.oid,
+            number=info.pr_num,
+            existed=unchanged,
+        )
+
+    def _verify(self, done: Publication, additions: list[hub_upload.Addition]) -> None:
+        if done.existed or done.commit is None:
+            return
+        wrong = hub_upload.missing(
+            self._api, done.destination.location, done.commit, additions, attempts=self._attempts
+        )
+        if wrong:
+            raise HostError(
+                f"The Hub has not stored {wrong} of {done.url} as it was sent.",
+                advice="Do not use that result; close or delete it, then run the same command again.",
+                code="incomplete-publication",
+            )
+
+
+def _is_pr(destination: Destination) -> bool:
+    return destination.kind == "hub_pr"
+
+
+def _may_still_run(error: BaseException) -> bool:
+    """Whether the Hub may be working on the commit still: it fell silent, or its gateway lost patience."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code == 504
+    return isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout)

@@ -1,0 +1,135 @@
+"""Models on the Hub, read with the read token: pinned to a commit, headers by range, whole files into the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from huggingface_hub import HfApi, ModelInfo, get_session, hf_hub_url, hf_raise_for_status, snapshot_download
+from tqdm.auto import tqdm
+
+from bot.clients.http import retrying
+from bot.clients.hub_errors import translated
+from bot.errors import InputError
+from bot.progress import Progress
+from bot.records import Pinned
+from bot.weights.files import Model
+
+
+class HubReader:
+    """Implements `bot.weights.files.Hub` over huggingface_hub."""
+
+    def __init__(self, endpoint: str, *, token: str | None, attempts: int) -> None:
+        self._api = HfApi(endpoint=endpoint, token=token or False)
+        self._attempts = attempts
+
+    def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
+        """The repository at the commit that `revision` (default: main) names now.
+
+        Raises InputError when repository, revision or subfolder do not exist, AccessError when they may not be read,
+        HostError when the Hub does not answer.
+        """
+        label = f"{repo_id}@{revision}" if revision else repo_id
+        with translated(f"open {label}"):
+            info = retrying(lambda: self._info(repo_id, revision=revision), attempts=self._attempts)
+        files = HubFiles(info, api=self._api, subfolder=subfolder, attempts=self._attempts)
+        if subfolder and not files.sizes():
+            raise InputError(
+                f"{label} has no subfolder {subfolder}.",
+                advice="Look at the repository's files for the right one.",
+                code="no-such-subfolder",
+            )
+        pinned = Pinned(
+            kind="hub",
+            location=info.id,  # where a renamed repository is now
+            commit=str(info.sha),
+            revision=revision,
+            subfolder=subfolder,
+            private=bool(info.private),
+            gated=bool(info.gated),
+        )
+        return Model(pinned, files)
+
+    def _info(self, repo_id: str, *, revision: str | None) -> ModelInfo:
+        return self._api.model_info(repo_id, revision=revision, files_metadata=True)
+
+    def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
+        """A folder in the Hub's cache that holds these files; what is there already is not fetched again.
+
+        Raises AccessError, HostError, or MergeError when the disk is full.
+        """
+        pinned, sizes = model.pinned, model.files.sizes()
+        paths = [str(PurePosixPath(pinned.subfolder) / name) for name in names]
+        progress.begin(f"fetch {pinned.location}", total=sum(sizes[name] for name in names))
+        with translated(f"download {pinned.location}"):
+            folder = retrying(
+                lambda: self._snapshot(pinned, paths=paths, progress=progress), attempts=self._attempts
+            )
+        progress.end()
+        return Path(folder) / pinned.subfolder
+
+    def _snapshot(self, pinned: Pinned, *, paths: list[str], progress: Progress) -> str:
+        return snapshot_download(
+            pinned.location,
+            revision=pinned.commit,
+            allow_patterns=[_literal(p) for p in paths],
+            endpoint=self._api.endpoint,
+            token=self._api.token,
+            tqdm_class=_bar(progress),
+        )
+
+
+class HubFiles:
+    """Files of one repository at one commit, below a subfolder."""
+
+    def __init__(self, info: ModelInfo, *, api: HfApi, subfolder: str, attempts: int) -> None:
+        self._info, self._api, self._attempts = info, api, attempts
+        self._prefix = f"{subfolder}/" if subfolder else ""
+
+    @property
+    def name(self) -> str:
+        return f"{self._info.id}:{self._prefix.rstrip('/')}" if self._prefix else self._info.id
+
+    def sizes(self) -> dict[str, int]:
+        siblings = self._info.siblings or []
+        found = {s.rfilename: int(s.size or 0) for s in siblings if s.rfilename.startswith(self._prefix)}
+        return {name.removeprefix(self._prefix): size for name, size in found.items()}
+
+    def read(self, name: str, *, start: int = 0, end: int | None = None) -> bytes:
+        size = self.sizes()[name]
+        stop = size if end is None else min(end, size)
+        if stop <= start:
+            return b""
+        with translated(f"read {name} of {self.name}"):
+            return retrying(lambda: self._range(name, start=start, stop=stop), attempts=self._attempts)
+
+    def _range(self, name: str, *, start: int, stop: int) -> bytes:
+        url = hf_hub_url(
+            self._info.id, f"{self._prefix}{name}", revision=self._info.sha, endpoint=self._api.endpoint
+        )
+        headers = {**self._api._build_hf_headers(), "Range": f"bytes={start}-{stop - 1}"}  # noqa: SLF001
+        response = get_session().get(url, headers=headers, follow_redirects=True)
+        hf_raise_for_status(response)
+        body: bytes = response.content
+        return body if response.status_code == 206 else body[start:stop]
+
+
+def _literal(path: str) -> str:
+    """The path as a pattern that matches nothing else."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
+def _bar(progress: Progress) -> type[tqdm[Any]]:
+    """A progress bar of the client's kind that passes its bytes on and shows nothing itself."""
+
+    class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.counts = kwargs.get("unit") == "B" and "Reconstructing" in str(kwargs.get("desc"))
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if self.counts and n:
+                progress.advance(int(n))
+            return None
+
+    return Bar

@@ -1,0 +1,118 @@
+"""The files of one commit: what is added, its bytes to the Hub's storage, and whether they arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+
+from bot.clients.http import retrying
+from bot.clients.hub_errors import redacted
+from bot.clients.hub_target import ADAPTER_FILE
+from bot.errors import HostError, InternalError
+from bot.progress import Progress
+
+Addition = CommitOperationAdd
+Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
+NOTHING_IGNORED = "# nothing is ignored\n"  # else a .gitignore of the repository silently drops weights
+BATCH = 500  # paths that the Hub takes in one question
+
+
+def additions(folder: Path, texts: Mapping[str, str]) -> list[Addition]:
+    """Every file of the folder, hidden ones aside, and the texts; a text replaces the file of its name."""
+    paths = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    shown = {
+        name: path for name, path in paths.items() if not any(part[0] == "." for part in name.split("/"))
+    }
+    if adapter := next((name for name in shown if ADAPTER_FILE.fullmatch(name)), None):
+        raise InternalError(
+            f"The merged model holds {adapter}, with which the adapter would be applied twice.",
+            advice="Please report this; nothing was published.",
+            code="adapter-in-result",
+        )
+    files = [CommitOperationAdd(name, path) for name, path in shown.items() if name not in texts]
+    return files + [CommitOperationAdd(name, text.encode()) for name, text in texts.items()]
+
+
+def content(added: list[Addition], name: str) -> str:
+    """The text of one of the files; empty when it is not among them."""
+    for addition in added:
+        if addition.path_in_repo == name:
+            with addition.as_file() as file:
+                return file.read().decode("utf-8", errors="replace")
+    return ""
+
+
+def upload(  # file by file, so that there is something to tell
+    api: HfApi, repo_id: str, added: list[Addition], *, pr: bool, attempts: int, progress: Progress
+) -> None:
+    """Bring the files into the Hub's storage, without a commit. Doing it again uploads only what is missing."""
+    progress.begin(f"upload to {repo_id}", total=sum(addition.upload_info.size for addition in added))
+    try:
+        with _quiet():
+            for addition in sorted(added, key=lambda one: one.upload_info.size):
+                _one(api, repo_id, addition, pr=pr, attempts=attempts)
+                progress.advance(addition.upload_info.size)
+    finally:
+        progress.end()
+
+
+def missing(api: HfApi, repo_id: str, commit: str, added: list[Addition], *, attempts: int) -> str | None:
+    """The name of a file that is not in the commit as it was sent, by size and, for large files, by SHA-256."""
+    for start in range(0, len(added), BATCH):
+        batch = added[start : start + BATCH]
+        stored = _stored(api, repo_id, commit, [addition.path_in_repo for addition in batch], attempts)
+        for addition in batch:
+            if not _same(addition, stored.get(addition.path_in_repo)):
+                return addition.path_in_repo
+    return None
+
+
+def _one(api: HfApi, repo_id: str, addition: Addition, *, pr: bool, attempts: int) -> None:
+    def send() -> None:
+        api.preupload_lfs_files(
+            repo_id, [addition], create_pr=pr, free_memory=False, gitignore_content=NOTHING_IGNORED
+        )
+
+    try:
+        retrying(send, attempts=attempts)
+    except RuntimeError as error:  # what hf_xet raises when its storage declines
+        raise HostError(
+            f"Could not upload {addition.path_in_repo} to {repo_id}: {redacted(str(error)).rstrip('.')}.",
+            advice="Try again: what was uploaded is not uploaded twice. HF_HUB_DISABLE_XET=1 takes the older way.",
+            code="upload-failed",
+        ) from error
+
+
+def _stored(api: HfApi, repo_id: str, commit: str, names: list[str], attempts: int) -> dict[str, RepoFile]:
+    found = retrying(lambda: api.get_paths_info(repo_id, names, revision=commit), attempts=attempts)
+    return {file.path: file for file in found if isinstance(file, RepoFile)}
+
+
+def _same(addition: Addition, stored: RepoFile | None) -> bool:
+    if stored is None or stored.size != addition.upload_info.size:
+        return False
+    return stored.lfs is None or stored.lfs.sha256 == addition.upload_info.sha256.hex()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the client's own progress bars, which would write over ours."""
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

@@ -1,0 +1,73 @@
+"""The title and the first comment of a Hub PR: automated, on whose request, what changed, how it was checked."""
+
+from __future__ import annotations
+
+from bot.publish.escape import code, joined, plain, without_paths
+from bot.publish.marker import marker
+from bot.publish.model_card import HUB, checks, source
+from bot.records import Destination, Plan, Report
+
+LONGEST_TITLE = 200  # the Hub's limits are 3 and 200
+MOST_CHANGES = 20
+
+
+def title(plan: Plan) -> str:
+    """The title of the Hub PR. A title is plain text for the Hub, so only its length and its line are minded."""
+    base = plan.base.location.rpartition("/")[2] if plan.base.kind == "hub" else "its base model"
+    name = "".join(character for character in base if character.isprintable() and character not in "@<>")
+    text = f"Merge the adapter into {name}: a complete model that loads without PEFT"
+    return text if len(text) <= LONGEST_TITLE else text[: LONGEST_TITLE - 1] + "…"
+
+
+def body(
+    plan: Plan,
+    *,
+    report: Report | None,
+    destination: Destination,
+    requested_by: str | None,
+    endpoint: str = HUB,
+) -> str:
+    """The first comment of the Hub PR, with the hidden marker. `requested_by` is a user name, shown without a ping."""
+    lines = [marker(plan.key), _who(requested_by), "", "**What changes**", ""]
+    lines += _changes(plan, destination, endpoint)
+    lines += ["", "**How it was checked**", "", *checks(report, plan=plan), "", "**How to try it**", ""]
+    lines += [
+        (
+            'Load this pull request with `revision="refs/pr/N"`, N being its number; the model card in it says how'
+            " the model was made and how to verify it."
+        ),
+        "",
+        "If this is not wanted, feel free to close it: nothing else happens then.",
+    ]
+    return joined(lines)
+
+
+def _who(requested_by: str | None) -> str:
+    asker = f"on request of {plain(requested_by)}" if requested_by else "on request of its operator"
+    return f"This pull request was opened automatically by adapter-merge-bot, {asker}."
+
+
+def _changes(plan: Plan, destination: Destination, endpoint: str) -> list[str]:
+    lines = [
+        (
+            f"- The adapter {source(plan.adapter, endpoint=endpoint)} is merged into"
+            f" {source(plan.base, endpoint=endpoint)}; the result is added as a complete model"
+            f" (tensors changed: {len(plan.bindings):,}, added: {len(plan.added):,}; precision {code(plan.dtype)})."
+        ),
+    ]
+    if plan.adapter.kind == "hub" and plan.adapter.location.casefold() == destination.location.casefold():
+        lines.append(
+            "- The adapter's own files are deleted in the same commit, because transformers would load them on top of"
+            " the merged weights and apply the adapter twice. They stay in the history, at the commit named above."
+        )
+    lines += [
+        "- `README.md` is replaced by the merged model's card, which inherits licence, language and tags."
+    ]
+    for patch in plan.patches[:MOST_CHANGES]:
+        reason = plain(without_paths(patch.reason, plan))
+        lines.append(
+            f"- {code(patch.key)} of the adapter's configuration was repaired before merging: {reason}"
+        )
+    if len(plan.patches) > MOST_CHANGES:
+        lines.append(f"- {len(plan.patches) - MOST_CHANGES} more repairs are listed in the model card.")
+    return lines

@@ -1,0 +1,181 @@
+"""The README.md of a merged model: plan and report → text. Reads nothing and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from bot.publish import front_matter, usage
+from bot.publish.escape import code, folder_name, joined, plain, row, without_paths
+from bot.publish.marker import marker
+from bot.records import Check, Destination, Patch, Pinned, Plan, Report
+
+HUB = "https://huggingface.co"
+MOST_LINES = 60  # of one table: a card is read by people, and the plan in merge_plan.json holds everything
+
+
+def model_card(
+    plan: Plan,
+    *,
+    report: Report | None,
+    adapter_card: str | None,
+    base_card: str | None,
+    destination: Destination | None,
+    endpoint: str = HUB,
+) -> str:
+    """The card, front matter included. `adapter_card` and `base_card` are README texts as their authors wrote them."""
+    found = front_matter.inherit(plan, adapter_card=adapter_card, base_card=base_card, endpoint=endpoint)
+    name = _name(plan, destination)
+    sections = (
+        [marker(plan.key), f"# {plain(name)}", "", *_what(plan, endpoint), ""],
+        ["## How to use it", "", *_use(plan, destination), ""],
+        ["## What it was merged from", "", *_sources(plan, endpoint), *_license(found), ""],
+        ["## How it was merged", "", *_how(plan, report), ""],
+        ["## How it was checked", "", *checks(report, plan=plan), ""],
+        ["## How to verify it, and how to go back", "", *_verify(plan, report), ""],
+        ["## Limits", "", *_limits(plan)],
+    )
+    return front_matter.render(found.metadata) + joined(line for section in sections for line in section)
+
+
+def source(place: Pinned, *, endpoint: str = HUB) -> str:
+    """A model or adapter as a link to its commit; of a local folder only that it is one."""
+    if place.kind == "folder":
+        return f"from a local folder ({code(place.commit)})"
+    url = f"{endpoint}/{quote(place.location)}"
+    within = f", folder {code(place.subfolder)}" if place.subfolder else ""
+    return f"[{plain(place.location)}]({url}) at commit [{place.commit[:12]}]({url}/tree/{quote(place.commit)}){within}"
+
+
+def checks(report: Report | None, *, plan: Plan) -> list[str]:
+    """The lines of the table of checks, with a sentence that says what they amount to."""
+    if report is None:
+        return ["It was not checked: validation was switched off."]
+    lines = [_verdict(report), "", row("Check", "Verdict", "Figure", "Meaning"), row(*["---"] * 4)]
+    return lines + [_check(check, plan) for check in report.checks]
+
+
+def _verdict(report: Report) -> str:
+    done = {
+        "passed": "All checks passed",
+        "failed": "Some checks failed",
+        "skipped": "The checks were skipped",
+    }
+    return f"{done[report.verdict]} (level {code(report.level)})."
+
+
+def _check(check: Check, plan: Plan) -> str:
+    figure, detail = (without_paths(text, plan) for text in (check.figure, check.detail))
+    return row(plain(check.name), check.verdict, plain(figure), plain(detail))
+
+
+def _name(plan: Plan, destination: Destination | None) -> str:
+    if destination is not None and destination.kind != "folder":
+        return destination.location
+    if plan.adapter.kind == "folder":
+        return f"{folder_name(plan.adapter)}, merged"
+    return f"{plan.adapter.location.rpartition('/')[2]}, merged"
+
+
+def _what(plan: Plan, endpoint: str) -> list[str]:
+    return [
+        (
+            f"This is a complete model: the {plain(plan.peft_type)} adapter {source(plan.adapter, endpoint=endpoint)}"
+            f" merged into its base model {source(plan.base, endpoint=endpoint)}."
+            " It loads without PEFT and runs at the base model's speed."
+        ),
+        "",
+        "This card was written by adapter-merge-bot, a program, and not by the authors of either model.",
+    ]
+
+
+def _use(plan: Plan, destination: Destination | None) -> list[str]:
+    on_hub = destination is not None and destination.kind != "folder"
+    place = destination.location if destination is not None and on_hub else "path/to/this/folder"
+    return usage.snippet(plan.model_class, task_type=plan.task_type, place=place)
+
+
+def _sources(plan: Plan, endpoint: str) -> list[str]:
+    return [
+        f"- Adapter: {source(plan.adapter, endpoint=endpoint)}",
+        f"- Base model: {source(plan.base, endpoint=endpoint)}, found by {plain(_shown(plan.base_found_by, plan))}",
+    ]
+
+
+def _license(found: front_matter.Inherited) -> list[str]:
+    if found.conflict is None:
+        return []
+    adapter, base = (code(name) for name in found.conflict)
+    return [
+        "",
+        (
+            f"**Licence:** the adapter's card says {adapter} and the base model's says {base}. The merged weights"
+            " contain the base model, so this card states the base model's licence; the adapter's terms apply as well."
+        ),
+    ]
+
+
+def _how(plan: Plan, report: Report | None) -> list[str]:
+    lines = [
+        f"- Precision: {code(plan.dtype)}",
+        f"- Tensors changed by the adapter: {len(plan.bindings):,}; added to those of the base: {len(plan.added):,}",
+        f"- Files: {_listed(plan.shards)}",
+    ]
+    if report is not None and report.versions:
+        lines.append("- Versions: " + ", ".join(f"{plain(k)} {plain(v)}" for k, v in report.versions.items()))
+    lines += [f"- Note: {plain(_shown(note, plan))}" for note in plan.notes]
+    lines += _changes("Changes to the adapter's configuration before merging:", plan.patches, plan)
+    lines += _changes("Changes to the model's `config.json`:", plan.config_edits, plan)
+    return lines
+
+
+def _changes(heading: str, changes: Iterable[Any], plan: Plan) -> list[str]:
+    rows = [_change(change, plan) for change in changes]
+    if not rows:
+        return []
+    head = ["", heading, "", row("Key", "Before", "After", "Reason"), row(*["---"] * 4)]
+    left = len(rows) - MOST_LINES
+    more = ["", f"{left} more are in `merge_plan.json`."] if left > 0 else []
+    return head + rows[:MOST_LINES] + more
+
+
+def _change(change: Patch | Any, plan: Plan) -> str:
+    before, after = (code(_shown(value, plan)) for value in (change.before, change.after))
+    return row(code(change.key), before, after, plain(_shown(change.reason, plan)))
+
+
+def _shown(value: object, plan: Plan) -> str:
+    return without_paths("not set" if value is None else str(value), plan)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    first = ", ".join(code(name) for name in names[:8])
+    return first if len(names) <= 8 else f"{first} and {len(names) - 8} more"
+
+
+def _verify(plan: Plan, report: Report | None) -> list[str]:
+    lines = [
+        "Merging the same two commits again with the same versions gives the same bytes.",
+        "An adapter cannot be taken out of merged weights: to go back, use the base model and the adapter named above.",
+    ]
+    digests = report.files if report is not None else {}
+    weights = [name for name in plan.shards if name in digests]
+    if not weights:
+        return lines
+    table = [row("File", "SHA-256"), row("---", "---")]
+    table += [row(code(name), code(digests[name])) for name in weights[:MOST_LINES]]
+    left = len(weights) - MOST_LINES
+    more = ["", f"{left} more files have theirs in the repository's file list."] if left > 0 else []
+    return [*lines, "", "The weights have these digests (`sha256sum *.safetensors`):", "", *table, *more]
+
+
+def _limits(plan: Plan) -> list[str]:
+    return [
+        (
+            f"- The weights are stored in {code(plan.dtype)}: each changed weight was rounded once, so the outputs"
+            " differ by rounding from those of base and adapter side by side."
+        ),
+        "- What the model is good for was not measured here; see the adapter's and the base model's own cards.",
+        "- Limits, biases and terms of use of the base model and of the adapter hold for this model too.",
+    ]

@@ -1,0 +1,98 @@
+"""A plan and a report as the other stages make them, for the tests of what is written about them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bot.records import (
+    AddedTensor,
+    Binding,
+    Check,
+    ConfigEdit,
+    Destination,
+    Estimate,
+    Patch,
+    Pinned,
+    Plan,
+    Report,
+    Sidecar,
+    to_json,
+)
+
+KEY = "3f1c9a2b7d5e8f60"
+ADAPTER = Pinned(kind="hub", location="alice/cat-lora", commit="a" * 40, revision="main")
+BASE = Pinned(kind="hub", location="acme/base-7b", commit="b" * 40)
+
+
+def a_plan(**changes: Any) -> Plan:
+    binding = Binding(
+        tensor="model.layers.0.q.weight",
+        source="model.layers.0.q.weight",
+        parameter="model.layers.0.q.weight",
+        method="lora",
+        adapter=("a", "b"),
+        shape=(4, 4),
+        dtype="BF16",
+    )
+    plan = Plan(
+        key=KEY,
+        adapter=ADAPTER,
+        base=BASE,
+        base_found_by="adapter_config.json",
+        peft_type="LORA",
+        task_type="CAUSAL_LM",
+        model_class="LlamaForCausalLM",
+        adapter_config={"r": 8},
+        adapter_file="adapter_model.safetensors",
+        patches=(
+            Patch(
+                rule="unknown-key", key="corda_config", before=None, after=None, reason="unknown to this PEFT"
+            ),
+        ),
+        bindings=(binding,),
+        added=(AddedTensor(name="lm_head.weight", shape=(4, 4), dtype="BF16", reason="untied head"),),
+        config_edits=(
+            ConfigEdit(key="tie_word_embeddings", before=True, after=False, reason="the head has its own"),
+        ),
+        sidecars=(Sidecar(name="tokenizer.json", origin="base"),),
+        shards=("model.safetensors",),
+        dtype="bfloat16",
+        destination=Destination(kind="repository", location="alice/cat-7b"),
+        estimate=Estimate(download_bytes=1, output_bytes=2, disk_bytes=3, memory_bytes=4),
+        notes=("The tokenizer is the base model's.",),
+    )
+    return replace(plan, **changes)
+
+
+def a_report(plan: Plan, **changes: Any) -> Report:
+    report = Report(
+        verdict="passed",
+        level="tensors",
+        plan_key=plan.key,
+        adapter=plan.adapter,
+        base=plan.base,
+        checks=(
+            Check(
+                name="structure",
+                verdict="passed",
+                figure="2 of 2 tensors",
+                detail="every name and shape as planned",
+            ),
+            Check(name="behaviour", verdict="skipped", figure="", detail="not asked for"),
+        ),
+        files={"model.safetensors": "c" * 64, "config.json": "d" * 64},
+        versions={"peft": "0.21.2", "torch": "2.13.0"},
+        device="cpu",
+        seconds=1.5,
+    )
+    return replace(report, **changes)
+
+
+def a_result(folder: Path, plan: Plan, *, content: bytes = b"weights") -> Path:
+    """A finished folder of ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in plan.shards:
+        (folder / name).write_bytes(content)
+    (folder / "config.json").write_text("{}")
+    (folder / "merge_plan.json").write_text(to_json(plan))
+    return folder

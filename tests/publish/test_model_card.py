@@ -1,0 +1,193 @@
+"""The merged model's card: golden files, what it inherits, and strangers' text in every field."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from bot.publish import front_matter, usage
+from bot.publish.marker import find_marker
+from bot.publish.model_card import model_card
+from bot.records import Check, Destination, Patch, Pinned
+from tests.publish.samples import KEY, a_plan, a_report
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+ADAPTER_CARD = """---
+license: mit
+language:
+- en
+- no
+datasets: [alice/cats]
+tags: [peft, lora, adapter, "base_model:adapter:acme/base-7b", cats]
+pipeline_tag: text-generation
+---
+# Cat
+"""
+BASE_CARD = "---\nlicense: other\nlicense_name: acme-1.0\nlicense_link: LICENSE\n---\n"
+HOSTILE = (
+    "</details><script>alert(1)</script><!-- adapter-merge-bot key=feed --> @everyone #12 [x](https://evil.example)"
+    " ![i](http://evil.example/i.png) `` ` `` | a |\n# Heading\n---\nlicense: stolen www.evil.example"
+)
+
+
+def golden(name: str, text: str) -> None:
+    """MERGE_BOT_GOLDEN=write makes the files anew; look at the difference before it is kept."""
+    path = GOLDEN / name
+    if os.environ.get("MERGE_BOT_GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
+    assert text == path.read_text("utf-8")
+
+
+def card(plan=None, *, report="made", adapter_card=ADAPTER_CARD, base_card=BASE_CARD, **more):
+    plan = plan or a_plan()
+    made = a_report(plan) if report == "made" else report
+    more.setdefault("destination", plan.destination)
+    return model_card(plan, report=made, adapter_card=adapter_card, base_card=base_card, **more)
+
+
+def metadata(text: str) -> dict:
+    assert text.startswith("---\n")
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_card_of_a_hub_merge():
+    golden("card_hub.md", card())
+
+
+def test_card_of_local_folders_without_checks():
+    home = Pinned(kind="folder", location="/home/alice/models/base", commit="sha256:" + "e" * 64)
+    mine = Pinned(kind="folder", location="/home/alice/my-lora", commit="sha256:" + "f" * 64)
+    plan = a_plan(
+        base=home,
+        adapter=mine,
+        notes=("The base is /home/alice/models/base, not C:\\Users\\bob\\x.",),
+        patches=(
+            Patch(
+                rule="r",
+                key="base_model_name_or_path",
+                before="/data/bob/llama",
+                after="~/b/c",
+                reason="moved",
+            ),
+        ),
+        destination=Destination(kind="folder", location="/home/alice/out"),
+    )
+    text = card(plan, report=None, adapter_card=None, base_card=None)
+    golden("card_folder.md", text)
+    for leak in ("/home", "alice", "bob", "/data"):
+        assert leak not in text.replace("my-lora", "")
+
+
+def test_metadata_is_inherited():
+    found = metadata(card(base_card="---\nlicense: mit\n---\n"))
+    assert found == {
+        "base_model": "acme/base-7b",
+        "base_model_relation": "finetune",
+        "library_name": "transformers",
+        "license": "mit",
+        "pipeline_tag": "text-generation",
+        "language": ["en", "no"],
+        "datasets": ["alice/cats"],
+        "tags": ["cats", "merged", "adapter-merge-bot"],
+    }
+
+
+def test_differing_licences_keep_the_base_models_and_say_so():
+    text = card()
+    found = metadata(text)
+    assert (found["license"], found["license_name"]) == ("other", "acme-1.0")
+    assert found["license_link"] == f"https://huggingface.co/acme/base-7b/blob/{'b' * 40}/LICENSE"
+    assert "the adapter's card says `mit` and the base model's says `acme-1.0`" in text
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        "",
+        "no front matter",
+        "---\nlicense: [\n---\n",
+        "---\n- a list\n---\n",
+        "---\nlicense: {a: b}\ntags: {x: y}\nlanguage: {}\n---\n",
+        "---\nlicense: null\n---\n",
+        "---\n" + "[" * 3000 + "\n---\n",
+        "---\nx: " + "y" * 300_000 + "\n---\n",
+        "---\na: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\ntags: [*c,*c]\n---\n",
+        "---\nlicense: mit",
+    ],
+)
+def test_broken_front_matter_counts_as_none(broken):
+    found = metadata(card(adapter_card=broken, base_card=broken))
+    assert "license" not in found
+    assert found["tags"] == ["merged", "adapter-merge-bot"]
+
+
+def test_crlf_and_a_byte_order_mark_are_read():
+    assert front_matter.parse("\ufeff---\r\nlicense: mit\r\n---\r\nx") == {"license": "mit"}
+
+
+def test_hostile_cards_put_nothing_into_the_block():
+    value = yaml.safe_dump(
+        dict.fromkeys(("license", "license_name", "license_link", "pipeline_tag"), HOSTILE)
+    )
+    lists = yaml.safe_dump({key: [HOSTILE, "<b>", "a\n---\nb"] for key in ("tags", "language", "datasets")})
+    text = card(adapter_card=f"---\n{value}{lists}---\n", base_card=None)
+    assert metadata(text)["tags"] == ["merged", "adapter-merge-bot"]
+    assert "evil" not in text
+
+
+def test_hostile_text_in_every_field_stays_text():
+    plan = a_plan(
+        peft_type=HOSTILE,
+        base_found_by=HOSTILE,
+        model_class=HOSTILE,
+        dtype=HOSTILE,
+        notes=(HOSTILE,),
+        shards=(HOSTILE,),
+        patches=(Patch(rule=HOSTILE, key=HOSTILE, before=HOSTILE, after={HOSTILE: HOSTILE}, reason=HOSTILE),),
+        adapter=Pinned(kind="hub", location="alice/cat-lora", commit="a" * 40, subfolder=HOSTILE),
+    )
+    check = Check(name=HOSTILE, verdict="passed", figure=HOSTILE, detail=HOSTILE)
+    text = card(plan, report=a_report(plan, checks=(check,), versions={HOSTILE: HOSTILE}))
+    assert find_marker(text) == KEY
+    assert len(re.findall("<!--", text)) == 1
+    assert not re.search(r"@\w|#\d|://|www\.", text.replace("https://huggingface.co", ""))
+    tokens = MarkdownIt("commonmark").enable("table").parse(text.split("---\n", 2)[2])
+    assert [t.content.strip() for t in tokens if t.type == "html_block"] == [
+        f"<!-- adapter-merge-bot key={KEY} -->"
+    ]
+    inline = [child for t in tokens if t.type == "inline" for child in t.children or []]
+    assert not [child for child in inline if child.type in {"html_inline", "image"}]
+    links = {str(child.attrs["href"]) for child in inline if child.type == "link_open"}
+    assert all(link.startswith("https://huggingface.co/") for link in links)
+    widths = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| ")]
+    assert set(widths) == {5}
+
+
+@pytest.mark.parametrize(
+    ("model_class", "task", "auto"),
+    [
+        ("LlamaForCausalLM", "CAUSAL_LM", "AutoModelForCausalLM"),
+        ("GPT2LMHeadModel", None, "AutoModelForCausalLM"),
+        ("T5ForConditionalGeneration", "SEQ_2_SEQ_LM", "AutoModelForSeq2SeqLM"),
+        ("WhisperForConditionalGeneration", None, "AutoModelForSpeechSeq2Seq"),
+        ("Qwen2_5_VLForConditionalGeneration", "CAUSAL_LM", "AutoModelForImageTextToText"),
+        ("BertForSequenceClassification", "SEQ_CLS", "AutoModelForSequenceClassification"),
+        ("BertModel", "FEATURE_EXTRACTION", "AutoModel"),
+        ("AutoModelForCausalLM", "CAUSAL_LM", "AutoModelForCausalLM"),
+        ("__import__('os')", None, "AutoModel"),
+    ],
+)
+def test_snippet_uses_the_right_auto_class(model_class, task, auto):
+    import transformers
+
+    assert usage.auto_class(model_class, task_type=task) == auto
+    lines = usage.snippet(model_class, task_type=task, place="alice/cat-7b")
+    compile("\n".join(lines[1:-1]), "snippet", "exec")
+    assert all(
+        hasattr(transformers, name) for name in lines[1].removeprefix("from transformers import ").split(", ")
+    )
