@@ -1,0 +1,128 @@
+"""Base and adapter, unmerged, in float32, through transformers and PEFT: their answers are the merged model's."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from bot.records import Plan
+from bot.validate.answers import Answers
+from bot.validate.expected import output_dtype
+from bot.validate.formula import Formula
+from bot.validate.models import LOCAL, conv1d_modules, model_type
+from bot.validate.oracle import Oracle
+from bot.validate.prompts import answers
+from bot.validate.reference import NoReferenceError
+from bot.validate.rounding import blocks
+from bot.weights.files import LocalFiles
+from bot.weights.layout import read_layout
+from bot.weights.reader import TORCH_DTYPES
+
+WEIGHTS = "adapter_model.safetensors"
+HEAD = ("num_labels", "id2label", "label2id", "problem_type")
+
+
+def load_base(plan: Plan, *, base_folder: Path, merged: Path) -> tuple[Any, set[str]]:
+    """The base with the heads that the merged config names, and the parameters that it has no tensors for."""
+    config = AutoConfig.from_pretrained(base_folder, **LOCAL)
+    target = AutoConfig.from_pretrained(merged, **LOCAL)
+    if any(edit.key.split(".")[-1] in HEAD for edit in plan.config_edits):
+        for key in HEAD[1:]:
+            setattr(config, key, getattr(target, key, None))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a head that the base lacks starts at random
+        model, info = model_type(plan.model_class).from_pretrained(
+            base_folder, config=config, dtype=torch.float32, output_loading_info=True, **LOCAL
+        )
+    return model.eval(), set(info["missing_keys"])
+
+
+def ask_live(
+    model: Any,
+    rows: list[dict[str, Tensor]],
+    *,
+    plan: Plan,
+    base_folder: Path,
+    adapter_folder: Path,
+    device: str,
+) -> Answers:
+    """The answers of the base, of base + adapter, and of the reference rounded as on disk. Uses `model` up."""
+    model.to(device)
+    base = answers(model, rows, device=device)
+    tuned = _with_adapter(model, plan=plan, adapter_folder=adapter_folder)
+    live = answers(tuned, rows, device=device)
+    rounded = None
+    if _is_rounded(plan):
+        plain = tuned.unload()
+        del tuned
+        _round(plain, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder)
+        rounded = answers(plain, rows, device=device)
+    return Answers(base=base, live=live, rounded=rounded)
+
+
+def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path) -> Any:
+    """PEFT's own model, from the patched config and the weights as they are."""
+    weights = (
+        adapter_folder / plan.adapter_file
+    ).absolute()  # a link in the Hub's cache leads to a file without suffix
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "adapter_config.json").write_text(json.dumps(plan.adapter_config), encoding="utf-8")
+        (folder / (WEIGHTS if weights.suffix == ".safetensors" else "adapter_model.bin")).symlink_to(weights)
+        tuned = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=False, autocast_adapter_dtype=True)
+    return tuned.eval()
+
+
+def _is_rounded(plan: Plan) -> bool:
+    """Whether any tensor that the merge writes has fewer digits than float32."""
+    if plan.dtype not in ("auto", "float32"):
+        return True
+    return any(output_dtype(plan, binding.dtype) in ("BF16", "F16") for binding in plan.bindings)
+
+
+@torch.no_grad()
+def _round(model: Any, *, plan: Plan, base_folder: Path, adapter_folder: Path) -> None:
+    """Replaces each changed parameter by its reference, rounded as on disk; others too when a dtype is asked for."""
+    layout = read_layout(LocalFiles(base_folder))
+    if plan.dtype in ("bfloat16", "float16"):
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(getattr(torch, plan.dtype)))
+    oracle = Oracle(
+        plan,
+        base_folder=base_folder,
+        base=layout,
+        adapter_folder=adapter_folder,
+        transposed=conv1d_modules(base_folder, plan.model_class),
+    )
+    bound = {binding.parameter for binding in plan.bindings}
+    with oracle:
+        for binding in plan.bindings:
+            _assign(model, binding.parameter, value=rounded(oracle.formula(binding)), bound=bound)
+
+
+def rounded(formula: Formula) -> Tensor:
+    """The reference rounded to its dtype, as float32; a matrix."""
+    result = torch.empty(formula.start.shape, dtype=torch.float32)
+    for first, last in blocks(formula.start):
+        result[first:last] = formula.rows(first, last).value.to(TORCH_DTYPES[formula.dtype])
+    return result
+
+
+def _assign(model: Any, name: str, *, value: Tensor, bound: set[str]) -> None:
+    """Gives a parameter its value; those tied to it follow unless a binding makes them themselves."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    old = parameters.get(name)
+    if old is None or old.numel() != value.numel():
+        raise NoReferenceError(f"the model has no parameter {name} with {value.numel()} numbers")
+    new = nn.Parameter(value.reshape(old.shape).to(old.device), requires_grad=False)
+    for other, parameter in parameters.items():
+        if other == name or (parameter is old and other not in bound):
+            module, _, attribute = other.rpartition(".")
+            setattr(model.get_submodule(module), attribute, new)

@@ -1,0 +1,121 @@
+"""The small files beside the weights: copies are copies, configs load, the model class fits."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, GenerationConfig
+
+from bot.records import Check, ConfigEdit, Plan
+from bot.validate.models import LOCAL, meta_model, missing_parameters
+from bot.validate.quiet import few, guarded
+from bot.validate.tokenizer import TOKENIZER, check_tokenizer
+from bot.weights.layout import Layout
+
+WRITTEN = frozenset(
+    {"transformers_version", "_name_or_path", "dtype", "torch_dtype"}
+)  # save_pretrained's own marks
+REWRITTEN = frozenset({"README.md"})  # the model card is written anew on publication
+
+
+def check_sidecars(
+    merged: Path,
+    *,
+    plan: Plan,
+    layout: Layout,
+    base: Layout,
+    base_folder: Path | None,
+    adapter_folder: Path | None,
+) -> list[Check]:
+    """Checks `config`, `generation_config`, `model_class`, `sidecars`, `tokenizer`, `vocabulary`, `chat_template`."""
+    origins = {"base": base_folder, "adapter": adapter_folder}
+    checks = [guarded("config", lambda: _config(merged, plan=plan, base_folder=base_folder))]
+    if (merged / "generation_config.json").exists():
+        checks.append(guarded("generation_config", lambda: _generation(merged)))
+    checks.append(guarded("model_class", lambda: _model(merged, plan, layout, base, base_folder)))
+    checks.append(guarded("sidecars", lambda: _copies(merged, plan=plan, origins=origins)))
+    if any(s.name.startswith(TOKENIZER) for s in plan.sidecars):
+        checks += check_tokenizer(merged, plan=plan, origins=origins)
+    return checks
+
+
+def _config(merged: Path, *, plan: Plan, base_folder: Path | None) -> tuple[list[str], str]:
+    """config.json loads, has the planned edits, and nothing else differs from the base's."""
+    loaded = AutoConfig.from_pretrained(merged, **LOCAL).to_dict()
+    raw = json.loads((merged / "config.json").read_text(encoding="utf-8"))
+    problems = [
+        f"{edit.key} is {_at(raw, edit.key)!r} instead of {edit.after!r}."
+        for edit in plan.config_edits
+        if _at(raw, edit.key) != edit.after
+    ]
+    if base_folder is not None:
+        before, after = _leaves(AutoConfig.from_pretrained(base_folder, **LOCAL).to_dict()), _leaves(loaded)
+        odd = [k for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k)]
+        if odd := [key for key in odd if not _planned(key, plan.config_edits)]:
+            problems.append(f"Differs from the base's without a plan: {few(odd)}.")
+    return problems, f"{len(plan.config_edits)} edits"
+
+
+def _at(config: dict[str, Any], key: str) -> Any:
+    """The value at a dotted key; None when it is not there."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _leaves(config: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = (
+            _leaves(value, prefix=f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        )
+        result |= inner
+    return result
+
+
+def _planned(key: str, edits: tuple[ConfigEdit, ...]) -> bool:
+    """Whether an edit explains a difference, itself or (labels, a tie that is told twice) through the loader."""
+    labels = {"num_labels", "id2label", "label2id"}
+    names = {edit.key.split(".")[-1] for edit in edits} | WRITTEN
+    if names & labels:
+        names |= labels
+    return not names.isdisjoint(key.split("."))
+
+
+def _generation(merged: Path) -> tuple[list[str], str]:
+    GenerationConfig.from_pretrained(merged, local_files_only=True)
+    return [], ""
+
+
+def _model(
+    merged: Path, plan: Plan, layout: Layout, base: Layout, base_folder: Path | None
+) -> tuple[list[str], str]:
+    """The class builds, and every parameter is in the files or tied, unless the base lacked it too."""
+    model = meta_model(merged, plan.model_class)
+    lost = missing_parameters(model, layout.tensors)
+    if lost and base_folder is not None:
+        given = {binding.parameter for binding in plan.bindings}
+        lost -= missing_parameters(meta_model(base_folder, plan.model_class), base.tensors) - given
+    problems = [f"Parameters without a tensor: {few(sorted(lost))}."] if lost else []
+    return problems, plan.model_class
+
+
+def _copies(merged: Path, *, plan: Plan, origins: dict[str, Path | None]) -> tuple[list[str], str]:
+    """Every sidecar equals its source byte for byte."""
+    problems, count = [], 0
+    for sidecar in plan.sidecars:
+        origin = origins[sidecar.origin]
+        if sidecar.name in REWRITTEN or (sidecar.name == "config.json" and plan.config_edits):
+            continue
+        count += 1
+        if not (merged / sidecar.name).is_file():
+            problems.append(f"{sidecar.name} is missing.")
+        elif origin is not None and not filecmp.cmp(
+            merged / sidecar.name, origin / sidecar.name, shallow=False
+        ):
+            problems.append(f"{sidecar.name} differs from the {sidecar.origin}'s.")
+    return problems, f"{count} files"

@@ -1,0 +1,111 @@
+"""The merged tokenizer: it loads, says the same as its source, and the embedding has a row for each of its tokens."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from bot.records import Check, Plan
+from bot.validate.models import LOCAL, embedding_rows, meta_model
+from bot.validate.quiet import guarded, quiet, sentence
+
+SAMPLE = (
+    "The quick brown fox, 12 + 34 = 46!",
+    "Größe, naïve façade – “quotes”",
+    "Быстрая лиса прыгает",
+    "敏捷的棕色狐狸跳过了懒狗。",
+    "すばやい茶色の狐",
+    "الثعلب البني السريع",
+    "हिन्दी में एक वाक्य",
+    "def f(x):\n\treturn x ** 2",
+    "🦊👩‍🚀  two  spaces",
+)
+TOKENIZER = (  # how the names of its files begin
+    "tokenizer", "vocab.", "merges.txt", "spiece.model", "sentencepiece", "special_tokens_map", "added_tokens",
+    "tekken.json", "source.spm", "target.spm", "bpe.codes", "normalizer.json",
+)  # fmt: skip
+
+
+def check_tokenizer(merged: Path, *, plan: Plan, origins: dict[str, Path | None]) -> list[Check]:
+    """Checks `tokenizer`, `vocabulary` and `chat_template`."""
+    try:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            mine = AutoTokenizer.from_pretrained(merged, **LOCAL)
+            source = _source_tokenizer(Path(folder), plan=plan, origins=origins)
+    except Exception as error:  # noqa: BLE001  # strangers' files make libraries raise anything
+        return [Check(name="tokenizer", verdict="failed", figure="", detail=sentence(error) + ".")]
+    checks = [
+        guarded("tokenizer", lambda: _round_trip(mine, source)),
+        guarded(
+            "vocabulary", lambda: _vocabulary(merged, mine, source, plan=plan, base_folder=origins["base"])
+        ),
+    ]
+    if source is not None:
+        checks.append(guarded("chat_template", lambda: _template(mine, source)))
+    return checks
+
+
+def _source_tokenizer(folder: Path, *, plan: Plan, origins: dict[str, Path | None]) -> Any:
+    """The tokenizer that the plan's sources make, put together in a folder of its own; None without sources."""
+    if None in origins.values():
+        return None
+    config = origins["base"] / "config.json" if origins["base"] else None
+    if config and config.exists():
+        (folder / "config.json").symlink_to(config.resolve())
+    for sidecar in plan.sidecars:
+        origin = origins[sidecar.origin]
+        if (
+            origin
+            and "/" not in sidecar.name
+            and sidecar.name != "config.json"
+            and (origin / sidecar.name).is_file()
+        ):
+            (folder / sidecar.name).symlink_to((origin / sidecar.name).resolve())
+    return AutoTokenizer.from_pretrained(folder, **LOCAL)
+
+
+def _round_trip(mine: Any, source: Any) -> tuple[list[str], str]:
+    """The same ids and the same text back as from the source's tokenizer."""
+    problems = []
+    for text in SAMPLE:
+        ids = mine(text)["input_ids"]
+        again = mine.decode(ids)
+        if source is not None and (ids != source(text)["input_ids"] or again != source.decode(ids)):
+            problems.append(f"{text!r} is tokenized differently.")
+    if source is not None and mine.special_tokens_map != source.special_tokens_map:
+        problems.append("The special tokens differ.")
+    if source is not None and mine.get_vocab() != source.get_vocab():
+        problems.append(
+            f"The vocabulary has {len(mine)} entries instead of the source's {len(source)}, or other ones."
+        )
+    return problems, f"{len(mine)} tokens"
+
+
+def _vocabulary(
+    merged: Path, mine: Any, source: Any, *, plan: Plan, base_folder: Path | None
+) -> tuple[list[str], str]:
+    """The embedding has a row for every token (or the base's own tokenizer is just as odd), and none is lost."""
+    rows = embedding_rows(meta_model(merged, plan.model_class))
+    before = embedding_rows(meta_model(base_folder, plan.model_class)) if base_folder else None
+    problems = []
+    if rows is None:
+        return [], "no embedding"
+    if before is not None and rows < before:
+        problems.append(
+            f"The embedding has {rows} rows and the base's has {before}: the vocabulary was shrunk."
+        )
+    borrowed = all(s.origin == "base" for s in plan.sidecars if s.name.startswith(TOKENIZER))
+    inherited = borrowed and rows == before and source is not None and len(mine) == len(source)
+    if rows < len(mine) and not inherited:
+        problems.append(f"The tokenizer has {len(mine)} tokens and the embedding {rows} rows.")
+    return problems, f"{rows} rows, {len(mine)} tokens"
+
+
+def _template(mine: Any, source: Any) -> tuple[list[str], str]:
+    same = mine.chat_template == source.chat_template
+    return (
+        [] if same else ["The chat template differs from the source's."]
+    ), "present" if mine.chat_template else "none"

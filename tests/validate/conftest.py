@@ -1,0 +1,38 @@
+"""Good merges, made once; each test breaks a copy."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.tiny.adapters import LORA_VARIANTS
+from tests.validate.factory import Case, make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices on a busy machine: threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """rsLoRA on every linear layer of a sharded float32 llama."""
+    return make(tmp_path_factory.mktemp("plain"), "llama", LORA_VARIANTS["rslora"], shards=2)
+
+
+@pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The same in bfloat16, one file."""
+    return make(tmp_path_factory.mktemp("half"), "llama", LORA_VARIANTS["rslora"], dtype="bfloat16")
+
+
+@pytest.fixture(scope="session")
+def faint(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """In bfloat16, with an adapter so weak that most of it is lost in rounding."""
+    return make(
+        tmp_path_factory.mktemp("faint"), "llama", LORA_VARIANTS["rslora"], dtype="bfloat16", scale=0.02
+    )
