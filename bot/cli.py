@@ -1,0 +1,291 @@
+"""The door: commands and their flags. The only room that knows click and exit codes of a process.
+
+What a command does is in `bot.pipeline`, how it looks in `bot.terminal`. Everything heavy is imported inside
+the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bot import __version__
+from bot.errors import InputError
+from bot.records import Destination, MergeRequest, as_dict
+
+if TYPE_CHECKING:
+    from rich.console import ConsoleRenderable
+
+Command = Callable[..., None]
+Option = Callable[[Command], Command]
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code: the one place that catches."""
+    from bot.terminal import session
+
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        with session.sigterm_is_ctrl_c():
+            return int(cli.main(given, prog_name="merge-bot", standalone_mode=False) or 0)
+    except click.Abort:
+        return _fail(KeyboardInterrupt(), given)
+    except click.ClickException as error:
+        return _fail(_wrong_usage(error), given)
+    except (Exception, KeyboardInterrupt) as error:
+        return _fail(error, given)
+
+
+class _InOrder(click.Group):
+    """Lists the commands in the order of the stages, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="merge-bot")
+def cli() -> None:
+    """Merge a PEFT adapter into its base model, check the result, and publish it.
+
+    ADAPTER is a Hub id, owner/name, optionally with @revision and :subfolder, or a local folder.
+
+    DEST is a folder (./x, ../x, /x, ~/x) or a Hub repository (owner/name), which is created if it is missing.
+    """
+
+
+def _options(*options: Option) -> Option:
+    def apply(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+_adapter = click.argument("adapter")
+_job = _options(
+    click.option(
+        "--base", metavar="BASE", help="Base model, a Hub id or a folder, in place of the adapter's own."
+    ),
+    click.option("--base-revision", metavar="REV", help="Branch, tag or commit of the base model."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="Dtype of the result; auto keeps every tensor's own.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where the arithmetic runs.",
+    ),
+)
+_output = _options(
+    click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
+    click.option("--dry-run", is_flag=True, help="Do everything but write."),
+    click.option(
+        "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
+    ),
+)
+
+
+def _to(*, required: bool) -> Option:
+    return _options(
+        click.option("--to", metavar="DEST", required=required, help="Where the result goes."),
+        click.option("--pr", is_flag=True, help="Open a Hub PR on DEST in place of a commit."),
+        click.option("--public", is_flag=True, help="If DEST has to be created: make it public."),
+    )
+
+
+def _validate(default: str, *, may_skip: bool = True) -> Option:
+    ways = ["full", "tensors", "structure", *(["none"] if may_skip else [])]
+    choice = click.option(
+        "--validate",
+        "validation",
+        type=click.Choice(ways),
+        default=default,
+        show_default=True,
+        help="How much of the result is checked.",
+    )
+    skip = click.option("--no-validate", is_flag=True, help="The same as --validate none.")
+    return _options(choice, skip) if may_skip else choice
+
+
+@cli.command()
+@_adapter
+@_job
+@_validate("full")
+@_to(required=False)
+@_output
+def plan(**flags: Any) -> None:
+    """Show what a merge would do; download no weights."""
+    from bot.terminal import view
+
+    with _work(flags) as (request, tools):
+        from bot import pipeline
+
+        result = pipeline.plan(request, **tools)
+    _answer(flags, as_dict(result), view.plan(result))
+
+
+@cli.command()
+@_adapter
+@click.option(
+    "--out", metavar="DIR", required=True, type=click.Path(file_okay=False), help="Folder for the result."
+)
+@_job
+@_validate("tensors")
+@_output
+def merge(**flags: Any) -> None:
+    """Merge ADAPTER into its base, into a folder."""
+    from bot.terminal import view
+
+    with _work(flags) as (request, tools):
+        from bot import pipeline
+
+        planned, merged, report = pipeline.merge(request, **tools)
+    already = [view.summary(planned), view.line("The folder holds this merge already.")]
+    parts = [view.merged(merged)] if merged else already
+    parts += [view.report(report)] if report else []
+    _answer(flags, _document(plan=planned, merged=merged, report=report), *parts)
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--adapter", metavar="ADAPTER", required=True, help="The adapter that was merged.")
+@_job
+@_validate("full", may_skip=False)
+@_output
+def validate(folder: Path, **flags: Any) -> None:
+    """Check the merged model in DIR against its adapter and base."""
+    from bot.terminal import view
+
+    with _work(flags) as (request, tools):
+        from bot import pipeline
+
+        report = pipeline.validate(folder.resolve(), request, **tools)
+    _answer(flags, as_dict(report), view.report(report))
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@_to(required=True)
+@_output
+def publish(folder: Path, **flags: Any) -> None:
+    """Publish the merged and validated model in DIR."""
+    from bot.terminal import view
+
+    with _work(flags) as (request, tools):
+        from bot import pipeline
+
+        publication = pipeline.publish(folder.resolve(), request, **tools)
+    _answer(flags, as_dict(publication), view.publication(publication))
+
+
+@cli.command()
+@_adapter
+@_job
+@_validate("full")
+@_to(required=True)
+@_output
+def run(**flags: Any) -> None:
+    """Plan, merge, validate and publish ADAPTER: the whole way."""
+    from bot.terminal import view
+
+    with _work(flags) as (request, tools):
+        from bot import pipeline
+
+        planned, report, publication = pipeline.run(request, **tools)
+    parts = [view.summary(planned)]
+    parts += [view.report(report)] if report else []
+    parts += [view.publication(publication)] if publication else []
+    _answer(flags, _document(plan=planned, report=report, publication=publication), *parts)
+
+
+@contextmanager
+def _work(flags: dict[str, Any]) -> Iterator[tuple[MergeRequest, dict[str, Any]]]:
+    """The request, and settings and progress for the stages."""
+    from bot.terminal import session
+
+    request = _request(flags)
+    with session.tools(verbosity=flags["verbose"], plain=flags["json"]) as tools:
+        yield request, tools
+
+
+def _request(flags: dict[str, Any]) -> MergeRequest:
+    """The flags as the pipeline wants them. `publish` names no adapter: the folder's own report does."""
+    return MergeRequest(
+        adapter=flags.get("adapter", ""),
+        base=flags.get("base"),
+        base_revision=flags.get("base_revision"),
+        destination=_destination(flags),
+        dtype=flags.get("dtype", "auto"),
+        device=flags.get("device", "auto"),
+        validation="none" if flags.get("no_validate") else flags.get("validation", "none"),
+        dry_run=flags["dry_run"],
+    )
+
+
+def _destination(flags: dict[str, Any]) -> Destination | None:
+    from bot.plan import destination
+
+    if flags.get("out"):
+        return _absolute(Destination(kind="folder", location=flags["out"]))
+    if flags.get("to"):
+        return _absolute(destination.parse(flags["to"], pr=flags["pr"], public=flags["public"]))
+    if flags.get("pr") or flags.get("public"):
+        raise click.UsageError("--pr and --public say something about --to, which is missing.")
+    return None
+
+
+def _absolute(to: Destination) -> Destination:
+    if to.kind != "folder":
+        return to
+    try:
+        return replace(to, location=str(Path(to.location).expanduser().resolve()))
+    except RuntimeError as error:  # what pathlib raises for ~nobody
+        advice = "Write the folder's full path."
+        raise InputError(
+            f"{to.location} names no home folder.", advice=advice, code="no-home-folder"
+        ) from error
+
+
+def _document(**records: object) -> dict[str, Any]:
+    return {name: None if record is None else as_dict(record) for name, record in records.items()}
+
+
+def _answer(flags: dict[str, Any], data: dict[str, Any], *parts: ConsoleRenderable) -> None:
+    """The result on stdout, in one of its two forms."""
+    from bot.terminal import session, view
+
+    with session.reader_may_leave():
+        if flags["json"]:
+            click.echo(session.document(data))
+        else:
+            view.show(*parts, *([view.line("Dry run: nothing was written.")] if flags["dry_run"] else []))
+
+
+def _wrong_usage(error: click.ClickException) -> InputError:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "merge-bot"
+    return InputError(error.format_message(), advice=f"See {command} --help.", code="usage")
+
+
+def _fail(error: BaseException, given: Sequence[str]) -> int:
+    from bot.terminal import failure, session
+
+    verbosity = sum(word.count("v") if word.strip("v") == "-" else word == "--verbose" for word in given)
+    with session.reader_may_leave():
+        failure.tell(error, as_json="--json" in given, verbosity=verbosity)
+    return failure.exit_code(error)

@@ -1,0 +1,269 @@
+"""The stages in order: the table of contents of the bot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from bot.clients import http
+from bot.clients.hub_publisher import HubPublisher
+from bot.clients.hub_reader import HubReader
+from bot.clients.tokens import stored_token
+from bot.errors import InputError, RefusedError, ValidationError
+from bot.plan import card
+from bot.prepare import Prepared, Sources, fetch, prepare, reopen
+from bot.progress import Progress
+from bot.publish import folder as folders
+from bot.publish import marker, messages, model_card
+from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, read_plan, read_report, write, write_record
+from bot.publish.shareable import shareable
+from bot.records import Destination, MergedModel, MergeRequest, Plan, Publication, Report, to_json
+from bot.settings import Settings
+
+ORIGINAL_CONFIG = "adapter_config.original.json"
+
+
+def plan(request: MergeRequest, *, settings: Settings, progress: Progress) -> Plan:
+    """What a merge would do, from JSON files and headers alone. Raises what stands in its way."""
+    return prepare(request, hub=_hub(settings), progress=progress).plan
+
+
+def merge(
+    request: MergeRequest, *, settings: Settings, progress: Progress
+) -> tuple[Plan, MergedModel | None, Report | None]:
+    """Plans, merges and checks into the folder of the request. The model is None when it is there already.
+
+    Raises MergeBotError; then the folder is as it was before.
+    """
+    hub = _hub(settings)
+    prepared = prepare(request, hub=hub, progress=progress)
+    folder = Path(_destination(request).location)
+    if folders.check(folder, key=prepared.plan.key) == "finished":
+        progress.say(f"{folder} holds this merge already.")
+        return prepared.plan, None, read_report(folder)
+    sources = fetch(prepared, hub=hub, progress=progress)
+    place = _scratch(settings, plan=prepared.plan) if request.dry_run else folder
+    with folders.staging(place, key=prepared.plan.key, needed=prepared.plan.estimate.output_bytes) as staged:
+        merged, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)
+        if not request.dry_run:
+            staged.finish()
+    return prepared.plan, replace(merged, folder=str(folder)), report
+
+
+def validate(folder: Path, request: MergeRequest, *, settings: Settings, progress: Progress) -> Report:
+    """Checks a folder against a plan made anew from adapter and base. Writes the report into a folder of ours.
+
+    Raises ValidationError, with the report, when a check failed.
+    """
+    hub = _hub(settings)
+    prepared = prepare(request, hub=hub, progress=progress)
+    sources = fetch(prepared, hub=hub, progress=progress)
+    report = _check(folder, prepared, sources, request=request, progress=progress)
+    if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
+        write_record(folder / REPORT_FILE, report)
+    return _passed(report)
+
+
+def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress: Progress) -> Publication:
+    """Publishes a merged folder that passed its checks and has not changed since."""
+    record, report = read_plan(folder), read_report(folder)
+    if report is None or report.verdict != "passed" or report.plan_key != record.key:
+        raise RefusedError(
+            f"{folder} has not passed its checks, so it is not published.",
+            advice=f"Run `merge-bot validate {folder} --adapter …` first.",
+            code="not-validated",
+        )
+    _check_unchanged(folder, report=report)
+    hub = _hub(settings)
+    cards = tuple(
+        card.read(model.files) if (model := reopen(p, hub=hub)) else None
+        for p in (record.adapter, record.base)
+    )
+    return _publish(folder, record, report, cards, request=request, settings=settings, progress=progress)
+
+
+def run(
+    request: MergeRequest, *, settings: Settings, progress: Progress
+) -> tuple[Plan, Report | None, Publication | None]:
+    """The whole way: plan, merge, validate, publish. What an earlier run has published is found, not made again."""
+    destination = _destination(request)
+    if destination.kind == "folder":
+        record, merged, report = merge(request, settings=settings, progress=progress)
+        done = Publication(destination=destination, url=destination.location, existed=merged is None)
+        return record, report, None if request.dry_run else done
+    hub = _hub(settings)
+    prepared = prepare(request, hub=hub, progress=progress)
+    found = _publisher(settings).find(destination, key=prepared.plan.key)
+    if found is not None:
+        progress.say(f"Published by an earlier run: {found.url}")
+        return prepared.plan, None, found
+    sources = fetch(prepared, hub=hub, progress=progress)
+    place = _scratch(settings, plan=prepared.plan)
+    with folders.staging(place, key=prepared.plan.key, needed=prepared.plan.estimate.output_bytes) as staged:
+        _, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)
+        if request.dry_run:
+            return prepared.plan, report, None
+        cards = _cards_of(prepared)
+        published = _publish(
+            staged.folder, prepared.plan, report, cards, request=request, settings=settings, progress=progress
+        )
+    return prepared.plan, report, published
+
+
+def _build(
+    prepared: Prepared, sources: Sources, *, out: Path, request: MergeRequest, progress: Progress
+) -> tuple[MergedModel, Report | None]:
+    """Merges into `out`, checks it, and writes down how it came about. Raises ValidationError for a failed check."""
+    from bot.merge import sidecars, stream  # noqa: PLC0415 - torch
+
+    plan = prepared.plan
+    adapter_path = sources.adapter / plan.adapter_file
+    merged = stream.merge(
+        plan,
+        base_folder=sources.base,
+        base=prepared.layout,
+        config=prepared.config,
+        adapter_path=adapter_path,
+        out=out,
+        device=request.device,
+        progress=progress,
+    )
+    sidecars.write_sidecars(
+        plan, base_folder=sources.base, adapter_folder=sources.adapter, config=prepared.config, out=out
+    )
+    shutil.copyfile(sources.adapter / "adapter_config.json", out / ORIGINAL_CONFIG)
+    report = None
+    if request.validation != "none":
+        report = _passed(_check(out, prepared, sources, request=request, progress=progress))
+        write_record(out / REPORT_FILE, report)
+    adapter_card, base_card = _cards_of(prepared)
+    text = model_card.model_card(
+        plan, report=report, adapter_card=adapter_card, base_card=base_card, destination=request.destination
+    )
+    write(out / CARD_FILE, text)
+    write_record(out / PLAN_FILE, plan)
+    return merged, report
+
+
+def _check(
+    folder: Path, prepared: Prepared, sources: Sources, *, request: MergeRequest, progress: Progress
+) -> Report:
+    from bot.validate import run as validation  # noqa: PLC0415 - torch
+
+    return validation.validate(
+        folder,
+        plan=prepared.plan,
+        base_folder=sources.base,
+        base=prepared.layout,
+        adapter_folder=sources.adapter,
+        level=request.validation,
+        device=request.device,
+        progress=progress,
+    )
+
+
+def _passed(report: Report) -> Report:
+    if report.verdict == "failed":
+        failed = [c for c in report.checks if c.verdict == "failed"]
+        raise ValidationError(
+            f"The merged model failed {len(failed)} of {len(report.checks)} checks, the first is {failed[0].name}:"
+            f" {failed[0].detail}",
+            advice="Nothing was published; please report it with the adapter's and the base's names.",
+            code=f"validation-{failed[0].name}",
+            report=report,
+        )
+    return report
+
+
+def _publish(
+    folder: Path,
+    plan: Plan,
+    report: Report | None,
+    cards: tuple[str | None, ...],
+    *,
+    request: MergeRequest,
+    settings: Settings,
+    progress: Progress,
+) -> Publication:
+    destination = _destination(request)
+    if destination.kind == "folder":
+        return _copy(folder, destination, plan=plan)
+    texts = {PLAN_FILE: to_json(shareable(plan, plan=plan)) + "\n"}
+    if report is not None:
+        texts[REPORT_FILE] = to_json(shareable(report, plan=plan)) + "\n"
+    texts[CARD_FILE] = model_card.model_card(
+        plan,
+        report=report,
+        adapter_card=cards[0],
+        base_card=cards[1],
+        destination=destination,
+        endpoint=settings.endpoint,
+    )
+    title = messages.title(plan)
+    body = messages.body(
+        plan, report=report, destination=destination, requested_by=None, endpoint=settings.endpoint
+    )
+    if request.dry_run:
+        progress.say(f"Would publish {len(list(folder.iterdir()))} files to {destination.location}: {title}")
+        return Publication(destination=destination, url=f"{settings.endpoint}/{destination.location}")
+    return _publisher(settings).publish(
+        folder, destination, plan=plan, title=title, body=body, texts=texts, progress=progress
+    )
+
+
+def _copy(folder: Path, destination: Destination, *, plan: Plan) -> Publication:
+    place = Path(destination.location)
+    done = folders.check(place, key=plan.key) == "finished"
+    if not done:
+        with folders.staging(place, key=plan.key, needed=plan.estimate.output_bytes) as staged:
+            shutil.copytree(folder, staged.folder, dirs_exist_ok=True)
+            staged.finish()
+    return Publication(destination=destination, url=destination.location, existed=done)
+
+
+def _cards_of(prepared: Prepared) -> tuple[str | None, ...]:
+    return card.read(prepared.adapter.files), card.read(prepared.base.files)
+
+
+def _check_unchanged(folder: Path, *, report: Report) -> None:
+    from bot.validate.report import digests  # noqa: PLC0415 - torch
+
+    now = digests(folder)
+    changed = sorted(n for n in now.keys() | report.files.keys() if now.get(n) != report.files.get(n))
+    if changed:
+        raise RefusedError(
+            f"{folder / changed[0]} is not as it was when the merge was checked.",
+            advice=f"Run `merge-bot validate {folder} --adapter …` again.",
+            code="changed-since-validation",
+        )
+
+
+def _destination(request: MergeRequest) -> Destination:
+    if request.destination is None:
+        raise InputError(
+            "No destination is given.", advice="Say where to with --to or --out.", code="no-destination"
+        )
+    return request.destination
+
+
+def _hub(settings: Settings) -> HubReader:
+    http.configure(settings.timeout)
+    token = settings.read_token or stored_token()
+    return HubReader(settings.endpoint, token=token, attempts=settings.attempts)
+
+
+def _publisher(settings: Settings) -> HubPublisher:
+    token = settings.write_token or stored_token()
+    return HubPublisher(
+        settings.endpoint, token=token, attempts=settings.attempts, read_marker=marker.find_marker
+    )
+
+
+def _scratch(settings: Settings, *, plan: Plan) -> Path:
+    """Where a merge that is to be published lies until then: one folder a job, so that a killed run is found again."""
+    root = settings.scratch or Path(tempfile.gettempdir()) / f"merge-bot-{os.getuid()}"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return root / plan.key

@@ -1,0 +1,153 @@
+"""The plan stage with its surroundings: opens adapter and base, decides everything, and fetches what was decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bot.plan import adapter_config, base_model, dtype, key, patches, policy, reference, sidecars
+from bot.plan.base_model import CONFIG, Base
+from bot.plan.estimate import estimate
+from bot.plan.local import open_folder
+from bot.progress import Progress
+from bot.records import Estimate, MergeRequest, Patch, Pinned, Plan
+from bot.weights.files import Hub, LocalFiles, Model
+from bot.weights.header import Header
+from bot.weights.layout import INDEX, Layout, read_header, read_layout
+
+if TYPE_CHECKING:
+    from bot.merge.binding import Bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The plan, and what was opened to make it. `config` is the base's config.json."""
+
+    plan: Plan
+    adapter: Model
+    base: Model
+    layout: Layout
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Local folders that hold every file of adapter and base that the plan needs."""
+
+    adapter: Path
+    base: Path
+
+
+def reopen(pinned: Pinned, *, hub: Hub) -> Model | None:
+    """The model at the state that a plan has pinned; None for a local folder that is gone."""
+    if pinned.kind == "hub":
+        return hub.open(pinned.location, revision=pinned.commit, subfolder=pinned.subfolder)
+    return open_folder(Path(pinned.location)) if Path(pinned.location).is_dir() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """The adapter as it was found: its patched config and the header of its weights."""
+
+    adapter: Model
+    weights: str
+    header: Header
+    config: dict[str, Any]
+    patches: tuple[Patch, ...]
+
+
+def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
+    """Makes the plan. Reads JSON files and safetensors headers only.
+
+    Raises InputError, RefusedError, AccessError or HostError: whatever can be known to stand in the way is known now.
+    """
+    progress.say(f"Planning {request.adapter}")
+    adapter = open_reference(request.adapter, hub=hub)
+    _, original = adapter_config.read(adapter.files)
+    config, patched = patches.apply(original)
+    policy.check(config)
+    weights = adapter_config.weights_file(adapter.files)
+    header = read_header(adapter.files, weights, size=adapter.files.sizes()[weights])
+    base = base_model.resolve(
+        adapter, adapter_config=config, override=request.base, revision=request.base_revision, hub=hub
+    )
+    layout = read_layout(base.model.files)
+    opened = _Opened(adapter=adapter, weights=weights, header=header, config=config, patches=patched)
+    plan = _plan(request, opened=opened, base=base, layout=layout)
+    return Prepared(plan=plan, adapter=adapter, base=base.model, layout=layout, config=base.config)
+
+
+def open_reference(text: str, *, hub: Hub) -> Model:
+    """The adapter as the user wrote it down."""
+    found = reference.parse(text)
+    if found.folder is not None:
+        return open_folder(found.folder)
+    return hub.open(str(found.repo_id), revision=found.revision, subfolder=found.subfolder)
+
+
+def _plan(request: MergeRequest, *, opened: _Opened, base: Base, layout: Layout) -> Plan:
+    from bot.merge.binding import bind  # noqa: PLC0415 - torch and transformers: not before cheaper refusals
+
+    adapter, name = opened.adapter, base.model.files.name
+    tensors = {t.name: t for t in opened.header.tensors}
+    bound = bind(base.config, adapter_config=opened.config, tensors=tensors, layout=layout, name=name)
+    beside = sidecars.choose(adapter.files, base=base.model.files)
+    if any(s.origin == "adapter" and s.name in sidecars.VOCABULARY for s in beside):
+        sidecars.check_vocabulary(adapter.files, rows=bound.vocabulary, name=name)
+    return Plan(
+        key=key.job_key(adapter.pinned, base=base.model.pinned, dtype=request.dtype),
+        adapter=adapter.pinned,
+        base=base.model.pinned,
+        base_found_by=base.found_by,
+        peft_type=str(opened.config["peft_type"]),
+        task_type=opened.config.get("task_type"),
+        model_class=bound.model_class,
+        adapter_config=opened.config,
+        adapter_file=opened.weights,
+        patches=opened.patches,
+        bindings=bound.bindings,
+        added=bound.added,
+        config_edits=(*bound.config_edits, *dtype.edits(base.config, dtype=request.dtype)),
+        sidecars=beside,
+        shards=tuple(s.file for s in layout.shards),
+        dtype=request.dtype,
+        destination=request.destination,
+        estimate=_estimate(request, opened=opened, base=base.model, layout=layout, bound=bound),
+        notes=(*base.notes, *bound.notes),
+    )
+
+
+def _estimate(
+    request: MergeRequest, *, opened: _Opened, base: Model, layout: Layout, bound: Bound
+) -> Estimate:
+    sizes = base.files.sizes()
+    mine = opened.header.file_size if opened.adapter.pinned.kind == "hub" else 0
+    theirs = sum(sizes[s.file] for s in layout.shards) if base.pinned.kind == "hub" else 0
+    return estimate(
+        layout,
+        bindings=bound.bindings,
+        added=bound.added,
+        dtype=request.dtype,
+        adapter_bytes=opened.header.file_size,
+        download_bytes=mine + theirs,
+    )
+
+
+def fetch(prepared: Prepared, *, hub: Hub, progress: Progress) -> Sources:
+    """Brings the plan's files here: the adapter's, then the base's. Local folders stay where they are."""
+    plan = prepared.plan
+    chosen = {o: [s.name for s in plan.sidecars if s.origin == o] for o in ("adapter", "base")}
+    index = [INDEX] if prepared.layout.index is not None else []
+    adapter_names = [adapter_config.FILE, plan.adapter_file, *chosen["adapter"]]
+    base_names = [CONFIG, *plan.shards, *index, *chosen["base"]]
+    return Sources(
+        adapter=_local(prepared.adapter, names=adapter_names, hub=hub, progress=progress),
+        base=_local(prepared.base, names=base_names, hub=hub, progress=progress),
+    )
+
+
+def _local(model: Model, *, names: list[str], hub: Hub, progress: Progress) -> Path:
+    if isinstance(model.files, LocalFiles):
+        return model.files.folder
+    return hub.download(model, names=names, progress=progress)

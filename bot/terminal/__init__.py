@@ -1,0 +1,1 @@
+"""What a reader at a terminal sees: progress, plans, reports; and nothing of the libraries beneath."""
