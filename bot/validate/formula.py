@@ -17,10 +17,14 @@ from bot.weights.reader import TORCH_DTYPES
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What a tensor must be, and how far float32 arithmetic with one rounding may take an element from it."""
+    """What a tensor must be, and how far float32 arithmetic with one rounding may take an element from it.
+
+    `unit` is the distance of the dtype's numbers there: one unit in the last place.
+    """
 
     value: Tensor
     bound: Tensor
+    unit: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +52,19 @@ class Formula:
         """The reference of the rows `first` to `last` (exclusive), as a matrix."""
         if not self.left.numel():
             value = self.start[first:last].to(TORCH_DTYPES[self.dtype]).double()
-            return Reference(value=value, bound=torch.zeros_like(value))
+            unit = ulp(value, dtype=self.dtype)
+            return Reference(value=value, bound=torch.zeros_like(value), unit=unit)
         value, error = self._sum(first, last)
         if self.magnitude is not None:
             value, error = self._decomposed(value, error, magnitude=self.magnitude, rows=slice(first, last))
-        rounding = ulp(value.abs().add_(error), dtype=self.dtype)
-        return Reference(value=value, bound=error.add_(rounding, alpha=0.5))
+        unit = ulp(value.abs().add_(error), dtype=self.dtype)
+        return Reference(value=value, bound=error.add_(unit, alpha=0.5), unit=unit)
 
     def _sum(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """V = W + s·BA and float32's error in it: gamma of the products (Cauchy-Schwarz) and u for the sum."""
         left = self.left[first:last].double()
         weight = self.start[first:last].double()
-        value = weight + self.scale * (left @ self._right)
+        value = torch.addmm(weight, left, self._right, alpha=self.scale)
         products = torch.linalg.vector_norm(left, dim=1, keepdim=True) * self._column_sizes
         rank = left.shape[1]
         error = products.mul_(abs(self.scale) * gamma(rank + 6)).add_(value.abs(), alpha=U).add_(rank * TINY)

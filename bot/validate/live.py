@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bot.validate.oracle import Oracle
 from bot.validate.prompts import answers
 from bot.validate.reference import NoReferenceError
 from bot.validate.rounding import blocks
+from bot.validate.workers import workers
 from bot.weights.files import LocalFiles
 from bot.weights.layout import read_layout
 from bot.weights.reader import TORCH_DTYPES
@@ -102,16 +104,19 @@ def _round(model: Any, *, plan: Plan, base_folder: Path, adapter_folder: Path) -
         transposed=conv1d_modules(base_folder, plan.model_class),
     )
     bound = {binding.parameter for binding in plan.bindings}
-    with oracle:
+    with oracle, workers() as pool:
         for binding in plan.bindings:
-            _assign(model, binding.parameter, value=rounded(oracle.formula(binding)), bound=bound)
+            _assign(model, binding.parameter, value=rounded(oracle.formula(binding), pool=pool), bound=bound)
 
 
-def rounded(formula: Formula) -> Tensor:
+def rounded(formula: Formula, *, pool: ThreadPoolExecutor) -> Tensor:
     """The reference rounded to its dtype, as float32; a matrix."""
     result = torch.empty(formula.start.shape, dtype=torch.float32)
-    for first, last in blocks(formula.start):
-        result[first:last] = formula.rows(first, last).value.to(TORCH_DTYPES[formula.dtype])
+
+    def fill(span: tuple[int, int]) -> None:
+        result[slice(*span)] = formula.rows(*span).value.to(TORCH_DTYPES[formula.dtype])
+
+    list(pool.map(fill, blocks(formula.start)))
     return result
 
 

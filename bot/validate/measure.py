@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from bot.progress import Progress
 from bot.validate.formula import Formula
-from bot.validate.rounding import blocks, matrix, ulp
+from bot.validate.rounding import blocks, matrix
 
 BINS = 200  # of the errors' histogram, from 0 to TOP units in the last place
 TOP = 2.0
+TASK = 2**20  # elements for one thread at a time
+SAMPLE = 16  # one in so many errors goes into the histogram
 
 
 @dataclass
@@ -43,6 +46,19 @@ class Measure:
         """How many times the adapter's delta is in the merged tensor: 1 when right; None without a delta."""
         return self.shared / self.delta_square if self.delta_square else None
 
+    def absorb(self, part: Measure) -> None:
+        """Adds what was found in a part of the tensor."""
+        self.elements += part.elements
+        self.wrong += part.wrong
+        self.infinite += part.infinite
+        self.worst, self.worst_ulp = max(self.worst, part.worst), max(self.worst_ulp, part.worst_ulp)
+        self.changed = self.changed or part.changed
+        self.base_square += part.base_square
+        self.change_square += part.change_square
+        self.delta_square += part.delta_square
+        self.shared += part.shared
+        self.histogram += part.histogram
+
     def describe(self) -> str:
         """The tensor's error in words, with the likely reason."""
         text = f"{self.name}: {self.wrong} of {self.elements} elements are wrong, by up to {self.worst_ulp:.3g} ulp"
@@ -52,18 +68,29 @@ class Measure:
 
 
 def measure(
-    name: str, merged: Tensor, *, formula: Formula, base: Tensor | None, progress: Progress
+    name: str,
+    merged: Tensor,
+    *,
+    formula: Formula,
+    base: Tensor | None,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
 ) -> Measure:
     """Compares a merged tensor with its formula. `base`: the base's tensor of that name or the source, if any."""
     stored = matrix(merged)
     origin = matrix(base) if base is not None and base.shape == merged.shape else None
-    result = Measure(name, stored.numel(), changed=origin is None)
-    for first, last in blocks(stored):
-        rows = stored[first:last]
-        _add(
-            result, rows, formula=formula, first=first, origin=None if origin is None else origin[first:last]
-        )
-        progress.advance(rows.numel() * rows.element_size())
+
+    def look(span: tuple[int, int]) -> Measure:
+        part = Measure(name, 0, changed=origin is None)
+        for first, last in blocks(stored, first=span[0], last=span[1]):
+            near = None if origin is None else origin[first:last]
+            _add(part, stored[first:last], formula=formula, first=first, origin=near)
+        return part
+
+    result = Measure(name, 0)
+    for part in pool.map(look, blocks(stored, elements=TASK)):
+        result.absorb(part)
+        progress.advance(part.elements * stored.element_size())
     return result
 
 
@@ -71,12 +98,15 @@ def _add(result: Measure, rows: Tensor, *, formula: Formula, first: int, origin:
     expected = formula.rows(first, first + rows.shape[0])
     value = rows.double()
     difference = (value - expected.value).abs_()
-    result.wrong += int((difference <= expected.bound).logical_not_().sum())  # a NaN is not within any bound
-    result.infinite += int((value.isfinite().logical_not_() & expected.value.isfinite()).sum())
-    errors = difference / ulp(expected.value, dtype=formula.dtype)
+    result.elements += difference.numel()
+    result.wrong += difference.numel() - int((difference <= expected.bound).sum())  # a NaN is within no bound
+    if not math.isfinite(_largest(difference)):
+        result.infinite += int((value.isfinite().logical_not_() & expected.value.isfinite()).sum())
+    errors = difference / expected.unit
     result.worst_ulp = max(result.worst_ulp, _largest(errors))
-    result.histogram += torch.histc(errors.nan_to_num_(TOP).clamp_(max=TOP), bins=BINS, min=0, max=TOP)
-    result.worst = max(result.worst, _largest(difference / expected.bound.clamp_(min=2.0**-1000)))
+    sample = errors.flatten()[::SAMPLE].nan_to_num(TOP).clamp_(max=TOP)
+    result.histogram += torch.histc(sample, bins=BINS, min=0, max=TOP)
+    result.worst = max(result.worst, _largest(difference.div_(expected.bound.clamp_(min=2.0**-1000))))
     if origin is not None:
         _compare_with_base(result, value, expected.value, origin=origin, dtype=rows.dtype)
 
@@ -84,13 +114,13 @@ def _add(result: Measure, rows: Tensor, *, formula: Formula, first: int, origin:
 def _compare_with_base(
     result: Measure, value: Tensor, expected: Tensor, *, origin: Tensor, dtype: torch.dtype
 ) -> None:
-    base, unchanged = origin.double(), origin.to(dtype).double()
-    result.changed = result.changed or not torch.equal(value, unchanged)
-    change, delta = value.sub_(base), expected.sub_(base)
-    result.base_square += float(base.square().sum())
-    result.change_square += float(change.square().sum())
-    result.delta_square += float(delta.square().sum())
-    result.shared += float((change * delta).sum())
+    base = origin.double()
+    result.changed = result.changed or not torch.equal(value, origin.to(dtype).double())
+    change, delta, base = value.sub_(base).flatten(), expected.sub_(base).flatten(), base.flatten()
+    result.base_square += float(base.dot(base))
+    result.change_square += float(change.dot(change))
+    result.delta_square += float(delta.dot(delta))
+    result.shared += float(change.dot(delta))
 
 
 def _largest(values: Tensor) -> float:

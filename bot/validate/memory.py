@@ -25,7 +25,7 @@ def needed(plan: Plan, *, base: Layout, adapter_file: Path) -> int:
     counts = [math.prod(t.shape) for t in base.tensors.values() if t.dtype in FLOATS]
     added = sum(math.prod(tensor.shape) for tensor in plan.added)
     adapter = adapter_file.stat().st_size if adapter_file.exists() else 0
-    return 4 * (sum(counts) + added + 3 * max(counts, default=0)) + 4 * adapter + SPARE
+    return 4 * (sum(counts) + added + 2 * max(counts, default=0)) + 4 * adapter + SPARE
 
 
 def available() -> int:

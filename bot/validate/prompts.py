@@ -25,7 +25,7 @@ CHATS = TEXTS[:2]
 def batches(
     folder: Path, *, model: Any, task: str | None, prompts: tuple[str, ...] | None
 ) -> list[dict[str, Tensor]]:
-    """One batch of one row for each prompt (so that padding, and its side, are no matter)."""
+    """One batch for each prompt, so that padding, and its side, are no matter."""
     name = getattr(model, "main_input_name", "input_ids")
     if name == "pixel_values":
         return _images(model.config)
@@ -84,7 +84,9 @@ def _random_ids(config: Any, *, task: str | None) -> list[Tensor]:
     end = getattr(text, "eos_token_id", None)
     if task == "SEQ_CLS" and isinstance(end, int):
         ids[:, -1] = end
-    return list(torch.split(ids, 1))
+    return (
+        [ids] if task != "SEQ_CLS" else list(torch.split(ids, 1))
+    )  # their heads want a pad token for a batch
 
 
 def _with_decoder(ids: Tensor, *, config: Any) -> dict[str, Tensor]:

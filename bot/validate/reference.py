@@ -38,7 +38,11 @@ def reference(
     """The whole tensor's reference; see `formula` for the arguments."""
     found = formula(binding, source=source, adapter=adapter, config=config, transposed=transposed)
     whole = found.rows(0, found.length)
-    return Reference(value=whole.value.reshape(binding.shape), bound=whole.bound.reshape(binding.shape))
+    return Reference(
+        value=whole.value.reshape(binding.shape),
+        bound=whole.bound.reshape(binding.shape),
+        unit=whole.unit.reshape(binding.shape),
+    )
 
 
 def formula(

@@ -38,10 +38,13 @@ def matrix(tensor: Tensor) -> Tensor:
     return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
 
 
-def blocks(rows: Tensor, *, elements: int = 2**19) -> list[tuple[int, int]]:
-    """Row ranges of a matrix with about `elements` entries each, so that float64 copies stay a few megabytes."""
+def blocks(
+    rows: Tensor, *, first: int = 0, last: int | None = None, elements: int = 2**16
+) -> list[tuple[int, int]]:
+    """Ranges of rows with about `elements` entries each, so that their float64 copies stay in the cache."""
     step = max(1, elements // max(1, rows.shape[1]))
-    return [(first, min(first + step, rows.shape[0])) for first in range(0, rows.shape[0], step)]
+    end = rows.shape[0] if last is None else last
+    return [(start, min(start + step, end)) for start in range(first, end, step)]
 
 
 def norm(squares: Tensor, errors: Tensor, *, count: int) -> tuple[Tensor, Tensor]:

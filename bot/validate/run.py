@@ -8,6 +8,7 @@ from pathlib import Path
 from bot.progress import Progress
 from bot.records import Check, Plan, Report, Way
 from bot.validate.behaviour import check_behaviour
+from bot.validate.memory import choose_device
 from bot.validate.report import make_report
 from bot.validate.structure import check_structure
 from bot.validate.tensors import check_tensors
@@ -28,6 +29,7 @@ def validate(
 ) -> Report:
     """Checks a merged folder against its sources. What is wrong with it is in the report and raises nothing."""
     start = time.monotonic()
+    device = choose_device(device, need=0)
     device = choose(device)
     checks: list[Check] = []
     if level != "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from bot.validate.models import conv1d_modules
 from bot.validate.oracle import Oracle
 from bot.validate.quiet import few
 from bot.validate.reference import NoReferenceError
+from bot.validate.workers import workers
 from bot.weights.files import LocalFiles
 from bot.weights.layout import Layout, read_layout
 from bot.weights.reader import TensorReader
@@ -51,12 +53,12 @@ def check_tensors(
     )
     found = Found()
     progress.begin("Checking tensors", total=layout.total_bytes)
-    with oracle, TensorReader(merged, layout=layout) as reader:
+    with oracle, TensorReader(merged, layout=layout) as reader, workers() as pool:
         _untouched(
             found, merged, layout=layout, plan=plan, base_folder=base_folder, base=base, progress=progress
         )
         for binding in sorted(plan.bindings, key=lambda b: (layout.files.get(b.tensor, ""), b.tensor)):
-            _changed(found, binding, reader=reader, oracle=oracle, progress=progress)
+            _changed(found, binding, reader=reader, oracle=oracle, pool=pool, progress=progress)
     progress.end()
     return [_untouched_check(found), _changed_check(found, plan), _finite_check(found), _effect_check(found)]
 
@@ -91,7 +93,13 @@ def _untouched(
 
 
 def _changed(
-    found: Found, binding: Binding, *, reader: TensorReader, oracle: Oracle, progress: Progress
+    found: Found,
+    binding: Binding,
+    *,
+    reader: TensorReader,
+    oracle: Oracle,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
 ) -> None:
     """Measures one changed tensor against its reference."""
     spec = reader.layout.tensors.get(binding.tensor)
@@ -107,9 +115,8 @@ def _changed(
         found.unproven.append(f"{binding.tensor}: {spec.dtype} instead of {formula.dtype}")
         return
     base = oracle.base(binding.source or binding.tensor)
-    result = measure(
-        binding.tensor, reader.read(binding.tensor), formula=formula, base=base, progress=progress
-    )
+    merged = reader.read(binding.tensor)
+    result = measure(binding.tensor, merged, formula=formula, base=base, pool=pool, progress=progress)
     found.measures.append(result)
     if result.infinite:
         found.infinite.append(f"{binding.tensor} ({result.infinite} elements)")

@@ -25,7 +25,7 @@ def change_json(name: str, change: Callable[[dict], object]) -> Callable[[Path],
 
 
 def last_shard(folder: Path) -> Path:
-    return sorted(folder.glob("*.safetensors"))[-1]
+    return max(folder.glob("*.safetensors"))
 
 
 def truncate(folder: Path) -> None:
@@ -41,6 +41,10 @@ def write(name: str, text: str = "{}") -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_text(text)
 
 
+EXTRA = {
+    "id": 384, "content": "<x>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+    "special": True,
+}  # fmt: skip
 BREAKAGES = {
     "truncated": (truncate, {"files"}),
     "shard missing": (lambda f: last_shard(f).unlink(), {"files"}),
@@ -69,7 +73,7 @@ BREAKAGES = {
     ),
     "chat template": (write("chat_template.jinja", "{{ 1 }}"), {"sidecars", "chat_template"}),
     "tokenizer file": (
-        change_json("tokenizer.json", lambda c: c["added_tokens"].append(c["added_tokens"][0] | {"id": 384, "content": "<x>"})),
+        change_json("tokenizer.json", lambda c: c["added_tokens"].append(EXTRA)),
         {"sidecars", "tokenizer", "vocabulary"},
     ),
     "tokenizer missing": (lambda f: (f / "tokenizer.json").unlink(), {"sidecars", "tokenizer"}),

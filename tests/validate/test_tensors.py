@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bot.progress import Silent
 from bot.records import Binding, ConfigEdit
+from bot.validate.tensors import check_tensors
 from tests.tiny.adapters import LORA_VARIANTS, live, save_adapter
 from tests.tiny.models import save_base
 from tests.validate.factory import Case, again, assemble, edit, flip_bit, make, put
@@ -25,6 +27,31 @@ def test_good_merge_passes(request: pytest.FixtureRequest, name: str) -> None:
     assert {"untouched", "changed", "finite", "effect", "load", "logits", "answers"} <= {
         c.name for c in report.checks
     }
+
+
+class Counter(Silent):
+    """Adds up what it is told."""
+
+    total = done = 0
+
+    def begin(self, what: str, *, total: int) -> None:
+        self.total += total
+
+    def advance(self, count: int) -> None:
+        self.done += count
+
+
+def test_progress_counts_every_byte(plain: Case) -> None:
+    counter = Counter()
+    check_tensors(
+        plain.merged,
+        plan=plain.plan,
+        base_folder=plain.base,
+        base=plain.layout,
+        adapter_folder=plain.adapter,
+        progress=counter,
+    )
+    assert counter.done == counter.total == plain.layout.total_bytes
 
 
 @pytest.mark.parametrize("name", ["plain", "half"])
@@ -129,9 +156,7 @@ def tied_case(folder: Path, *, lost: bool = False) -> Case:
     tuned = live(base, adapter)
     layer = tuned.get_base_model().lm_head
     head = layer.get_base_layer().weight.detach() + layer.get_delta_weight("default")
-    values = {n: t for n, t in tuned.merge_and_unload().state_dict().items()} | {
-        "lm_head.weight": head.detach()
-    }
+    values = dict(tuned.merge_and_unload().state_dict()) | {"lm_head.weight": head.detach()}
     names = sorted(load_file(adapter / "adapter_model.safetensors"))
     bindings = []
     for parameter, source in (("lm_head.weight", "model.embed_tokens.weight"), *_queries()):
