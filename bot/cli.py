@@ -155,8 +155,8 @@ def merge(**flags: Any) -> None:
         from bot import pipeline
 
         planned, merged, report = pipeline.merge(request, **tools)
-    already = [view.summary(planned), view.line("The folder holds this merge already.")]
-    parts = [view.merged(merged)] if merged else already
+    done = view.merged(merged) if merged else view.line("The folder holds this merge already.")
+    parts = [view.summary(planned), done]
     parts += [view.report(report)] if report else []
     _answer(flags, _document(plan=planned, merged=merged, report=report), *parts)
 

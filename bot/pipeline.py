@@ -82,7 +82,9 @@ def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress
         card.read(model.files) if (model := reopen(p, hub=hub)) else None
         for p in (record.adapter, record.base)
     )
-    return _publish(folder, record, report, cards, request=request, settings=settings, progress=progress)
+    return _publish(
+        folder, record, report, cards, publisher=_publisher(settings), request=request, progress=progress
+    )
 
 
 def run(
@@ -96,7 +98,8 @@ def run(
         return record, report, None if request.dry_run else done
     hub = _hub(settings)
     prepared = prepare(request, hub=hub, progress=progress)
-    found = _publisher(settings).find(destination, key=prepared.plan.key)
+    publisher = _publisher(settings)
+    found = publisher.find(destination, key=prepared.plan.key)
     if found is not None:
         progress.say(f"Published by an earlier run: {found.url}")
         return prepared.plan, None, found
@@ -108,7 +111,13 @@ def run(
             return prepared.plan, report, None
         cards = _cards_of(prepared)
         published = _publish(
-            staged.folder, prepared.plan, report, cards, request=request, settings=settings, progress=progress
+            staged.folder,
+            prepared.plan,
+            report,
+            cards,
+            publisher=publisher,
+            request=request,
+            progress=progress,
         )
     return prepared.plan, report, published
 
@@ -184,8 +193,8 @@ def _publish(
     report: Report | None,
     cards: tuple[str | None, ...],
     *,
+    publisher: HubPublisher,
     request: MergeRequest,
-    settings: Settings,
     progress: Progress,
 ) -> Publication:
     destination = _destination(request)
@@ -200,16 +209,16 @@ def _publish(
         adapter_card=cards[0],
         base_card=cards[1],
         destination=destination,
-        endpoint=settings.endpoint,
+        endpoint=publisher.endpoint,
     )
     title = messages.title(plan)
     body = messages.body(
-        plan, report=report, destination=destination, requested_by=None, endpoint=settings.endpoint
+        plan, report=report, destination=destination, requested_by=None, endpoint=publisher.endpoint
     )
     if request.dry_run:
         progress.say(f"Would publish {len(list(folder.iterdir()))} files to {destination.location}: {title}")
-        return Publication(destination=destination, url=f"{settings.endpoint}/{destination.location}")
-    return _publisher(settings).publish(
+        return Publication(destination=destination, url=f"{publisher.endpoint}/{destination.location}")
+    return publisher.publish(
         folder, destination, plan=plan, title=title, body=body, texts=texts, progress=progress
     )
 

@@ -15,7 +15,7 @@ class Progress(Protocol):
         """`count` more bytes of the current piece are done."""
 
     def end(self) -> None:
-        """The current piece is done."""
+        """The current piece is done; if it never advanced, everything was there. A piece that fails is not ended."""
 
     def say(self, line: str) -> None:
         """One line for the reader that is no error."""

@@ -42,13 +42,17 @@ class Pinned:
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A change to a key of `adapter_config.json`: which rule, what was, what is, why."""
+    """A change to a key of `adapter_config.json`: which rule, what was, what is (None: the key is gone), why.
+
+    `inert` when the value was a default that did nothing: such patches are many, and shown in one line.
+    """
 
     rule: str
     key: str
     before: Any
     after: Any
     reason: str
+    inert: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,10 @@ PLAN = records.Plan(
     adapter_file="adapter_model.safetensors",
     patches=(
         records.Patch(rule="inert", key="loftq_config", before={}, after=None, reason="it is not used here"),
+        *(
+            records.Patch(rule="megatron", key=key, before=None, after=None, reason="unused", inert=True)
+            for key in ("megatron_config", "megatron_core")
+        ),
     ),
     bindings=tuple(
         records.Binding(
@@ -202,7 +206,10 @@ def test_the_plan_reads_as_a_table(capsys):
         "4 tensors by LoRA: model.layers.0.q_proj.weight, model.layers.1.q_proj.weight and 2 more",
         "lm_head.weight [32 × 8] BF16: the tie is cut",
         "loftq_config: {} removed: it is not used here",
-        "tie_word_embeddings: True → False: it is untied",
+        "tie_word_embeddings: true → false: it is untied",
+        "LoRA, CAUSAL_LM",
+        "precision as in the base (BF16)",
+        "2 inert default keys removed: megatron_config, megatron_core",
         "1.0 MB to fetch",
         "a Hub PR on ada/tiny",
         "The adapter was trained with an old PEFT.",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import httpx2
-from huggingface_hub import hf_raise_for_status, set_client_factory
+from huggingface_hub import constants, hf_raise_for_status, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_after_delay
@@ -24,20 +24,23 @@ LONGEST_WAIT = (
 BUDGET = (
     300.0  # seconds of one read with all its retries: the client retries some requests itself, inside ours
 )
+TIMES = tuple(httpx2.Timeout(None).as_dict())
 PATIENCE = 4  # a write is answered only after the Hub has checked every file of it
 
 
 def configure(timeout: float) -> None:
     """Every request of this process from now on: give up after `timeout` seconds without a byte of an answer.
 
+    No request asks or tells what a merge does not need: no telemetry, no list of the agents that may be running us.
     The client is one for the whole process; the one in use is closed, so call this before any work starts.
     """
-    limits = httpx2.Timeout(timeout).as_dict()
+    # What the variable of that name does; the client has read it long ago, and looks here at every request.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
 
     def bounded(request: httpx2.Request) -> None:
         # The client passes `timeout=None` with some requests, which would switch its own time-outs off.
         asked = request.extensions.get("timeout") or {}
-        times = {name: limits[name] if asked.get(name) is None else asked[name] for name in limits}
+        times = {name: timeout if asked.get(name) is None else min(asked[name], timeout) for name in TIMES}
         if request.method in {"POST", "PUT", "PATCH"}:
             times["read"] = max(times["read"] or 0, timeout * PATIENCE)
         request.extensions["timeout"] = times

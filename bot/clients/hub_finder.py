@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 from huggingface_hub import HfApi
 
@@ -14,15 +15,15 @@ ReadMarker = Callable[[str], str | None]
 
 
 class Finder:
-    """Looks for results of ours. Raises the client's errors: `hub_errors.translated` belongs around it."""
+    """Looks for results of ours. Raises the client's errors: `hub_errors.translated` belongs around it.
 
-    def __init__(
-        self, api: HfApi, *, attempts: int, read_marker: ReadMarker, author: str | None = None
-    ) -> None:
+    A Hub PR is ours when the token's own user has opened it: a stranger can copy the marker, and everything else.
+    """
+
+    def __init__(self, api: HfApi, *, attempts: int, read_marker: ReadMarker) -> None:
         self._api = api
         self._attempts = attempts
         self._read_marker = read_marker
-        self._author = author
 
     def find(self, destination: Destination, target: Target | None, *, key: str) -> Publication | None:
         """The complete result on main, or for a Hub PR also the open one, newest first."""
@@ -43,11 +44,21 @@ class Finder:
                 )
         return None
 
+    @cached_property
+    def _me(self) -> str | None:
+        """The token's user, asked for once: the Hub limits that question's rate. None without a token."""
+        if not self._api.token:
+            return None
+        name = retrying(self._api.whoami, attempts=self._attempts).get("name")
+        return name if isinstance(name, str) else None
+
     def _open_numbers(self, repo_id: str) -> list[int]:
+        if not self._me:  # without an author, the Hub would list everybody's
+            return []
         found = self._api.get_repo_discussions(
-            repo_id, author=self._author, discussion_type="pull_request", discussion_status="open"
+            repo_id, author=self._me, discussion_type="pull_request", discussion_status="open"
         )
-        return [one.num for one in found]
+        return [one.num for one in found if one.author == self._me]
 
     def _first_key(self, repo_id: str, number: int) -> str | None:
         def comments() -> list[str]:

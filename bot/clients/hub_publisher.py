@@ -25,24 +25,16 @@ CLIENT_ERRORS = (HfHubHTTPError, httpx2.TransportError)
 class HubPublisher:
     """The bot's hand on the Hub.
 
-    `read_marker` finds the key of a plan in a card or a comment (`bot.publish.marker.find_marker`). `author`, when
-    given, is the only user whose open Hub PRs count as ours; else anybody's count that carry the marker.
+    `read_marker` finds the key of a plan in a card or a comment (`bot.publish.marker.find_marker`).
     """
 
-    def __init__(
-        self,
-        endpoint: str,
-        *,
-        token: str | None,
-        attempts: int,
-        read_marker: ReadMarker,
-        author: str | None = None,
-    ) -> None:
+    def __init__(self, endpoint: str, *, token: str | None, attempts: int, read_marker: ReadMarker) -> None:
         # Never None: the client would then take whatever token it finds on the machine.
         self._api = HfApi(endpoint=endpoint, token=token or False)
+        self.endpoint = endpoint
         self._attempts = attempts
         self._read_marker = read_marker
-        self._finder = Finder(self._api, attempts=attempts, read_marker=read_marker, author=author)
+        self._finder = Finder(self._api, attempts=attempts, read_marker=read_marker)
 
     def find(self, destination: Destination, *, key: str) -> Publication | None:
         """What an earlier run has published for the plan of this key: on main, complete, or as an open Hub PR.
@@ -136,7 +128,7 @@ class HubPublisher:
     ) -> Iterator[Target]:
         """The repository, created for this publication when it is missing and taken back when that fails."""
         if target is not None:
-            if not destination.public and not target.private:
+            if destination.kind == "repository" and not destination.public and not target.private:
                 progress.say(f"{target.id} exists and is public: the merged model will be public too.")
             yield target
             return
@@ -254,10 +246,6 @@ class HubPublisher:
                 advice="Do not use that result; close or delete it, then run the same command again.",
                 code="incomplete-publication",
             )
-
-
-def _is_pr(destination: Destination) -> bool:
-    return destination.kind == "hub_pr"
 
 
 def _may_still_run(error: BaseException) -> bool:

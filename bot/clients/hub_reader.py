@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from huggingface_hub import HfApi, ModelInfo, get_session, hf_hub_url, hf_raise_for_status, snapshot_download
+from huggingface_hub import HfApi, ModelInfo, get_session, hf_hub_download, hf_hub_url, hf_raise_for_status
 from tqdm.auto import tqdm
 
 from bot.clients.http import retrying
@@ -60,23 +60,26 @@ class HubReader:
         """
         pinned, sizes = model.pinned, model.files.sizes()
         paths = [str(PurePosixPath(pinned.subfolder) / name) for name in names]
-        progress.begin(f"fetch {pinned.location}", total=sum(sizes[name] for name in names))
+        progress.begin(f"Fetching {pinned.location}", total=sum(sizes[name] for name in names))
         with translated(f"download {pinned.location}"):
-            folder = retrying(
-                lambda: self._snapshot(pinned, paths=paths, progress=progress), attempts=self._attempts
-            )
+            found = [self._fetch(pinned, path=path, progress=progress) for path in paths]
         progress.end()
-        return Path(folder) / pinned.subfolder
+        return Path(found[0].removesuffix(paths[0])) / pinned.subfolder
 
-    def _snapshot(self, pinned: Pinned, *, paths: list[str], progress: Progress) -> str:
-        return snapshot_download(
-            pinned.location,
-            revision=pinned.commit,
-            allow_patterns=[_literal(p) for p in paths],
-            endpoint=self._api.endpoint,
-            token=self._api.token,
-            tqdm_class=_bar(progress),
-        )
+    def _fetch(self, pinned: Pinned, *, path: str, progress: Progress) -> str:
+        """One file, in this thread: for the threads of snapshot_download, Ctrl-C waits until their files are there."""
+
+        def call() -> str:
+            return hf_hub_download(
+                pinned.location,
+                path,
+                revision=pinned.commit,
+                endpoint=self._api.endpoint,
+                token=self._api.token,
+                tqdm_class=_bar(progress),
+            )
+
+        return retrying(call, attempts=self._attempts)
 
 
 class HubFiles:
@@ -114,17 +117,13 @@ class HubFiles:
         return body if response.status_code == 206 else body[start:stop]
 
 
-def _literal(path: str) -> str:
-    """The path as a pattern that matches nothing else."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
-
-
 def _bar(progress: Progress) -> type[tqdm[Any]]:
     """A progress bar of the client's kind that passes its bytes on and shows nothing itself."""
 
     class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.counts = kwargs.get("unit") == "B" and "Reconstructing" in str(kwargs.get("desc"))
+            # Xet shows two bars a file: what came over the network, and what it made of that.
+            self.counts = kwargs.get("unit") == "B" and "downloading bytes" not in str(kwargs.get("desc"))
             super().__init__(*args, **{**kwargs, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:

@@ -57,14 +57,12 @@ def upload(  # file by file, so that there is something to tell
     api: HfApi, repo_id: str, added: list[Addition], *, pr: bool, attempts: int, progress: Progress
 ) -> None:
     """Bring the files into the Hub's storage, without a commit. Doing it again uploads only what is missing."""
-    progress.begin(f"upload to {repo_id}", total=sum(addition.upload_info.size for addition in added))
-    try:
-        with _quiet():
-            for addition in sorted(added, key=lambda one: one.upload_info.size):
-                _one(api, repo_id, addition, pr=pr, attempts=attempts)
-                progress.advance(addition.upload_info.size)
-    finally:
-        progress.end()
+    progress.begin(f"Uploading to {repo_id}", total=sum(addition.upload_info.size for addition in added))
+    with _quiet():
+        for addition in sorted(added, key=lambda one: one.upload_info.size):
+            _one(api, repo_id, addition, pr=pr, attempts=attempts)
+            progress.advance(addition.upload_info.size)
+    progress.end()
 
 
 def missing(api: HfApi, repo_id: str, commit: str, added: list[Addition], *, attempts: int) -> str | None:

@@ -52,7 +52,7 @@ def merge(
     edited = edited_config(config, {e.key: e.after for e in plan.config_edits})
     merger = ModuleMerger(plan, config=edited, adapter=adapter, device=target)
     stream = _Stream(plan, base_folder=base_folder, base=base, merger=merger, out=out, progress=progress)
-    progress.begin("merge", total=plan.estimate.output_bytes)
+    progress.begin("Merging", total=plan.estimate.output_bytes)
     for shard in base.shards:
         stream.write_shard(shard)
     progress.end()

@@ -47,8 +47,7 @@ def resolve(
         model, found_by = _from_adapter(
             adapter, adapter_config=adapter_config, revision=revision, hub=hub, notes=notes
         )
-    model, found_by = _full_precision(model, found_by=found_by, hub=hub, notes=notes)
-    return Base(model=model, config=read_config(model.files), found_by=found_by, notes=tuple(notes))
+    return _full_precision(model, found_by=found_by, hub=hub, notes=notes)
 
 
 def _open(text: str, *, revision: str | None, hub: Hub) -> Model:
@@ -104,12 +103,12 @@ def _revision(adapter_config: dict[str, Any], *, notes: list[str]) -> str | None
     return revision
 
 
-def _full_precision(model: Model, *, found_by: str, hub: Hub, notes: list[str]) -> tuple[Model, str]:
-    """Follows a quantised repository to the model that it was made from."""
+def _full_precision(model: Model, *, found_by: str, hub: Hub, notes: list[str]) -> Base:
+    """The base itself, or for a quantised repository the model that it was made from."""
     for _ in range(MAX_PARENTS):
         config = read_config(model.files)
         if not is_quantized(config):
-            return model, found_by
+            return Base(model=model, config=config, found_by=found_by, notes=tuple(notes))
         parent = _parent(model.files, config=config)
         if parent is None:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bot.errors import RefusedError
@@ -33,6 +33,11 @@ def _unknown_empty(config: Config) -> Iterator[str]:
 
 def _is_empty(value: Any) -> bool:
     return value is None or value is False or value in ("", [], {})
+
+
+def _is_inert(key: str, value: Any) -> bool:
+    """Whether the value is what PEFT writes when nobody has set the key."""
+    return _is_empty(value) or (key, value) == ("megatron_core", "megatron.core")
 
 
 TRAINING_ONLY = ("lora_plus_lr_ratio", "loraplus_lr_ratio")
@@ -67,7 +72,8 @@ def apply(config: Config) -> tuple[Config, tuple[Patch, ...]]:
     for rule in RULES:
         for key in list(rule.sees(patched)):
             before = patched.pop(key)
-            patches.append(Patch(rule=rule.name, key=key, before=before, after=REMOVED, reason=rule.reason))
+            patch = Patch(rule=rule.name, key=key, before=before, after=REMOVED, reason=rule.reason)
+            patches.append(replace(patch, inert=_is_inert(key, before)))
     unknown = sorted(set(patched) - LORA)
     if unknown and patched.get("peft_type") == "LORA":
         raise RefusedError(

@@ -25,6 +25,15 @@ LINK = re.compile(r"https?://[\w.-]+(/[\w./%~+-]*)?|[\w./-]{1,200}", re.ASCII)
 ADAPTER_TAGS = frozenset(
     {"peft", "lora", "qlora", "dora", "adapter", "adapters", "peft-adapter", "lora-adapter"}
 )
+# What libraries and the Hub write themselves: it is said elsewhere in the card, or is no longer true of the merge.
+TOOL_TAGS = frozenset(
+    {
+        "transformers", "safetensors", "pytorch", "tf", "jax", "onnx", "gguf", "mlx", "custom_code",
+        "autotrain_compatible", "endpoints_compatible", "has_space", "text-generation-inference",
+        "text-embeddings-inference", "model_hub_mixin", "pytorch_model_hub_mixin",
+    }
+)  # fmt: skip
+KEYED_TAGS = ("base_model:", "dataset:", "deploy:", "doi:", "language:", "license:", "region:")
 OWN_TAGS = ("merged", "adapter-merge-bot")
 PIPELINES = {
     "CAUSAL_LM": "text-generation",
@@ -51,14 +60,15 @@ def inherit(plan: Plan, *, adapter_card: str | None, base_card: str | None, endp
     theirs = _license(base, plan.base, endpoint)
     differ = bool(ours and theirs and _called(ours) != _called(theirs))
     pipeline = _first(adapter, "pipeline_tag", SLUG) or _first(base, "pipeline_tag", SLUG)
+    tags = [tag for card in (adapter, base) for tag in _items(card, "tags", NAME)]
     metadata: dict[str, Any] = {
         **_base_model(plan),
         "library_name": "transformers",
         **(theirs if differ or not ours else ours),
         "pipeline_tag": pipeline or PIPELINES.get(plan.task_type or ""),
         "language": _items(adapter, "language", LANGUAGE) or _items(base, "language", LANGUAGE),
-        "datasets": _items(adapter, "datasets", REPO_ID),
-        "tags": _tags(_items(adapter, "tags", NAME)),
+        "datasets": _items(adapter, "datasets", REPO_ID) or _items(base, "datasets", REPO_ID),
+        "tags": _tags(tags),
     }
     conflict = (_called(ours), _called(theirs)) if differ else None
     return Inherited(metadata={key: value for key, value in metadata.items() if value}, conflict=conflict)
@@ -110,10 +120,16 @@ def _base_model(plan: Plan) -> dict[str, str]:
 
 
 def _tags(tags: Iterable[str]) -> list[str]:
-    kept = [
-        tag for tag in tags if tag.lower() not in ADAPTER_TAGS and not tag.lower().startswith("base_model:")
-    ]
-    return [*kept, *(tag for tag in OWN_TAGS if tag not in kept)]
+    """The tags that are true of the merge too, each once, and ours."""
+    kept: dict[str, str] = {}
+    for tag in (*tags, *OWN_TAGS):
+        if not _is_dropped(tag.lower()):
+            kept.setdefault(tag.lower(), tag)
+    return list(kept.values())
+
+
+def _is_dropped(tag: str) -> bool:
+    return tag in ADAPTER_TAGS | TOOL_TAGS or tag.startswith(KEYED_TAGS)
 
 
 def _first(card: Mapping[str, Any], key: str, shape: re.Pattern[str]) -> str:

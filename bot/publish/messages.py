@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bot import wording
 from bot.publish.escape import code, joined, plain, without_paths
 from bot.publish.marker import marker
 from bot.publish.model_card import HUB, checks, source
@@ -51,8 +52,9 @@ def _changes(plan: Plan, destination: Destination, endpoint: str) -> list[str]:
     lines = [
         (
             f"- The adapter {source(plan.adapter, endpoint=endpoint)} is merged into"
-            f" {source(plan.base, endpoint=endpoint)}; the result is added as a complete model"
-            f" (tensors changed: {len(plan.bindings):,}, added: {len(plan.added):,}; precision {code(plan.dtype)})."
+            f" {source(plan.base, endpoint=endpoint)}; the result is added as a complete model."
+            f" Tensors changed: {len(plan.bindings):,}, added: {len(plan.added):,}."
+            f" Precision: {plain(wording.precision(plan))}."
         ),
     ]
     if plan.adapter.kind == "hub" and plan.adapter.location.casefold() == destination.location.casefold():
@@ -60,14 +62,18 @@ def _changes(plan: Plan, destination: Destination, endpoint: str) -> list[str]:
             "- The adapter's own files are deleted in the same commit, because transformers would load them on top of"
             " the merged weights and apply the adapter twice. They stay in the history, at the commit named above."
         )
-    lines += [
-        "- `README.md` is replaced by the merged model's card, which inherits licence, language and tags."
-    ]
-    for patch in plan.patches[:MOST_CHANGES]:
+    lines.append(
+        "- `README.md` becomes the merged model's card. Its licence, language, datasets and tags are those of the"
+        " adapter's and the base model's cards, as far as they name any."
+    )
+    repairs = [patch for patch in plan.patches if not patch.inert]
+    for patch in repairs[:MOST_CHANGES]:
         reason = plain(without_paths(patch.reason, plan))
         lines.append(
             f"- {code(patch.key)} of the adapter's configuration was repaired before merging: {reason}"
         )
-    if len(plan.patches) > MOST_CHANGES:
-        lines.append(f"- {len(plan.patches) - MOST_CHANGES} more repairs are listed in the model card.")
-    return lines
+    if len(repairs) > MOST_CHANGES:
+        lines.append(f"- {len(repairs) - MOST_CHANGES} more repairs are listed in the model card.")
+    return lines + [
+        f"- From the adapter's configuration, {plain(line)}." for line in wording.inert(plan.patches)
+    ]

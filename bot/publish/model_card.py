@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 from urllib.parse import quote
 
+from bot import wording
 from bot.publish import front_matter, usage
 from bot.publish.escape import code, folder_name, joined, plain, row, without_paths
 from bot.publish.marker import marker
-from bot.records import Check, Destination, Patch, Pinned, Plan, Report
+from bot.records import Check, ConfigEdit, Destination, Patch, Pinned, Plan, Report
 
 HUB = "https://huggingface.co"
 MOST_LINES = 60  # of one table: a card is read by people, and the plan in merge_plan.json holds everything
+LIMITS = (
+    (
+        "- Each changed weight was rounded once, to the precision named above, so the outputs differ by rounding from"
+        " those of base and adapter side by side."
+    ),
+    "- What the model is good for was not measured here; see the adapter's and the base model's own cards.",
+    "- Limits, biases and terms of use of the base model and of the adapter hold for this model too.",
+)
 
 
 def model_card(
@@ -34,7 +42,7 @@ def model_card(
         ["## How it was merged", "", *_how(plan, report), ""],
         ["## How it was checked", "", *checks(report, plan=plan), ""],
         ["## How to verify it, and how to go back", "", *_verify(plan, report), ""],
-        ["## Limits", "", *_limits(plan)],
+        ["## Limits", "", *LIMITS],
     )
     return front_matter.render(found.metadata) + joined(line for section in sections for line in section)
 
@@ -79,9 +87,10 @@ def _name(plan: Plan, destination: Destination | None) -> str:
 
 
 def _what(plan: Plan, endpoint: str) -> list[str]:
+    kind = plain(wording.peft_type(plan.peft_type))
     return [
         (
-            f"This is a complete model: the {plain(plan.peft_type)} adapter {source(plan.adapter, endpoint=endpoint)}"
+            f"This is a complete model: the {kind} adapter {source(plan.adapter, endpoint=endpoint)}"
             f" merged into its base model {source(plan.base, endpoint=endpoint)}."
             " It loads without PEFT and runs at the base model's speed."
         ),
@@ -97,9 +106,10 @@ def _use(plan: Plan, destination: Destination | None) -> list[str]:
 
 
 def _sources(plan: Plan, endpoint: str) -> list[str]:
+    named_by = plain(without_paths(plan.base_found_by, plan))
     return [
         f"- Adapter: {source(plan.adapter, endpoint=endpoint)}",
-        f"- Base model: {source(plan.base, endpoint=endpoint)}, found by {plain(_shown(plan.base_found_by, plan))}",
+        f"- Base model: {source(plan.base, endpoint=endpoint)}, named by {named_by}",
     ]
 
 
@@ -118,20 +128,22 @@ def _license(found: front_matter.Inherited) -> list[str]:
 
 def _how(plan: Plan, report: Report | None) -> list[str]:
     lines = [
-        f"- Precision: {code(plan.dtype)}",
+        f"- Precision: {plain(wording.precision(plan))}",
         f"- Tensors changed by the adapter: {len(plan.bindings):,}; added to those of the base: {len(plan.added):,}",
         f"- Files: {_listed(plan.shards)}",
     ]
     if report is not None and report.versions:
         lines.append("- Versions: " + ", ".join(f"{plain(k)} {plain(v)}" for k, v in report.versions.items()))
-    lines += [f"- Note: {plain(_shown(note, plan))}" for note in plan.notes]
-    lines += _changes("Changes to the adapter's configuration before merging:", plan.patches, plan)
+    lines += [f"- From the adapter's configuration, {plain(line)}" for line in wording.inert(plan.patches)]
+    lines += [f"- Note: {plain(without_paths(note, plan))}" for note in plan.notes]
+    repairs = [patch for patch in plan.patches if not patch.inert]
+    lines += _changes("Changes to the adapter's configuration before merging:", repairs, plan)
     lines += _changes("Changes to the model's `config.json`:", plan.config_edits, plan)
     return lines
 
 
-def _changes(heading: str, changes: Iterable[Any], plan: Plan) -> list[str]:
-    rows = [_change(change, plan) for change in changes]
+def _changes(heading: str, changes: Iterable[Patch | ConfigEdit], plan: Plan) -> list[str]:
+    rows = [_change(entry, plan) for entry in changes]
     if not rows:
         return []
     head = ["", heading, "", row("Key", "Before", "After", "Reason"), row(*["---"] * 4)]
@@ -140,13 +152,14 @@ def _changes(heading: str, changes: Iterable[Any], plan: Plan) -> list[str]:
     return head + rows[:MOST_LINES] + more
 
 
-def _change(change: Patch | Any, plan: Plan) -> str:
-    before, after = (code(_shown(value, plan)) for value in (change.before, change.after))
-    return row(code(change.key), before, after, plain(_shown(change.reason, plan)))
+def _change(entry: Patch | ConfigEdit, plan: Plan) -> str:
+    reason = plain(without_paths(entry.reason, plan))
+    return row(code(entry.key), *(_value(text, plan) for text in wording.change(entry)), reason)
 
 
-def _shown(value: object, plan: Plan) -> str:
-    return without_paths("not set" if value is None else str(value), plan)
+def _value(text: str, plan: Plan) -> str:
+    words = text in {wording.NOT_SET, wording.REMOVED}  # ours: a string of the config stands in quotes
+    return text if words else code(without_paths(text, plan))
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -168,14 +181,3 @@ def _verify(plan: Plan, report: Report | None) -> list[str]:
     left = len(weights) - MOST_LINES
     more = ["", f"{left} more files have theirs in the repository's file list."] if left > 0 else []
     return [*lines, "", "The weights have these digests (`sha256sum *.safetensors`):", "", *table, *more]
-
-
-def _limits(plan: Plan) -> list[str]:
-    return [
-        (
-            f"- The weights are stored in {code(plan.dtype)}: each changed weight was rounded once, so the outputs"
-            " differ by rounding from those of base and adapter side by side."
-        ),
-        "- What the model is good for was not measured here; see the adapter's and the base model's own cards.",
-        "- Limits, biases and terms of use of the base model and of the adapter hold for this model too.",
-    ]

@@ -1,27 +1,20 @@
-"""Progress on stderr: bars on a terminal, plain lines every few seconds everywhere else."""
+"""Progress on stderr: a bar on a terminal, plain lines every few seconds everywhere else."""
 
 from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
 
-from bot.terminal.text import clean, duration, size, span
+from bot.terminal.piece import Piece
+from bot.terminal.text import clean
+from bot.wording import size
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -49,12 +42,12 @@ class Lines:
         self._stream = stream
         self._every = every
         self._lock = threading.Lock()
-        self._piece: _Piece | None = None
+        self._piece: Piece | None = None
         self._stop = threading.Event()
 
     def begin(self, what: str, *, total: int) -> None:
         self.end()
-        self._piece = _Piece(clean(what), total=total)
+        self._piece = Piece(clean(what), total=total)
         self.say(f"{self._piece.what}: started{f', {size(total)}' if total else ''}")
         self._stop = threading.Event()
         threading.Thread(target=self._beat, args=(self._piece, self._stop), daemon=True).start()
@@ -75,12 +68,12 @@ class Lines:
             self._write(line)
 
     def close(self) -> None:
-        """Stops telling, in the middle of a piece too."""
+        """Stops telling, in the middle of a piece too: the error that follows says what stopped it."""
         self._stop.set()
         with self._lock:
             self._piece = None
 
-    def _beat(self, piece: _Piece, stop: threading.Event) -> None:
+    def _beat(self, piece: Piece, stop: threading.Event) -> None:
         while not stop.wait(self._every):
             with self._lock:
                 if self._piece is piece:  # it may have ended while we waited for the lock
@@ -91,67 +84,65 @@ class Lines:
             print(clean(line), file=self._stream, flush=True)
 
 
-class _Piece:
-    """One piece of work in figures."""
-
-    def __init__(self, what: str, *, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self._start = time.monotonic()
-
-    def line(self) -> str:
-        seconds = self._seconds()
-        if not self.done:
-            return f"{self.what}: still working, {duration(seconds)}"
-        rate = self.done / seconds
-        if not self.total:
-            return f"{self.what}: {size(self.done)} {size(rate)}/s"
-        left = duration(max(0, self.total - self.done) / rate)
-        share = min(100, int(100 * self.done / self.total))
-        return f"{self.what}: {share}% {span(self.done, self.total)} {size(rate)}/s, {left} left"
-
-    def ended(self) -> str:
-        seconds = self._seconds()
-        figures = f" {size(self.done)}" if self.done else ""
-        rate = f" {size(self.done / seconds)}/s" if self.done else ""
-        return f"{self.what}: done,{figures} in {duration(seconds)}{rate}"
-
-    def _seconds(self) -> float:
-        return max(time.monotonic() - self._start, 1e-6)
-
-
 class Bars:
-    """A bar for each piece: bytes, rate, time left; a spinner where the length is not known."""
+    """A bar for the piece at hand, or a spinner where its length is not known.
+
+    It gives way to one line when the piece is over, so that everything stands in the order in which it happened.
+    """
 
     def __init__(self, console: Console) -> None:
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-        )
-        self._task: TaskID | None = None
+        self._console = console
+        self._lock = threading.Lock()
+        self._piece: Piece | None = None
+        self._bar: Progress | None = None
 
     def begin(self, what: str, *, total: int) -> None:
         self.end()
-        self._bars.start()
-        self._task = self._bars.add_task(clean(what), total=total or None)
+        piece = self._piece = Piece(clean(what), total=total)
+        name = TextColumn("{task.description}", markup=False)
+        bar = [BarColumn()] if total else []
+        self._bar = Progress(
+            SpinnerColumn(), name, *bar, _Figures(piece), console=self._console, transient=True
+        )
+        self._bar.add_task(piece.what, total=total or None)
+        self._bar.start()
 
     def advance(self, count: int) -> None:
-        if self._task is not None:
-            self._bars.advance(self._task, count)
+        with self._lock:
+            if self._piece and self._bar:
+                self._piece.done += count
+                self._bar.update(self._bar.task_ids[0], completed=self._piece.done)
 
     def end(self) -> None:
-        if self._task is not None:
-            done = self._bars.tasks[self._task].completed
-            self._bars.update(self._task, total=done or 1, completed=done or 1)
-        self._task = None
+        if piece := self._over():
+            self._print(f"✓ {piece.ended()}")
 
     def say(self, line: str) -> None:
-        self._bars.console.print(clean(line), markup=False, highlight=False, soft_wrap=True)
+        self._print(clean(line))
 
     def close(self) -> None:
-        """Leaves the bars as they are and gives the terminal back."""
-        self._bars.stop()
+        """Gives the terminal back. A piece that has not ended by now was stopped, and is not shown as done."""
+        if piece := self._over():
+            self._print(f"✗ {piece.stopped()}")
+
+    def _over(self) -> Piece | None:
+        with self._lock:
+            piece, bar, self._piece, self._bar = self._piece, self._bar, None, None
+        if bar:
+            bar.stop()
+        return piece
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Figures(ProgressColumn):
+    """The piece's own figures: the same words as where there are no bars."""
+
+    def __init__(self, piece: Piece) -> None:
+        super().__init__()
+        self._piece = piece
+
+    def render(self, task: Task) -> Text:
+        del task  # the piece knows
+        return Text(self._piece.figures(), style="progress.data.speed")

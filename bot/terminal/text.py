@@ -1,8 +1,18 @@
-"""Figures and foreign text as a reader wants them."""
+"""Foreign text for the terminal: it cannot steer it, and it breaks between lines where a reader would break it."""
 
 from __future__ import annotations
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+import re
+from collections.abc import Iterator
+
+from rich.cells import cell_len, chop_cells
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.text import Text
+
+_PARTS = re.compile(r"[^./]*[./]+|[^./]+")  # of a name or a path, each with the sign that ends it
+_SMALLER = re.compile(r"[^_]*_+|[^_]+")  # of such a part, if it alone is too long
+_LEAST = 12  # cells that a part of a word gets before it is cut anywhere
 
 
 def clean(text: object) -> str:
@@ -12,39 +22,54 @@ def clean(text: object) -> str:
     )
 
 
-def size(count: float) -> str:
-    """`2.4 GB`: decimal units, as the Hub shows them."""
-    value, unit = _scaled(count)
-    return f"{value} {unit}"
+class Wrapped:
+    """Clean text that is broken at spaces; a word too long for a line at its dots and slashes, if that will do."""
+
+    def __init__(self, text: object) -> None:
+        self._text = clean(text)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("\n".join(wrap(self._text, options.max_width)))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        least = max(
+            (cell_len(part) for word in self._text.split() for part in _PARTS.findall(word)), default=0
+        )
+        return Measurement(max(least, min(_LEAST, cell_len(self._text))), cell_len(self._text)).with_maximum(
+            options.max_width
+        )
 
 
-def span(done: float, total: float) -> str:
-    """`1.1/2.4 GB` when both have one unit, else `900 MB/2.4 GB`."""
-    (left, left_unit), (right, right_unit) = _scaled(done), _scaled(total)
-    return f"{left}/{right} {right_unit}" if left_unit == right_unit else f"{size(done)}/{size(total)}"
+def wrap(text: str, width: int) -> Iterator[str]:
+    """The text's lines, each of at most `width` cells."""
+    line = ""
+    for word in text.split(" "):
+        joined = f"{line} {word}" if line else word
+        if cell_len(joined) <= width:
+            line = joined
+        elif cell_len(word) <= width:
+            yield line
+            line = word
+        else:
+            *full, line = _broken(line, word, width)
+            yield from full
+    yield line
 
 
-def duration(seconds: float) -> str:
-    """`0.4 s`, `6 s`, `2 min 5 s`, `1 h 4 min`."""
-    if seconds < 1:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def _broken(line: str, word: str, width: int) -> Iterator[str]:
+    """A line and a word that is too long for any line, as lines; the last one is not full."""
+    line += " " if line else ""
+    for part in _parts(word, width):
+        if cell_len(line + part) <= width:
+            line += part
+            continue
+        if line:
+            yield line.rstrip()
+        *full, line = chop_cells(part, max(width, 2)) or [""]
+        yield from full
+    yield line
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 tensor`, `1,204 tensors`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _scaled(count: float) -> tuple[str, str]:
-    value, unit = float(count), _UNITS[0]
-    for unit in _UNITS:
-        if value < 999.5 or unit == _UNITS[-1]:
-            break
-        value /= 1000
-    digits = 0 if unit == "B" or value >= 99.95 else 1
-    return f"{value:.{digits}f}", unit
+def _parts(word: str, width: int) -> Iterator[str]:
+    for part in _PARTS.findall(word):
+        yield from [part] if cell_len(part) <= width else _SMALLER.findall(part)

@@ -12,8 +12,10 @@ from rich.console import Console, ConsoleRenderable, Group
 from rich.table import Table
 from rich.text import Text
 
-from bot.records import Binding, Check, MergedModel, Pinned, Plan, Publication, Report
-from bot.terminal.text import clean, counted, duration, size
+from bot import wording
+from bot.records import Binding, Check, ConfigEdit, MergedModel, Patch, Pinned, Plan, Publication, Report
+from bot.terminal.text import Wrapped, clean
+from bot.wording import counted, duration, size
 
 # Without a terminal there is no width to fit: wide enough that no name or sentence of ours is cut.
 PIPED_WIDTH = 160
@@ -38,17 +40,17 @@ def show(*parts: ConsoleRenderable, stderr: bool = False) -> None:
 def plan(record: Plan) -> ConsoleRenderable:
     """The whole plan: what is merged into what, what changes on the way, what it takes."""
     rows = _facts()
-    _fact(
-        rows, "Adapter", *_pinned(record.adapter), f"{record.peft_type}, {record.task_type or 'no task type'}"
-    )
+    kind = f"{wording.peft_type(record.peft_type)}, {record.task_type or 'no task type'}"
+    _fact(rows, "Adapter", *_pinned(record.adapter), kind)
     _fact(rows, "Base", *_pinned(record.base), f"named by {record.base_found_by}")
-    _fact(rows, "Model", f"{record.model_class}, {counted(len(record.shards), 'file')}, dtype {record.dtype}")
+    files, precision = counted(len(record.shards), "file"), wording.precision(record)
+    _fact(rows, "Model", f"{record.model_class}, {files}, precision {precision}")
     _fact(rows, "Changes", *_bindings(record.bindings))
     _fact(rows, "Adds", *(f"{a.name} {_shape(a.shape)} {a.dtype}: {a.reason}" for a in record.added))
-    _fact(rows, "Patches", *(f"{p.key}: {_change(p.before, p.after)}: {p.reason}" for p in record.patches))
     _fact(
-        rows, "Config", *(f"{e.key}: {_change(e.before, e.after)}: {e.reason}" for e in record.config_edits)
+        rows, "Patches", *_changes(p for p in record.patches if not p.inert), *wording.inert(record.patches)
     )
+    _fact(rows, "Config", *_changes(record.config_edits))
     _fact(rows, "Files", *_sidecars(record))
     _fact(rows, "Needs", *_needs(record))
     _fact(rows, "To", _destination(record))
@@ -62,7 +64,8 @@ def summary(record: Plan) -> ConsoleRenderable:
     _fact(rows, "Adapter", str(record.adapter))
     _fact(rows, "Base", f"{record.base}, named by {record.base_found_by}")
     _fact(rows, "Changes", *_bindings(record.bindings))
-    _fact(rows, "Patches", *(f"{p.key}: {p.reason}" for p in record.patches))
+    repairs = (f"{p.key}: {p.reason}" for p in record.patches if not p.inert)
+    _fact(rows, "Patches", *repairs, *wording.inert(record.patches))
     _fact(rows, "Notes", *record.notes)
     return rows
 
@@ -81,7 +84,7 @@ def report(record: Report) -> ConsoleRenderable:
     """The checks as a table, and the verdict in one line."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("", "Check", "Figure", "Meaning"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=heading in ("", "Check"))
     for check in record.checks:
         table.add_row(*_check(check))
     mark, style = _MARKS[record.verdict]
@@ -107,13 +110,13 @@ def line(text: str) -> ConsoleRenderable:
 def _facts() -> Table:
     rows = Table(box=None, show_header=False, pad_edge=False)
     rows.add_column(style="bold", no_wrap=True)
-    rows.add_column(overflow="fold")
+    rows.add_column()
     return rows
 
 
 def _fact(rows: Table, label: str, *lines: str) -> None:
     for index, each in enumerate(lines):
-        rows.add_row(Text("" if index else label), Text(clean(each)))
+        rows.add_row(Text("" if index else label), Wrapped(each))
 
 
 def _pinned(model: Pinned) -> Iterable[str]:
@@ -158,15 +161,17 @@ def _destination(record: Plan) -> str:
     return f"the Hub repository {to.location}, {'public' if to.public else 'private if it is new'}"
 
 
-def _change(before: object, after: object) -> str:
-    return f"{before!r} removed" if after is None else f"{before!r} → {after!r}"
+def _changes(entries: Iterable[Patch | ConfigEdit]) -> Iterable[str]:
+    for entry in entries:
+        before, after = wording.change(entry)
+        told = f"{before} {after}" if after == wording.REMOVED else f"{before} → {after}"
+        yield f"{entry.key}: {told}: {entry.reason}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "[" + " × ".join(str(n) for n in shape) + "]"
 
 
-def _check(check: Check) -> tuple[Text, Text, Text, Text]:
+def _check(check: Check) -> tuple[Text, Text, Wrapped, Wrapped]:
     mark, style = _MARKS[check.verdict]
-    name, figure, detail = (Text(clean(text)) for text in (check.name, check.figure, check.detail))
-    return Text(mark, style=style), name, figure, detail
+    return Text(mark, style=style), Text(clean(check.name)), Wrapped(check.figure), Wrapped(check.detail)

@@ -99,7 +99,7 @@ def _logits(expected: Answers, merged: list[Tensor], *, limit: Distance) -> Chec
     )
     figure = f"largest difference {error.worst:.2g}, effect {effect.worst:.2g}, scale {scale.worst:.2g}"
     share = _share(expected, merged)
-    figure += f"; {share:.3f} of the effect" if share is not None else ""
+    figure += f"; {share:.3f} of the effect is in it" if share is not None else ""
     good = error.worst <= limit.worst and error.mean <= limit.mean
     if good:
         detail = "The merged model answers as base + adapter does"
@@ -149,7 +149,7 @@ def _same_answers(expected: Answers, merged: list[Tensor], *, limit: Distance) -
     unexplained = int((flipped & (top.values[:, 0] - top.values[:, 1] > 2 * limit.worst)).sum())
     logs = live.log_softmax(-1)
     kl = (logs.exp() * (logs - mine.log_softmax(-1))).nan_to_num(0.0, float("inf"), 0.0).sum(-1).mean()
-    figure = f"{len(flipped) - int(flipped.sum())} of {len(flipped)} the same, KL {abs(float(kl)):.2g}"
+    figure = f"{len(flipped) - int(flipped.sum()):,} of {len(flipped):,} the same, KL {abs(float(kl)):.2g}"
     detail = (
         f"{unexplained} answers changed that were no ties."
         if unexplained

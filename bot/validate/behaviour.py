@@ -42,19 +42,18 @@ def check_behaviour(
     place = choose_device(
         device, need=needed(plan, base=base, adapter_file=adapter_folder / plan.adapter_file)
     )
-    progress.begin("Comparing answers with base + adapter", total=0)
-    try:
-        with quiet():
-            return _compared(
-                merged,
-                plan=plan,
-                base_folder=base_folder,
-                adapter_folder=adapter_folder,
-                prompts=prompts,
-                device=place,
-            )
-    finally:
-        progress.end()
+    progress.begin("Comparing answers", total=0)
+    with quiet():
+        checks = _compared(
+            merged,
+            plan=plan,
+            base_folder=base_folder,
+            adapter_folder=adapter_folder,
+            prompts=prompts,
+            device=place,
+        )
+    progress.end()
+    return checks
 
 
 def _compared(

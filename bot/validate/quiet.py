@@ -46,13 +46,16 @@ def few(names: list[str], *, most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def guarded(name: str, look: Callable[[], tuple[list[str], str]]) -> Check:
-    """The check of what `look` finds: problems, and a figure. Whatever a library raises is a problem."""
+def guarded(name: str, look: Callable[[], tuple[list[str], str]], *, good: str) -> Check:
+    """The check of what `look` finds: problems (`good` says that there are none), and a figure.
+
+    Whatever a library raises is a problem.
+    """
     figure = ""
     try:
         with quiet():
             problems, figure = look()
     except Exception as error:  # noqa: BLE001  # strangers' files make libraries raise anything
         problems = [sentence(error) + "."]
-    detail = " ".join(problems[:5]) or "As planned."
+    detail = " ".join(problems[:5]) or good
     return Check(name=name, verdict="failed" if problems else "passed", figure=figure, detail=detail)

@@ -14,10 +14,12 @@ from bot.validate.models import LOCAL, meta_model, missing_parameters
 from bot.validate.quiet import few, guarded
 from bot.validate.tokenizer import TOKENIZER, check_tokenizer
 from bot.weights.layout import Layout
+from bot.wording import counted
 
 WRITTEN = frozenset(
     {"transformers_version", "_name_or_path", "dtype", "torch_dtype"}
 )  # save_pretrained's own marks
+GENERATION = "generation_config.json"
 REWRITTEN = frozenset({"README.md"})  # the model card is written anew on publication
 
 
@@ -32,11 +34,16 @@ def check_sidecars(
 ) -> list[Check]:
     """Checks `config`, `generation_config`, `model_class`, `sidecars`, `tokenizer`, `vocabulary`, `chat_template`."""
     origins = {"base": base_folder, "adapter": adapter_folder}
-    checks = [guarded("config", lambda: _config(merged, plan=plan, base_folder=base_folder))]
-    if (merged / "generation_config.json").exists():
-        checks.append(guarded("generation_config", lambda: _generation(merged)))
-    checks.append(guarded("model_class", lambda: _model(merged, plan, layout, base, base_folder)))
-    checks.append(guarded("sidecars", lambda: _copies(merged, plan=plan, origins=origins)))
+    good = (
+        "It loads, and only planned edits tell it from the base's." if base_folder else "It loads, as edited."
+    )
+    checks = [guarded("config", lambda: _config(merged, plan=plan, base_folder=base_folder), good=good)]
+    if (merged / GENERATION).exists():
+        checks.append(guarded("generation_config", lambda: _generation(merged), good="It loads."))
+    good = "The class builds, and each of its parameters is there that the base has."
+    checks.append(guarded("model_class", lambda: _model(merged, plan, layout, base, base_folder), good=good))
+    good = "Every small file is its source's, byte for byte."
+    checks.append(guarded("sidecars", lambda: _copies(merged, plan=plan, origins=origins), good=good))
     if any(s.name.startswith(TOKENIZER) for s in plan.sidecars):
         checks += check_tokenizer(merged, plan=plan, origins=origins)
     return checks
@@ -56,7 +63,7 @@ def _config(merged: Path, *, plan: Plan, base_folder: Path | None) -> tuple[list
         odd = [k for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k)]
         if odd := [key for key in odd if not _planned(key, plan.config_edits)]:
             problems.append(f"Differs from the base's without a plan: {few(odd)}.")
-    return problems, f"{len(plan.config_edits)} edits"
+    return problems, f"{counted(len(_leaves(loaded)), 'value')}, {counted(len(plan.config_edits), 'edit')}"
 
 
 def _at(config: dict[str, Any], key: str) -> Any:
@@ -88,7 +95,7 @@ def _planned(key: str, edits: tuple[ConfigEdit, ...]) -> bool:
 
 def _generation(merged: Path) -> tuple[list[str], str]:
     GenerationConfig.from_pretrained(merged, local_files_only=True)
-    return [], ""
+    return [], counted(len(json.loads((merged / GENERATION).read_text(encoding="utf-8"))), "value")
 
 
 def _model(
@@ -101,7 +108,8 @@ def _model(
         given = {binding.parameter for binding in plan.bindings}
         lost -= missing_parameters(meta_model(base_folder, plan.model_class), base.tensors) - given
     problems = [f"Parameters without a tensor: {few(sorted(lost))}."] if lost else []
-    return problems, plan.model_class
+    count = sum(1 for _ in model.named_parameters(remove_duplicate=False))
+    return problems, f"{plan.model_class}, {counted(count, 'parameter tensor')}"
 
 
 def _copies(merged: Path, *, plan: Plan, origins: dict[str, Path | None]) -> tuple[list[str], str]:
@@ -118,4 +126,4 @@ def _copies(merged: Path, *, plan: Plan, origins: dict[str, Path | None]) -> tup
             merged / sidecar.name, origin / sidecar.name, shallow=False
         ):
             problems.append(f"{sidecar.name} differs from the {sidecar.origin}'s.")
-    return problems, f"{count} files"
+    return problems, counted(count, "file")

@@ -13,6 +13,7 @@ from bot.validate.quiet import few
 from bot.validate.sidecars import check_sidecars
 from bot.weights.files import LocalFiles
 from bot.weights.layout import INDEX, SINGLE, Layout, read_layout
+from bot.wording import counted, size
 
 ADAPTER_FILE = re.compile(
     r"adapter_config\.json|adapter_model([-.].*)?\.(safetensors|bin|pt|pth)(\.index\.json)?"
@@ -40,10 +41,8 @@ def check_structure(
             Check(name=name, verdict="failed", figure="", detail=error.sentence),
             *_leftovers(merged, None),
         ]
-    count, size = len(layout.shards), layout.total_bytes / 2**20
-    files = Check(
-        name="files", verdict="passed", figure=f"{count} files, {size:.1f} MiB", detail="Every header parses."
-    )
+    figure = f"{counted(len(layout.shards), 'file')}, {size(layout.total_bytes)}"
+    files = Check(name="files", verdict="passed", figure=figure, detail="Every header parses.")
     tensors = [_keys(layout, plan=plan, base=base), *_headers(layout, plan=plan, base=base)]
     sidecars = check_sidecars(
         merged, plan=plan, layout=layout, base=base, base_folder=base_folder, adapter_folder=adapter_folder
@@ -66,12 +65,13 @@ def _index(merged: Path, layout: Layout) -> Check:
     if layout.index is None and len(layout.shards) > 1:
         problems.append(f"{len(layout.shards)} shards have no {INDEX}.")
     if layout.index is None:
-        return verdict("index", problems, figure="none", good="One file needs no index.")
+        return verdict("index", problems, figure="no index", good="One file needs none.")
     metadata = json.loads(layout.index).get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
     if total != layout.total_bytes:
         problems.append(f"total_size is {total}, the tensors have {layout.total_bytes} bytes.")
-    return verdict("index", problems, figure=f"total_size {total}", good="The index agrees with the shards.")
+    figure = f"{counted(len(layout.tensors), 'tensor')}, {size(layout.total_bytes)}"
+    return verdict("index", problems, figure=figure, good="The index agrees with the shards.")
 
 
 def _keys(layout: Layout, *, plan: Plan, base: Layout) -> Check:
@@ -82,7 +82,7 @@ def _keys(layout: Layout, *, plan: Plan, base: Layout) -> Check:
         problems.append(f"Missing: {few(lost)}.")
     if extra := sorted(there - wanted):
         problems.append(f"Unexpected: {few(extra)}.")
-    figure = f"{len(there)} tensors, {len(plan.added)} added"
+    figure = f"{counted(len(there), 'tensor')}, {len(plan.added):,} added"
     return verdict("keys", problems, figure=figure, good="The base's tensors and the planned ones, no other.")
 
 
@@ -94,9 +94,10 @@ def _headers(layout: Layout, *, plan: Plan, base: Layout) -> list[Check]:
             shapes.append(f"{name} is {list(spec.shape)} instead of {list(expected.shape)}.")
         if spec and spec.dtype != expected.dtype:
             dtypes.append(f"{name} is {spec.dtype} instead of {expected.dtype}.")
-    kinds = ", ".join(sorted({spec.dtype for spec in layout.tensors.values()}))
+    count = counted(len(layout.tensors), "tensor")
+    kinds = f"{count}: {', '.join(sorted({spec.dtype for spec in layout.tensors.values()}))}"
     return [
-        verdict("shapes", shapes, good="Every tensor has its planned shape."),
+        verdict("shapes", shapes, figure=count, good="Every tensor has its planned shape."),
         verdict("dtypes", dtypes, figure=kinds, good="Every tensor has its planned dtype."),
     ]
 
@@ -105,13 +106,13 @@ def _leftovers(merged: Path, layout: Layout | None) -> list[Check]:
     """Files that make a loader take something else than the merged weights."""
     known = {shard.file for shard in layout.shards} if layout else set()
     problems = []
-    for name in sorted(LocalFiles(merged).sizes() if merged.is_dir() else ()):
+    names = sorted(LocalFiles(merged).sizes() if merged.is_dir() else ())
+    for name in names:
         if ADAPTER_FILE.fullmatch(name):
             problems.append(f"{name} would apply the adapter a second time.")
         elif PICKLE.fullmatch(name):
             problems.append(f"{name} holds other weights.")
         elif layout and name.endswith(".safetensors") and name not in known:
             problems.append(f"{name} belongs to no index.")
-    return [
-        verdict("leftovers", problems, good="No adapter files and no other weights beside the merged ones.")
-    ]
+    good = "No adapter files and no other weights beside the merged ones."
+    return [verdict("leftovers", problems, figure=counted(len(names), "file"), good=good)]

@@ -22,6 +22,7 @@ from bot.validate.workers import workers
 from bot.weights.files import LocalFiles
 from bot.weights.layout import Layout, read_layout
 from bot.weights.reader import TensorReader
+from bot.wording import size
 
 
 @dataclass
@@ -129,7 +130,7 @@ def _untouched_check(found: Found) -> Check:
         if wrong
         else "Every tensor that the adapter leaves alone is the base's."
     )
-    figure = f"{found.equal} of {count} equal, {found.equal_bytes / 2**20:.1f} MiB"
+    figure = f"{found.equal:,} of {count:,} equal, {size(found.equal_bytes)}"
     return Check(name="untouched", verdict="failed" if wrong else "passed", figure=figure, detail=detail)
 
 
@@ -137,13 +138,12 @@ def _changed_check(found: Found, plan: Plan) -> Check:
     """The changed tensors against the float64 reference."""
     wrong = sorted((m for m in found.measures if m.wrong), key=lambda m: -m.worst)
     right = len(found.measures) - len(wrong)
-    figure = f"{right} of {len(plan.bindings)} within the bound"
+    figure = f"{right:,} of {len(plan.bindings):,} right"
     where = ""
     if found.measures:
         worst = max(found.measures, key=lambda m: m.worst)
         histogram = sum((m.histogram for m in found.measures), torch.zeros(BINS, dtype=torch.float64))
-        errors = f"median {median_ulp(histogram):.2f} ulp, worst {max(m.worst_ulp for m in found.measures):.3g} ulp"
-        figure += f"; {errors}, {worst.worst:.3g} of the bound"
+        figure += f"; median {median_ulp(histogram):.2f} ulp, worst error {_of_the_bound(worst.worst)}"
         where = f" Worst: {worst.name}."
     problems = [*(m.describe() for m in wrong), *found.unproven]
     if problems:
@@ -155,23 +155,28 @@ def _changed_check(found: Found, plan: Plan) -> Check:
     return Check(name="changed", verdict="passed", figure=figure, detail=detail)
 
 
+def _of_the_bound(share: float) -> str:
+    """An error by what is allowed, which is a rounding to the tensor's dtype and what float32 can lose before it."""
+    much = f"{share:.0%} of" if share <= 1 else f"{share:.3g} times"
+    return f"{much} what float32 and one rounding allow"
+
+
 def _finite_check(found: Found) -> Check:
-    bad = found.infinite
+    bad, count = found.infinite, found.equal + len(found.wrong_copies) + len(found.measures)
     detail = f"NaN or infinite where base + adapter is not: {few(bad)}." if bad else "No overflow and no NaN."
-    return Check(
-        name="finite", verdict="failed" if bad else "passed", figure=f"{len(bad)} tensors", detail=detail
-    )
+    figure = f"{len(bad):,} of {count:,} not finite"
+    return Check(name="finite", verdict="failed" if bad else "passed", figure=figure, detail=detail)
 
 
 def _effect_check(found: Found) -> Check:
     """A merge that changed nothing has a name of its own."""
     changed = [m for m in found.measures if m.changed]
     total = sum(m.base_square for m in found.measures)
-    size = (sum(m.change_square for m in found.measures) / total) ** 0.5 if total else 0.0
+    share = (sum(m.change_square for m in found.measures) / total) ** 0.5 if total else 0.0
     largest = max(changed, key=lambda m: m.relative_change, default=None)
     if largest is None:
         detail = "Merged equals base: no tensor was changed, or the delta is lost in the dtype's rounding."
         return Check(name="effect", verdict="failed", figure="0", detail=detail)
-    figure = f"{len(changed)} of {len(found.measures)} tensors changed, delta/base {size:.3g}"
+    figure = f"{len(changed):,} of {len(found.measures):,} tensors changed, delta/base {share:.3g}"
     detail = f"Largest relative change {largest.relative_change:.3g} in {largest.name}."
     return Check(name="effect", verdict="passed", figure=figure, detail=detail)

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from bot.records import Check, Plan
 from bot.validate.models import LOCAL, embedding_rows, meta_model
 from bot.validate.quiet import guarded, quiet, sentence
+from bot.wording import counted
 
 SAMPLE = (
     "The quick brown fox, 12 + 34 = 46!",
@@ -37,14 +38,17 @@ def check_tokenizer(merged: Path, *, plan: Plan, origins: dict[str, Path | None]
             source = _source_tokenizer(Path(folder), plan=plan, origins=origins)
     except Exception as error:  # noqa: BLE001  # strangers' files make libraries raise anything
         return [Check(name="tokenizer", verdict="failed", figure="", detail=sentence(error) + ".")]
-    checks = [
-        guarded("tokenizer", lambda: _round_trip(mine, source)),
-        guarded(
-            "vocabulary", lambda: _vocabulary(merged, mine, source, plan=plan, base_folder=origins["base"])
-        ),
-    ]
+    good = "It loads." if source is None else "It turns texts into the same tokens as its source, and back."
+    checks = [guarded("tokenizer", lambda: _round_trip(mine, source), good=good)]
+
+    def vocabulary() -> tuple[list[str], str]:
+        return _vocabulary(merged, mine, source, plan=plan, base_folder=origins["base"])
+
+    good = "No token lacks a row of the embedding that it has in the base."
+    checks.append(guarded("vocabulary", vocabulary, good=good))
     if source is not None:
-        checks.append(guarded("chat_template", lambda: _template(mine, source)))
+        good = "The same as its source's."
+        checks.append(guarded("chat_template", lambda: _template(mine, source), good=good))
     return checks
 
 
@@ -81,7 +85,7 @@ def _round_trip(mine: Any, source: Any) -> tuple[list[str], str]:
         problems.append(
             f"The vocabulary has {len(mine)} entries instead of the source's {len(source)}, or other ones."
         )
-    return problems, f"{len(mine)} tokens"
+    return problems, f"{counted(len(mine), 'token')}, {counted(len(SAMPLE), 'text')}"
 
 
 def _vocabulary(
@@ -101,11 +105,11 @@ def _vocabulary(
     inherited = borrowed and rows == before and source is not None and len(mine) == len(source)
     if rows < len(mine) and not inherited:
         problems.append(f"The tokenizer has {len(mine)} tokens and the embedding {rows} rows.")
-    return problems, f"{rows} rows, {len(mine)} tokens"
+    return problems, f"{counted(rows, 'row')}, {counted(len(mine), 'token')}"
 
 
 def _template(mine: Any, source: Any) -> tuple[list[str], str]:
     same = mine.chat_template == source.chat_template
     return (
         [] if same else ["The chat template differs from the source's."]
-    ), "present" if mine.chat_template else "none"
+    ), "one" if mine.chat_template else "none"

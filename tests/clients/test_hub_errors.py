@@ -195,3 +195,10 @@ def test_a_host_that_is_not_there():
     http.configure(0.5)
     error = stop(lambda: HfApi(endpoint="http://127.0.0.1:9", token=False).model_info("acme/base"))
     assert (type(error), error.code) == (HostError, "hub-unreachable")
+
+
+def test_nothing_is_told_or_asked_that_a_merge_does_not_need(hub):
+    HfApi(endpoint=hub.url, token=hub.token("alice")).whoami()
+    [request] = hub.requests
+    assert "/api/whoami-v2" in request.path
+    assert http.constants.HF_HUB_DISABLE_TELEMETRY is True

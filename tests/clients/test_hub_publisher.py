@@ -72,8 +72,8 @@ def merged(
     return folder
 
 
-def publisher(hub, user="alice", **more):
-    return HubPublisher(hub.url, token=hub.token(user), attempts=3, read_marker=find_marker, **more)
+def publisher(hub, user="alice"):
+    return HubPublisher(hub.url, token=hub.token(user), attempts=3, read_marker=find_marker)
 
 
 def publish(hub, folder, destination=REPOSITORY, *, plan=None, user="alice", progress=None, **more):
@@ -217,8 +217,38 @@ def test_the_second_pr_is_the_first_also_behind_many_others(hub, folder):
             "alice/cat-lora", f"Other {number}", pull_request=True, description="hi"
         )
     assert publish(hub, folder, PR) == replace(first, existed=True)
-    assert publisher(hub, author="bob").find(PR, key=KEY) is None
     assert len(prs(hub)) == 13
+
+
+def test_a_strangers_pr_with_our_marker_is_not_ours(hub, folder):
+    hub.commit("alice/cat-lora", ADAPTER_FILES)
+    planted = api(hub, "bob").create_discussion(
+        "alice/cat-lora", "Merge the adapter", pull_request=True, description=f"{marker(KEY)}\nMerged."
+    )
+    assert publisher(hub).find(PR, key=KEY) is None
+    nobody = HubPublisher(hub.url, token=None, attempts=1, read_marker=find_marker)
+    assert nobody.find(PR, key=KEY) is None
+    ours = publish(hub, folder, PR)
+    assert (ours.existed, ours.number != planted.num) == (False, True)
+    assert publish(hub, folder, PR) == replace(ours, existed=True)
+
+
+def test_who_the_token_belongs_to_is_asked_once_and_only_for_hub_prs(hub, folder):
+    hub.commit("alice/cat-lora", ADAPTER_FILES)
+    one = publisher(hub)
+    publish(hub, folder, publisher=one)
+    assert not sent(hub, "GET", "/api/whoami-v2")
+    assert one.find(PR, key=KEY) is None
+    publish(hub, folder, PR, publisher=one)
+    assert one.find(PR, key=KEY).existed is True
+    assert len(sent(hub, "GET", "/api/whoami-v2")) == 1
+
+
+def test_a_hub_pr_on_a_public_repository_says_nothing_about_being_public(hub, folder):
+    hub.commit("alice/cat-lora", ADAPTER_FILES)
+    progress = Told()
+    publish(hub, folder, PR, progress=progress)
+    assert progress.lines == []
 
 
 def test_a_marker_that_is_only_quoted_later_does_not_count(hub, folder):

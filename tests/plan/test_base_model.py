@@ -24,11 +24,13 @@ class Stored:
     def __init__(self, name: str, files: dict[str, str]) -> None:
         self.name = name
         self.files = files
+        self.reads: list[str] = []
 
     def sizes(self) -> dict[str, int]:
         return {k: len(v.encode()) for k, v in self.files.items()}
 
     def read(self, name: str, *, start: int = 0, end: int | None = None) -> bytes:
+        self.reads.append(name)
         return self.files[name].encode()[start:end]
 
 
@@ -181,3 +183,11 @@ def test_a_base_that_is_an_adapter_itself_is_refused() -> None:
     with pytest.raises(RefusedError) as refusal:
         base(Repositories(org__config=files), {"base_model_name_or_path": "org/config"})
     assert refusal.value.code == "base-is-adapter"
+
+
+def test_config_json_is_read_once() -> None:
+    hub = Repositories(acme__base={"config.json": LLAMA})
+    found = resolve(adapter(), adapter_config={}, override="acme/base", revision=None, hub=hub)
+    assert found.config == LLAMA
+    assert isinstance(found.model.files, Stored)
+    assert found.model.files.reads == ["config.json"]

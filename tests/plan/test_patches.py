@@ -40,6 +40,26 @@ def test_keys_that_are_removed(key: str, value: Any) -> None:
     assert found[0].reason
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "inert"),
+    [
+        ("loftq_config", {}, True),
+        ("loftq_config", {"loftq_bits": 4}, False),
+        ("megatron_config", None, True),
+        ("megatron_config", {"tensor_model_parallel_size": 2}, False),
+        ("megatron_core", "megatron.core", True),
+        ("megatron_core", "evil.module", False),
+        ("merge_weights", False, True),
+        ("lora_plus_lr_ratio", 16, False),
+    ],
+)
+def test_defaults_that_do_nothing_are_told_from_what_somebody_has_set(
+    key: str, value: Any, inert: bool
+) -> None:
+    _, found = patches.apply({**PLAIN, key: value})
+    assert [p.inert for p in found] == [inert]
+
+
 def test_an_intact_config_stays_as_it_is() -> None:
     assert patches.apply(PLAIN) == (PLAIN, ())
 

@@ -48,6 +48,7 @@ def a_plan(**changes: Any) -> Plan:
             Patch(
                 rule="unknown-key", key="corda_config", before=None, after=None, reason="unknown to this PEFT"
             ),
+            Patch(rule="loftq", key="loftq_config", before={}, after=None, reason="training", inert=True),
         ),
         bindings=(binding,),
         added=(AddedTensor(name="lm_head.weight", shape=(4, 4), dtype="BF16", reason="untied head"),),

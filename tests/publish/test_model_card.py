@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from markdown_it import MarkdownIt
 from bot.publish import front_matter, usage
 from bot.publish.marker import find_marker
 from bot.publish.model_card import model_card
-from bot.records import Check, Destination, Patch, Pinned
+from bot.records import Check, ConfigEdit, Destination, Patch, Pinned
 from tests.publish.samples import KEY, a_plan, a_report
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -94,6 +95,45 @@ def test_metadata_is_inherited():
         "datasets": ["alice/cats"],
         "tags": ["cats", "merged", "adapter-merge-bot"],
     }
+
+
+def test_tags_of_both_cards_are_inherited_once_and_without_what_only_the_parts_are():
+    mine = "---\ntags: [PEFT, lora, 'base_model:adapter:acme/base-7b', transformers, Cats, sft]\n---\n"
+    theirs = (
+        "---\nlanguage: [de]\ndatasets: [acme/corpus]\npipeline_tag: text-generation\n"
+        "tags: [safetensors, 'region:us', 'license:mit', endpoints_compatible, llama, cats, merged]\n---\n"
+    )
+    found = metadata(card(adapter_card=mine, base_card=theirs))
+    assert found["tags"] == ["Cats", "sft", "llama", "merged", "adapter-merge-bot"]
+    assert (found["language"], found["datasets"]) == (["de"], ["acme/corpus"])
+    assert found["pipeline_tag"] == "text-generation"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dtypes", "told"),
+    [
+        ("auto", ("BF16",), "as in the base (BF16)"),
+        ("auto", ("F32", "BF16", "F32"), "as in the base (BF16, F32)"),
+        ("float16", ("BF16",), "float16"),
+    ],
+)
+def test_the_precision_is_told_and_not_the_flag(dtype, dtypes, told):
+    binding = a_plan().bindings[0]
+    text = card(a_plan(dtype=dtype, bindings=tuple(replace(binding, dtype=kind) for kind in dtypes)))
+    assert f"- Precision: {told}\n" in text
+    assert "auto`" not in text
+
+
+def test_inert_defaults_share_a_line_and_a_brought_key_was_not_set():
+    inert = [
+        Patch(rule="r", key=f"key{i}", before=None, after=None, reason="x", inert=True) for i in range(12)
+    ]
+    edit = ConfigEdit(key="architectures", before=None, after=["A"], reason="of the adapter")
+    text = card(a_plan(patches=tuple(inert), config_edits=(edit,)))
+    line = "12 inert default keys removed: key0, key1, key2, key3, key4, key5, key6, key7 and 4 more\n"
+    assert line in text
+    assert "before merging" not in text
+    assert '| `architectures` | not set | `["A"]` | of the adapter |' in text
 
 
 def test_differing_licences_keep_the_base_models_and_say_so():

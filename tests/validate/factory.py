@@ -16,7 +16,7 @@ from bot.records import AddedTensor, Binding, ConfigEdit, Estimate, Pinned, Plan
 from bot.validate.run import validate
 from bot.weights.files import LocalFiles
 from bot.weights.layout import INDEX, Layout, read_layout
-from bot.weights.reader import DTYPE_NAMES
+from bot.weights.reader import TORCH_DTYPES
 from tests.tiny.adapters import live, save_adapter
 from tests.tiny.models import save_base
 
@@ -105,7 +105,7 @@ def assemble(
 
 
 def _stored(value: Tensor, layout: Layout, name: str) -> Tensor:
-    kinds = {kind: dtype for dtype, kind in DTYPE_NAMES.items()}
+    kinds = TORCH_DTYPES
     spec = layout.tensors.get(name) or next(iter(layout.tensors.values()))
     return value.to(kinds[spec.dtype]).contiguous().clone()
 

@@ -1,4 +1,4 @@
-"""The report: verdict, digests, text, and the file that is complete or not there."""
+"""The report: verdict, digests and versions."""
 
 import hashlib
 import json
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.records import Check, Report, from_dict
+from bot import __version__
+from bot.publish.result import write_record
+from bot.records import Check, Report, from_dict, to_json
 from bot.validate import report
 from tests.validate.factory import Case
 
@@ -37,7 +39,7 @@ def test_verdict(plain: Case, verdicts: tuple[str, ...], expected: str) -> None:
 def test_digests_are_of_every_file_but_the_report(plain: Case, tmp_path: Path) -> None:
     case = plain.copy(tmp_path)
     before = made(case, "passed")
-    report.write(before, case.merged)
+    write_record(case.merged / report.FILE, before)
     assert made(case, "passed").files == before.files
     assert (
         before.files["config.json"] == hashlib.sha256((case.merged / "config.json").read_bytes()).hexdigest()
@@ -45,20 +47,12 @@ def test_digests_are_of_every_file_but_the_report(plain: Case, tmp_path: Path) -
     assert set(before.files) == {p.name for p in case.merged.iterdir()} - {"merge_report.json"}
 
 
-def test_file_round_trips_and_is_replaced_whole(plain: Case, tmp_path: Path) -> None:
-    first, second = made(plain, "failed"), made(plain, "passed")
-    report.write(first, tmp_path)
-    path = report.write(second, tmp_path)
-    assert from_dict(Report, json.loads(path.read_text())) == second
-    assert [p.name for p in tmp_path.iterdir()] == ["merge_report.json"]
-
-
-def test_summary_reads_as_a_table(plain: Case) -> None:
-    text = report.summary(made(plain, "passed", "failed", "skipped"))
-    assert "✗ failed" in text.splitlines()[0]
-    assert "1 passed, 1 failed, 1 skipped" in text
-    assert "| c1 | ✗ failed | 1 \\| 2 | a b |" in text
+def test_record_round_trips(plain: Case) -> None:
+    made_once = made(plain, "failed")
+    assert from_dict(Report, json.loads(to_json(made_once))) == made_once
 
 
 def test_versions_name_what_was_used(plain: Case) -> None:
-    assert set(made(plain).versions) == {"bot", "python", "torch", "transformers", "peft", "safetensors"}
+    found = made(plain).versions
+    assert list(found) == ["adapter-merge-bot", "python", "torch", "transformers", "peft", "safetensors"]
+    assert found["adapter-merge-bot"] == __version__

@@ -1,6 +1,7 @@
 """Each way to break the tensors of a good merge, and the check that must say so."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,10 @@ NORM = "model.layers.0.input_layernorm.weight"
 def test_good_merge_passes(request: pytest.FixtureRequest, name: str) -> None:
     report = request.getfixturevalue(name).report("full")
     assert [c for c in report.checks if c.verdict != "passed"] == []
+    assert [c.name for c in report.checks if not c.figure or not c.detail] == []
+    figures = {c.name: c.figure for c in report.checks}
+    assert re.search(r"ulp, worst error \d+% of what float32 and one rounding allow$", figures["changed"])
+    assert re.fullmatch(r"0 of \d+ not finite", figures["finite"])
     assert {"untouched", "changed", "finite", "effect", "load", "logits", "answers"} <= {
         c.name for c in report.checks
     }
