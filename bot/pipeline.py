@@ -6,12 +6,10 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bot.clients import http
-from bot.clients.hub_publisher import HubPublisher
-from bot.clients.hub_reader import HubReader
-from bot.clients.tokens import stored_token
 from bot.errors import InputError, RefusedError, ValidationError
 from bot.plan import card
 from bot.prepare import Prepared, Sources, fetch, prepare, reopen
@@ -22,6 +20,10 @@ from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, read_plan, rea
 from bot.publish.shareable import shareable
 from bot.records import Destination, MergedModel, MergeRequest, Plan, Publication, Report, to_json
 from bot.settings import Settings
+from bot.weights.files import Hub, Model
+
+if TYPE_CHECKING:
+    from bot.clients.hub_publisher import HubPublisher
 
 ORIGINAL_CONFIG = "adapter_config.original.json"
 
@@ -126,11 +128,12 @@ def _build(
     prepared: Prepared, sources: Sources, *, out: Path, request: MergeRequest, progress: Progress
 ) -> tuple[MergedModel, Report | None]:
     """Merges into `out`, checks it, and writes down how it came about. Raises ValidationError for a failed check."""
-    from bot.merge import sidecars, stream  # noqa: PLC0415 - torch
+    from bot.merge import run as merging  # noqa: PLC0415 - torch
+    from bot.merge import sidecars  # noqa: PLC0415
 
     plan = prepared.plan
     adapter_path = sources.adapter / plan.adapter_file
-    merged = stream.merge(
+    merged = merging.merge(
         plan,
         base_folder=sources.base,
         base=prepared.layout,
@@ -160,7 +163,8 @@ def _build(
 def _check(
     folder: Path, prepared: Prepared, sources: Sources, *, request: MergeRequest, progress: Progress
 ) -> Report:
-    from bot.validate import run as validation  # noqa: PLC0415 - torch
+    from bot.merge.exact import exact_merge  # noqa: PLC0415 - torch
+    from bot.validate import run as validation  # noqa: PLC0415
 
     return validation.validate(
         folder,
@@ -171,6 +175,13 @@ def _check(
         level=request.validation,
         device=request.device,
         progress=progress,
+        exact=lambda: exact_merge(
+            prepared.plan,
+            base_folder=sources.base,
+            base=prepared.layout,
+            config=prepared.config,
+            adapter_path=sources.adapter / prepared.plan.adapter_file,
+        ),
     )
 
 
@@ -258,13 +269,39 @@ def _destination(request: MergeRequest) -> Destination:
     return request.destination
 
 
-def _hub(settings: Settings) -> HubReader:
-    http.configure(settings.timeout)
-    token = settings.read_token or stored_token()
-    return HubReader(settings.endpoint, token=token, attempts=settings.attempts)
+class _LazyHub:
+    """The Hub, connected to when it is first needed: a merge of local folders never imports its client."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _hub(self) -> Hub:
+        from bot.clients import http  # noqa: PLC0415
+        from bot.clients.hub_reader import HubReader  # noqa: PLC0415
+        from bot.clients.tokens import stored_token  # noqa: PLC0415
+
+        http.configure(self._settings.timeout)
+        token = self._settings.read_token or stored_token()
+        return HubReader(self._settings.endpoint, token=token, attempts=self._settings.attempts)
+
+    def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
+        return self._hub.open(repo_id, revision=revision, subfolder=subfolder)
+
+    def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
+        return self._hub.download(model, names=names, progress=progress)
+
+
+def _hub(settings: Settings) -> Hub:
+    return _LazyHub(settings)
 
 
 def _publisher(settings: Settings) -> HubPublisher:
+    from bot.clients import http  # noqa: PLC0415
+    from bot.clients.hub_publisher import HubPublisher  # noqa: PLC0415
+    from bot.clients.tokens import stored_token  # noqa: PLC0415
+
+    http.configure(settings.timeout)
     token = settings.write_token or stored_token()
     return HubPublisher(
         settings.endpoint, token=token, attempts=settings.attempts, read_marker=marker.find_marker
@@ -275,4 +312,5 @@ def _scratch(settings: Settings, *, plan: Plan) -> Path:
     """Where a merge that is to be published lies until then: one folder a job, so that a killed run is found again."""
     root = settings.scratch or Path(tempfile.gettempdir()) / f"merge-bot-{os.getuid()}"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folders.sweep(root)
     return root / plan.key

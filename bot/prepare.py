@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from bot.plan import adapter_config, base_model, dtype, key, patches, policy, reference, sidecars
+from bot.plan import (
+    adapter_config,
+    adapter_keys,
+    base_model,
+    dtype,
+    key,
+    patches,
+    policy,
+    reference,
+    sidecars,
+)
 from bot.plan.base_model import CONFIG, Base
+from bot.plan.binding import bind_by_names
 from bot.plan.estimate import estimate
 from bot.plan.local import open_folder
 from bot.progress import Progress
-from bot.records import Estimate, MergeRequest, Patch, Pinned, Plan
+from bot.records import Bound, Estimate, MergeRequest, Patch, Pinned, Plan
 from bot.weights.files import Hub, LocalFiles, Model
 from bot.weights.header import Header
 from bot.weights.layout import INDEX, Layout, read_header, read_layout
-
-if TYPE_CHECKING:
-    from bot.merge.binding import Bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,7 @@ class _Opened:
     header: Header
     config: dict[str, Any]
     patches: tuple[Patch, ...]
+    renamed: dict[str, str]
 
 
 def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
@@ -69,11 +78,14 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     policy.check(config)
     weights = adapter_config.weights_file(adapter.files)
     header = read_header(adapter.files, weights, size=adapter.files.sizes()[weights])
+    renamed = adapter_keys.renames(t.name for t in header.tensors)
     base = base_model.resolve(
         adapter, adapter_config=config, override=request.base, revision=request.base_revision, hub=hub
     )
     layout = read_layout(base.model.files)
-    opened = _Opened(adapter=adapter, weights=weights, header=header, config=config, patches=patched)
+    opened = _Opened(
+        adapter=adapter, weights=weights, header=header, config=config, patches=patched, renamed=renamed
+    )
     plan = _plan(request, opened=opened, base=base, layout=layout)
     return Prepared(plan=plan, adapter=adapter, base=base.model, layout=layout, config=base.config)
 
@@ -86,12 +98,25 @@ def open_reference(text: str, *, hub: Hub) -> Model:
     return hub.open(str(found.repo_id), revision=found.revision, subfolder=found.subfolder)
 
 
-def _plan(request: MergeRequest, *, opened: _Opened, base: Base, layout: Layout) -> Plan:
+def _bind(opened: _Opened, *, base: Base, layout: Layout) -> tuple[Bound, Literal["names", "layers"]]:
+    """By names where they tell all, else by looking at the model, which imports transformers and PEFT."""
+    names = [opened.renamed.get(t.name, t.name) for t in opened.header.tensors]
+    tensors = {n: replace(t, name=n) for n, t in zip(names, opened.header.tensors, strict=True)}
+    bindings = bind_by_names(base.config, adapter_config=opened.config, tensors=tensors, layout=layout)
+    if bindings:
+        model_class, vocabulary = base.config["architectures"][0], base.config["vocab_size"]
+        return Bound(model_class=model_class, vocabulary=vocabulary, bindings=bindings), "names"
     from bot.merge.binding import bind  # noqa: PLC0415 - torch and transformers: not before cheaper refusals
 
+    name = base.model.files.name
+    return bind(
+        base.config, adapter_config=opened.config, tensors=tensors, layout=layout, name=name
+    ), "layers"
+
+
+def _plan(request: MergeRequest, *, opened: _Opened, base: Base, layout: Layout) -> Plan:
     adapter, name = opened.adapter, base.model.files.name
-    tensors = {t.name: t for t in opened.header.tensors}
-    bound = bind(base.config, adapter_config=opened.config, tensors=tensors, layout=layout, name=name)
+    bound, way = _bind(opened, base=base, layout=layout)
     beside = sidecars.choose(adapter.files, base=base.model.files)
     if any(s.origin == "adapter" and s.name in sidecars.VOCABULARY for s in beside):
         sidecars.check_vocabulary(adapter.files, rows=bound.vocabulary, name=name)
@@ -103,8 +128,10 @@ def _plan(request: MergeRequest, *, opened: _Opened, base: Base, layout: Layout)
         peft_type=str(opened.config["peft_type"]),
         task_type=opened.config.get("task_type"),
         model_class=bound.model_class,
+        way=way,
         adapter_config=opened.config,
         adapter_file=opened.weights,
+        renamed=opened.renamed,
         patches=opened.patches,
         bindings=bound.bindings,
         added=bound.added,
@@ -114,8 +141,15 @@ def _plan(request: MergeRequest, *, opened: _Opened, base: Base, layout: Layout)
         dtype=request.dtype,
         destination=request.destination,
         estimate=_estimate(request, opened=opened, base=base.model, layout=layout, bound=bound),
-        notes=(*base.notes, *bound.notes),
+        notes=(*base.notes, *_renaming(opened.renamed), *bound.notes),
     )
+
+
+def _renaming(renamed: dict[str, str]) -> list[str]:
+    if not renamed:
+        return []
+    old, new = next(iter(renamed.items()))
+    return [f"{len(renamed)} adapter tensors have names that PEFT would pass over: {old} is read as {new}"]
 
 
 def _estimate(

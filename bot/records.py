@@ -63,7 +63,9 @@ class Binding:
     None when the adapter brings the whole tensor). `parameter`: its name in the model. `adapter`: the adapter
     tensors that it consumes, by their names in the file. `shape` and `dtype` (safetensors' name) are the output's.
     `method`: `lora` (linear, Conv1D, convolution or embedding), `dora` (the same with a magnitude), `lora_bias`
-    (the bias of a LoRA layer), `replace` (the adapter's tensor as it is), `copy` (the source as it is).
+    (the bias of a LoRA layer), `replace` (the adapter's tensor as it is), `copy` (the source as it is), the name of
+    another PEFT type or variant; with `_converted` when the base stores the parameter in another form. `scale` is the
+    factor of B·A for `lora` and `dora`.
     """
 
     tensor: str
@@ -73,6 +75,7 @@ class Binding:
     adapter: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    scale: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,21 @@ class ConfigEdit:
     before: Any
     after: Any
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """An adapter bound to a base.
+
+    `vocabulary` is the number of rows of the merged model's embeddings, if it has any.
+    """
+
+    model_class: str
+    vocabulary: int | None
+    bindings: tuple[Binding, ...]
+    added: tuple[AddedTensor, ...] = ()
+    config_edits: tuple[ConfigEdit, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +162,9 @@ class Estimate:
 class Plan:
     """Everything that was decided before the first weight is read.
 
-    `adapter_config` is the patched config that PEFT gets; `base_found_by` says which source named the base.
+    `adapter_config` is the patched config that PEFT gets; `base_found_by` says which source named the base. `way`:
+    `names` for plain LoRA, bound and merged without a model, else `layers`, through PEFT's own. `renamed`: tensors of
+    the adapter's file that are read under another name.
     `key` identifies the job: same adapter, base and options, same key.
     """
 
@@ -156,8 +176,10 @@ class Plan:
     peft_type: str
     task_type: str | None
     model_class: str
+    way: Literal["names", "layers"]
     adapter_config: dict[str, Any]
     adapter_file: str
+    renamed: dict[str, str]
     patches: tuple[Patch, ...]
     bindings: tuple[Binding, ...]
     added: tuple[AddedTensor, ...]

@@ -26,6 +26,8 @@ PLAN = records.Plan(
     model_class="LlamaForCausalLM",
     adapter_config={"r": 8},
     adapter_file="adapter_model.safetensors",
+    renamed={},
+    way="layers",
     patches=(
         records.Patch(rule="inert", key="loftq_config", before={}, after=None, reason="it is not used here"),
         *(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,8 +16,11 @@ ZEROED = (".lora_B.weight", ".lora_embedding_B")
 START = (".lora_A.weight", ".lora_embedding_A")
 
 
-def load_adapter(path: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the file by name. Raises RefusedError for NaN or infinity, InputError for a broken file."""
+def load_adapter(path: Path, *, renamed: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """Every tensor of the file by its name in the plan.
+
+    Raises RefusedError for NaN or infinity, InputError for a broken file.
+    """
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -32,7 +36,7 @@ def load_adapter(path: Path) -> dict[str, torch.Tensor]:
                 advice="Take an earlier checkpoint.",
                 code="adapter-not-finite",
             )
-    return tensors
+    return {renamed.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 def check_effect(tensors: dict[str, torch.Tensor], *, bindings: tuple[Binding, ...], scaled: bool) -> None:
@@ -40,9 +44,9 @@ def check_effect(tensors: dict[str, torch.Tensor], *, bindings: tuple[Binding, .
 
     `scaled`: lora_alpha is not zero. The merge itself checks again, on the merged tensors.
     """
-    if any(b.method in {"replace", "dora"} for b in bindings):
+    if any(b.method not in {"lora", "lora_bias", "copy"} for b in bindings):
         return
-    products = [_is_zero(tensors, b) for b in bindings if b.method in {"lora", "lora_bias"}]
+    products = [_is_zero(tensors, b) for b in bindings if b.method != "copy"]
     if not scaled or all(products):
         raise without_effect(
             "every product of its low-rank matrices is zero" if scaled else "its lora_alpha is zero"

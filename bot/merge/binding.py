@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
 from bot.errors import RefusedError
+from bot.merge.conversion import Converter, Group
 from bot.merge.model import Names, build_virtual, candidate_classes, find_names, load_config
-from bot.merge.operations import Operations, find_operations, module_of
+from bot.merge.operations import SHARED, Operations, find_operations, plain_name
 from bot.merge.skeleton import PREFIX, inject, peft_config
 from bot.merge.ties import tied_groups, untie, untie_edits
-from bot.records import AddedTensor, Binding, ConfigEdit
+from bot.records import AddedTensor, Binding, Bound, ConfigEdit
 from bot.weights.header import TensorSpec
 from bot.weights.layout import Layout
 from bot.weights.reader import FLOATS
@@ -21,18 +21,6 @@ from bot.weights.reader import FLOATS
 OPEN_ENDED = frozenset(
     {"FEATURE_EXTRACTION", "None"}
 )  # tasks whose result does not pass through a head of their own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bound:
-    """What binding finds out. `vocabulary` is the number of rows of the merged model's embeddings, if it has any."""
-
-    model_class: str
-    vocabulary: int | None
-    bindings: tuple[Binding, ...]
-    added: tuple[AddedTensor, ...]
-    config_edits: tuple[ConfigEdit, ...]
-    notes: tuple[str, ...]
 
 
 def bind(
@@ -50,10 +38,15 @@ def bind(
     transformers_config = load_config(config, name=name)
     model = _choose_model(transformers_config, adapter_config=adapter_config, tensors=tensors, name=name)
     names = find_names(model, layout=layout)
-    peft_model = inject(model, config=peft_config(adapter_config), empty=True)
-    operations = find_operations(peft_model, tensors=tensors, plain=names.shapes)
+    converter = Converter(model)  # before PEFT puts its layers into the model
+    peft_model = inject(model, config=peft_config(adapter_config))
+    operations = find_operations(
+        peft_model, tensors=tensors, plain=names.shapes, init=adapter_config.get("init_lora_weights")
+    )
     untied = untie(operations, names=names, keep_tied=bool(adapter_config.get("ensure_weight_tying")))
     _check_base(names, layout=layout, operations=operations, name=name)
+    for parameter in operations.of.keys() & names.converted.keys():
+        converter.check(names.converted[parameter])
     notes = _check_missing(model, names=names, operations=operations, adapter_config=adapter_config)
     edits = untie_edits(config, model=model, untied=untied) if untied else []
     bindings = _bindings(operations, names=names, layout=layout, tensors=tensors)
@@ -70,16 +63,14 @@ def bind(
 def _choose_model(
     config: PretrainedConfig, *, adapter_config: dict[str, Any], tensors: Mapping[str, TensorSpec], name: str
 ) -> PreTrainedModel:
-    """The first candidate class that has every module the adapter names, with as many labels as its head."""
+    """The first candidate class that has every module the adapter names, sized as the adapter's whole tensors are."""
     homeless: list[str] = []
     for model_class in candidate_classes(config, adapter_config=adapter_config):
         model = build_virtual(config, model_class=model_class)
         missing = _homeless(model, tensors=tensors)
         if not missing:
-            labels = _label_count(model, tensors=tensors)
-            if labels in {None, config.num_labels}:
+            if not _resize(config, model=model, tensors=tensors):
                 return model
-            config.num_labels = labels
             return build_virtual(config, model_class=model_class)
         homeless = homeless or missing
     if not homeless:
@@ -104,22 +95,39 @@ def _vocabulary(model: PreTrainedModel) -> int | None:
 
 
 def _homeless(model: PreTrainedModel, *, tensors: Mapping[str, TensorSpec]) -> list[str]:
-    known = {n for n, _ in model.named_modules()} | {
-        n for n, _ in model.named_parameters(remove_duplicate=False)
-    }
-    return [key for key in tensors if not key.startswith(PREFIX) or module_of(key) not in known]
+    """The adapter tensors that belong to no module of the model."""
+    known = {n for n, _ in model.named_parameters(remove_duplicate=False)}
+    known |= {n.rpartition(".")[0] for n in known}
+    return [key for key in tensors if not _has_home(key, known=known)]
 
 
-def _label_count(model: PreTrainedModel, *, tensors: Mapping[str, TensorSpec]) -> int | None:
-    """How many labels the adapter's head has, if it differs from the model's in nothing else."""
+def _has_home(key: str, *, known: set[str]) -> bool:
+    if not key.startswith(PREFIX):
+        return key.startswith(SHARED)  # shared by all layers; what is not is left over in the end
+    module = plain_name(key.removeprefix(PREFIX))
+    while module and module not in known:
+        module = module.rpartition(".")[0]
+    return bool(module)
+
+
+def _resize(config: PretrainedConfig, *, model: PreTrainedModel, tensors: Mapping[str, TensorSpec]) -> bool:
+    """Gives the config the adapter's number of labels, and of tokens where it brings more; whether that changed it.
+
+    Only whole tensors tell that differ from the model's in the number of rows and in nothing else.
+    """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    text = config.get_text_config()
+    before = config.num_labels, getattr(text, "vocab_size", None)
     for key, spec in tensors.items():
-        parameter = parameters.get(module_of(key))
-        if parameter is None or not spec.shape or parameter.shape == spec.shape:
+        parameter = parameters.get(plain_name(key.removeprefix(PREFIX)))
+        if parameter is None or not spec.shape or tuple(parameter.shape[1:]) != spec.shape[1:]:
             continue
-        if parameter.shape[0] == model.config.num_labels and tuple(parameter.shape[1:]) == spec.shape[1:]:
-            return spec.shape[0]
-    return None
+        rows = parameter.shape[0]
+        if rows == before[0] != spec.shape[0]:
+            config.num_labels = spec.shape[0]
+        elif rows == before[1] and spec.shape[0] > rows:  # fewer would cut a padded vocabulary
+            text.vocab_size = spec.shape[0]
+    return before != (config.num_labels, getattr(text, "vocab_size", None))
 
 
 def _check_base(names: Names, *, layout: Layout, operations: Operations, name: str) -> None:
@@ -132,13 +140,6 @@ def _check_base(names: Names, *, layout: Layout, operations: Operations, name: s
                 f"{name} stores {spec.name} as {list(spec.shape)} where its config.json calls for {list(shape)}.",
                 advice="The base is broken or quantised: name the full-precision model with --base.",
                 code="base-does-not-fit",
-            )
-    for parameter in operations.of:
-        if parameter in names.converted:
-            raise RefusedError(
-                f"{name} stores {parameter} in another form than the model uses, which is not supported yet.",
-                advice="Save the base once with a current transformers (save_pretrained) and name it with --base.",
-                code="converted-weights",
             )
 
 
@@ -165,7 +166,17 @@ def _bindings(
 ) -> list[Binding]:
     siblings = {m: group for group in tied_groups(names) for m in group}
     found = []
+    done: set[Group] = set()
     for parameter, operation in operations.of.items():
+        group = names.converted.get(parameter)
+        if group is not None:
+            found += (
+                _converted(group, parameter, operations=operations, layout=layout)
+                if group not in done
+                else []
+            )
+            done.add(group)
+            continue
         on_disk = [names.disk[m] for m in [parameter, *siblings.get(parameter, [])] if m in names.disk]
         source = None if operation.method == "replace" else _source(parameter, on_disk=on_disk)
         tensor = names.disk.get(parameter, parameter)
@@ -182,9 +193,37 @@ def _bindings(
                 adapter=operation.adapter,
                 shape=names.shapes[parameter],
                 dtype=spec.dtype,
+                scale=operation.scale,
             )
         )
     return found
+
+
+def _converted(group: Group, parameter: str, *, operations: Operations, layout: Layout) -> list[Binding]:
+    """One binding for each tensor of a group: all of them are written anew when one of its parameters changes."""
+    changes = [operations.of[p] for p in group.parameters if p in operations.of]
+    if any(change.method in {"replace", "copy"} for change in changes):
+        raise RefusedError(
+            f"The adapter replaces {parameter}, which the base stores in another form than the model uses.",
+            advice="Save the base once with a current transformers (save_pretrained) and name it with --base.",
+            code="converted-weights",
+        )
+    keys = tuple(dict.fromkeys(key for change in changes for key in change.adapter))
+    specs = [layout.tensors[tensor] for tensor in group.tensors]
+    for spec in specs:
+        _check_dtype(spec)
+    return [
+        Binding(
+            tensor=spec.name,
+            source=spec.name,
+            parameter=parameter,
+            method=f"{changes[0].method}_converted",
+            adapter=keys,
+            shape=spec.shape,
+            dtype=spec.dtype,
+        )
+        for spec in specs
+    ]
 
 
 def _source(parameter: str, *, on_disk: list[str]) -> str:
@@ -226,7 +265,9 @@ def _head_edits(
     if class_name not in (before or []) and str(adapter_config.get("task_type")) not in OPEN_ENDED:
         reason = f"the adapter was trained on {class_name}"
         edits.append(ConfigEdit(key="architectures", before=before, after=[class_name], reason=reason))
-    labels = load_config(config, name="the base").num_labels
+    plain = load_config(config, name="the base")
+    edits += _vocabulary_edits(config, before=plain.get_text_config(), after=model.config.get_text_config())
+    labels = plain.num_labels
     if model.config.num_labels != labels:
         reason = f"the adapter's head has {model.config.num_labels} labels; their names are not known"
         id2label = {str(i): f"LABEL_{i}" for i in range(model.config.num_labels or 0)}
@@ -234,3 +275,12 @@ def _head_edits(
         edits.append(ConfigEdit(key="id2label", before=config.get("id2label"), after=id2label, reason=reason))
         edits.append(ConfigEdit(key="label2id", before=config.get("label2id"), after=label2id, reason=reason))
     return edits
+
+
+def _vocabulary_edits(config: dict[str, Any], *, before: Any, after: Any) -> list[ConfigEdit]:
+    old, new = getattr(before, "vocab_size", None), getattr(after, "vocab_size", None)
+    if old == new:
+        return []
+    key = "vocab_size" if "vocab_size" in config or "text_config" not in config else "text_config.vocab_size"
+    reason = f"the adapter's embeddings have {new} rows, the base's {old}"
+    return [ConfigEdit(key=key, before=old, after=new, reason=reason)]

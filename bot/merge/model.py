@@ -15,12 +15,11 @@ import torch
 import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from bot.errors import InputError, RefusedError
+from bot.merge.conversion import Converter, Group
 from bot.weights.layout import Layout
 
 TASK_CLASSES: dict[str, Mapping[str, Any]] = {
@@ -51,13 +50,13 @@ class Names:
     """The model's parameters and where they lie on disk.
 
     `shapes`: every parameter and persistent buffer. `disk`: parameter → the one tensor that is it. `converted`:
-    parameter → tensors that transformers turns into it (stacked experts, split projections). `tied`: parameter → the
-    parameter that it shares its storage with. `missing`: parameters that are nowhere on disk, not even through a tie.
+    parameter → the group of tensors that transformers makes it from (stacked experts, split projections). `tied`:
+    parameter → the one that it shares its storage with. `missing`: what is nowhere on disk, not even through a tie.
     """
 
     shapes: dict[str, tuple[int, ...]]
     disk: dict[str, str]
-    converted: dict[str, tuple[str, ...]]
+    converted: dict[str, Group]
     tied: dict[str, str]
     missing: frozenset[str]
 
@@ -108,17 +107,18 @@ def is_model_class(name: str) -> bool:
     return isinstance(found, type) and issubclass(found, PreTrainedModel)
 
 
-def build_virtual(config: PretrainedConfig, *, model_class: str) -> PreTrainedModel:
-    """The model with virtual parameters in float32 (float64 stays): all arithmetic happens in that dtype."""
+def build_virtual(
+    config: PretrainedConfig, *, model_class: str, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The model with virtual parameters of at least `dtype`: all arithmetic happens in that dtype."""
     with torch.device("meta"):
         model: PreTrainedModel = getattr(transformers, model_class)(config)
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None:
-                dtype = (
-                    torch.float32 if parameter.dtype in {torch.float16, torch.bfloat16} else parameter.dtype
-                )
-                module._parameters[name] = Virtual.of(parameter.shape, dtype)
+                kind = parameter.dtype
+                wide = torch.promote_types(kind, dtype) if kind.is_floating_point else kind
+                module._parameters[name] = Virtual.of(parameter.shape, wide)
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
                 module._buffers[name] = torch.zeros((), dtype=buffer.dtype).expand(buffer.shape)
@@ -128,53 +128,28 @@ def build_virtual(config: PretrainedConfig, *, model_class: str) -> PreTrainedMo
 
 def find_names(model: PreTrainedModel, *, layout: Layout) -> Names:
     """Maps the model's parameters to tensors on disk, with transformers' own rules for renamed checkpoints."""
-    state = model.state_dict()
-    mapping = get_model_conversion_mapping(model)
-    renamings = [m for m in mapping if isinstance(m, WeightRenaming)]
-    converters = [m for m in mapping if isinstance(m, WeightConverter)]
+    converter = Converter(model)
     disk: dict[str, str] = {}
-    converted: dict[str, list[str]] = {}
+    groups: dict[tuple[str, ...], list[str]] = {}
     for tensor in layout.tensors:
-        name, pattern = _model_name(
-            tensor, renamings, converters, prefix=model.base_model_prefix, state=state
-        )
-        if name not in state:
+        name, pattern = converter.name(tensor)
+        if name not in converter.state:
             continue
-        if pattern is None and name not in disk:
-            disk[name] = tensor
+        if pattern is not None:
+            groups.setdefault(converter.parameters(name, pattern=pattern), []).append(tensor)
         else:
-            converted.setdefault(name, []).append(tensor)
+            disk.setdefault(name, tensor)
+    converted = {
+        p: Group(tuple(tensors), parameters) for parameters, tensors in groups.items() for p in parameters
+    }
     tied = dict(model.all_tied_weights_keys)
     return Names(
-        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
+        shapes={name: tuple(tensor.shape) for name, tensor in converter.state.items()},
         disk=disk,
-        converted={k: tuple(v) for k, v in converted.items()},
+        converted=converted,
         tied=tied,
-        missing=frozenset(
-            _missing(model, present=set(disk) | _converted_targets(converted, converters, state), tied=tied)
-        ),
+        missing=frozenset(_missing(model, present=set(disk) | set(converted), tied=tied)),
     )
-
-
-def _model_name(
-    tensor: str, renamings: list[Any], converters: list[Any], *, prefix: str, state: dict[str, torch.Tensor]
-) -> tuple[str, str | None]:
-    name, pattern = rename_source_key(tensor, renamings, converters, prefix, state)
-    if name not in state and tensor in state:  # transformers' own loader does the same
-        name, pattern = rename_source_key(tensor, [], [], prefix, state)
-    return name, pattern
-
-
-def _converted_targets(
-    converted: dict[str, list[str]], converters: list[Any], state: dict[str, Any]
-) -> set[str]:
-    """Every parameter that a conversion yields: one that splits names only its first target."""
-    targets = set(converted)
-    for name in converted:
-        for converter in converters:
-            first, *others = converter.target_patterns
-            targets |= {t for other in others if first in name and (t := name.replace(first, other)) in state}
-    return targets
 
 
 def _missing(model: PreTrainedModel, *, present: set[str], tied: dict[str, str]) -> set[str]:

@@ -2,84 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from peft import set_peft_model_state_dict
+from peft.tuners import lora
 from torch import nn
 
 from bot.errors import InternalError, RefusedError
-from bot.merge.model import build_virtual, load_config
-from bot.merge.skeleton import ADAPTER, PREFIX, inject, peft_config, tuner_layers
+from bot.merge.config import edited_config
+from bot.merge.conversion import Converter
+from bot.merge.kernels import RowMerger, row_blocks
+from bot.merge.model import build_virtual, find_names, load_config
+from bot.merge.operations import TRAINING_ONLY
+from bot.merge.piece import Piece
+from bot.merge.reinit import redo
+from bot.merge.skeleton import ADAPTER, PREFIX, Target, inject, peft_config, targets
 from bot.records import Binding, Plan
+from bot.weights.layout import Layout
+from bot.weights.reader import TensorReader
 
+Read = Callable[[str], torch.Tensor]
 STORED = ".base_layer.weight"
 SAME = 2**-7  # how far a stored copy of the base may be off after a detour through another 16-bit dtype
 
 
 class ModuleMerger:
-    """Holds the adapter's layers; base weights pass through, one module at a time."""
+    """Holds the adapter's layers; base weights pass through, one module at a time.
+
+    `dtype` is what the arithmetic is done in: float32 to merge, float64 for a reference.
+    """
 
     def __init__(
-        self, plan: Plan, *, config: dict[str, Any], adapter: Mapping[str, torch.Tensor], device: torch.device
+        self,
+        plan: Plan,
+        *,
+        config: dict[str, Any],
+        base: Layout,
+        adapter: Mapping[str, torch.Tensor],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.adapter = adapter
         self.device = device
-        model = build_virtual(load_config(config, name="the base"), model_class=plan.model_class)
-        peft_model = inject(model, config=peft_config(plan.adapter_config), empty=True)
+        self.dtype = dtype
+        self.init = plan.adapter_config.get("init_lora_weights")
+        self.config = peft_config(plan.adapter_config)
+        model = build_virtual(load_config(config, name="the base"), model_class=plan.model_class, dtype=dtype)
+        self._groups = find_names(model, layout=base).converted
+        self._converter = Converter(build_virtual(model.config, model_class=plan.model_class))
+        peft_model = inject(model, config=self.config)
         tensors = {
-            k: v.float() if v.is_floating_point() else v for k, v in adapter.items() if not k.endswith(STORED)
+            k: v.to(dtype) if v.is_floating_point() else v
+            for k, v in adapter.items()
+            if not k.endswith(STORED)
         }
         loaded: Any = set_peft_model_state_dict(
             peft_model, tensors, adapter_name=ADAPTER, low_cpu_mem_usage=True
         )
-        self.layers: dict[str, Any] = dict(
-            tuner_layers(peft_model)
-        )  # tuner layers: PEFT types only half of them
-        _check_loaded(self.layers, unexpected=loaded.unexpected_keys)
+        found = [t for t in targets(peft_model) if t.source is None]
+        _check_loaded(found, unexpected=[k for k in loaded.unexpected_keys if TRAINING_ONLY not in k])
+        self._targets = {parameter: target for target in found for parameter in target.parameters}
+        self._bindings = {b.parameter: b for b in plan.bindings}
+        self._held: dict[str, torch.Tensor] = {}
 
-    def merge(self, binding: Binding, source: torch.Tensor | None) -> torch.Tensor:
-        """The merged tensor, not yet rounded: float32 or float64, of the binding's shape, on the merger's device.
+    def merge(self, binding: Binding, read: Read) -> torch.Tensor:
+        """The merged tensor, not yet rounded, of the binding's shape, on the merger's device.
 
-        `source`: the base's tensor as on disk, None when the adapter brings the whole tensor. Raises RefusedError
-        when adapter tensors contradict each other or the base.
+        `read` gives a tensor of the base as on disk. Every layer is merged once: what it changes beside this tensor
+        is held until it is asked for. Raises RefusedError when adapter tensors contradict each other or the base.
         """
         if binding.method == "replace":
             return self._replacement(binding)
-        if source is None:
-            raise InternalError(f"{binding.tensor} has no source", advice="Report it.", code="no-source")
-        self._check_stored(binding, source)
         if binding.method == "copy":
-            return source
-        module, _, kind = binding.parameter.rpartition(".")
-        self._check_twin(binding, module=module)
-        return self._merge_layer(self.layers[module], kind=kind, source=source)
+            return read(str(binding.source))
+        if binding.tensor not in self._held:
+            self._held.update(self._converted(binding, read) or self._together(binding, read))
+        return self._held.pop(binding.tensor)
 
-    def _merge_layer(self, layer: Any, *, kind: str, source: torch.Tensor) -> torch.Tensor:
+    def is_low_rank(self, binding: Binding) -> bool:
+        """Whether the binding is W + s·BA (or DoRA of it) by rows: a linear layer, not transposed, or an embedding."""
+        if binding.method not in {"lora", "dora"} or self.dtype != torch.float32:
+            return False
+        layer = self._targets[binding.parameter].layer
+        if type(layer) is lora.Embedding:
+            return binding.method == "lora"  # DoRA's norm runs over all tokens there
+        alone = len(self._targets[binding.parameter].parameters) == 1
+        return type(layer) is lora.Linear and not layer.fan_in_fan_out and alone
+
+    def check(self, binding: Binding, read: Read) -> None:
+        """Raises RefusedError when the adapter's tensors contradict each other or the base."""
+        self._check_stored(binding, read(str(binding.source)))
+        self._check_twin(binding, target=self._targets[binding.parameter])
+
+    def _together(self, binding: Binding, read: Read) -> dict[str, torch.Tensor]:
+        """What the binding's layer changes, by tensor."""
+        target = self._targets[binding.parameter]
+        bindings = [self._bindings[p] for p in target.parameters if p in self._bindings]
+        sources = {b.parameter: read(str(b.source)) for b in bindings}
+        self.check(binding, read)
+        merged = self._merge_layer(target.layer, sources)
+        return {b.tensor: merged[b.parameter] for b in bindings}
+
+    def _converted(self, binding: Binding, read: Read) -> dict[str, torch.Tensor]:
+        """The tensors of a group that lies on disk in another form; empty for a tensor that is a parameter."""
+        group = self._groups.get(binding.parameter)
+        if group is None:
+            return {}
+        values = self._converter.forward(group, {name: read(name) for name in group.tensors})
+        for parameter in group.parameters:
+            target = self._targets.get(parameter)
+            if target is not None:
+                values.update(self._merge_layer(target.layer, {parameter: values[parameter]}))
+        return self._converter.backward(group, values)
+
+    def _merge_layer(self, layer: Any, sources: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Parameters after the merge, by name, from `sources`, as on disk."""
         base: nn.Module = layer.get_base_layer()
         virtual = dict(base._parameters)
-        dtype = torch.promote_types(source.dtype, torch.float32)
-        try:
-            real = source.to(
-                self.device, dtype, copy=True
-            )  # never the mapped file itself: merge() adds in place
-            for name, parameter in virtual.items():
-                stand_in = (
-                    None if parameter is None else real if name == kind else torch.zeros(parameter.shape)
-                )
-                base._parameters[name] = (
-                    None if stand_in is None else nn.Parameter(stand_in, requires_grad=False)
-                )
-            layer.to(self.device)
-            layer.merge(safe_merge=False, adapter_names=[ADAPTER])  # safe_merge would round the delta first
-            merged = base._parameters[kind]
-        finally:
-            base._parameters.update(virtual)
-            layer.merged_adapters.clear()
-        if merged is None:
-            raise InternalError(f"{kind} vanished in the merge", advice="Report it.", code="no-result")
-        return merged.data
+        names = {parameter.rpartition(".")[2]: parameter for parameter in sources}
+        for kind, parameter in names.items():
+            source = sources[parameter]
+            # A copy, never the mapped file itself: merge() adds in place.
+            real = source.to(self.device, torch.promote_types(source.dtype, self.dtype), copy=True)
+            base._parameters[kind] = nn.Parameter(real, requires_grad=False)
+        layer.to(self.device)
+        redo(layer, config=self.config, init=self.init)
+        layer.merge(safe_merge=False, adapter_names=[ADAPTER])  # safe_merge would round the delta first
+        after = layer.get_base_layer()  # some layers put another module in the base's place
+        merged = {parameter: after._parameters[kind].data for kind, parameter in names.items()}
+        for module in (base, after):
+            module._parameters.update(virtual)
+        return merged
 
     def _replacement(self, binding: Binding) -> torch.Tensor:
         first, *others = (self.adapter[k] for k in binding.adapter)
@@ -90,27 +146,27 @@ class ModuleMerger:
     def _check_stored(self, binding: Binding, source: torch.Tensor) -> None:
         """The copy of the base that PEFT saves with a targeted embedding must be this base's."""
         for key in (k for k in binding.adapter if k.endswith(STORED)):
-            stored, base = self.adapter[key].float(), source.float()
-            if stored.shape != base.shape or not torch.allclose(stored, base, rtol=SAME, atol=1e-6):
+            stored = self.adapter[key]
+            if stored.shape != source.shape or not all(
+                torch.allclose(stored[i:j].float(), source[i:j].float(), rtol=SAME, atol=1e-6)
+                for i, j in row_blocks(tuple(source.shape))
+            ):
                 raise RefusedError(
                     f"The adapter stores the base's {binding.source}, and it is not the one of this base.",
                     advice="The adapter was trained on another model: name it with --base.",
                     code="base-differs",
                 )
 
-    def _check_twin(self, binding: Binding, *, module: str) -> None:
-        """A head trained tied to the embeddings (`ensure_weight_tying`) must hold the same adapter, transposed."""
-        others = {
-            k.removeprefix(PREFIX).partition(".lora_")[0] for k in binding.adapter if not k.endswith(STORED)
-        }
-        for twin in others - {module}:
-            first, second = _low_rank(self.layers[module]), _low_rank(self.layers[twin])
-            if (
-                first is None
-                or second is None
-                or not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-            ):
+    def _check_twin(self, binding: Binding, *, target: Target) -> None:
+        """A head trained tied to the embeddings must hold the same adapter, transposed where it has to be."""
+        others = {k.removeprefix(PREFIX).partition(".lora_")[0] for k in binding.adapter if ".lora_" in k}
+        for twin in others - {target.path} if binding.method in {"lora", "dora"} else ():
+            first, second = _low_rank(target.layer), _low_rank(self._targets[f"{twin}.weight"].layer)
+            if first is None or second is None or not all(map(torch.equal, first, second)):
                 raise _contradiction(binding, "they were to be trained as one and differ")
+        deltas = [self.adapter[k] for k in binding.adapter if k.endswith("trainable_tokens_delta")]
+        if any(not torch.equal(deltas[0], delta) for delta in deltas[1:]):
+            raise _contradiction(binding, "they were to be trained as one and differ")
 
 
 def _low_rank(layer: Any) -> tuple[torch.Tensor, ...] | None:
@@ -123,13 +179,13 @@ def _low_rank(layer: Any) -> tuple[torch.Tensor, ...] | None:
     return None
 
 
-def _check_loaded(layers: Mapping[str, Any], *, unexpected: list[str]) -> None:
+def _check_loaded(found: Iterable[Target], *, unexpected: list[str]) -> None:
     """No adapter tensor on meta (the merge would silently do nothing), none that PEFT dropped."""
     on_meta = [
-        f"{module}.{name}"
-        for module, layer in layers.items()
-        for name, parameter in layer.named_parameters()
-        if parameter.is_meta and not name.startswith("base_layer.")
+        f"{target.path}.{name}"
+        for target in found
+        for name, tensor in (*target.layer.named_parameters(), *target.layer.named_buffers())
+        if tensor.is_meta and not name.startswith("base_layer.")
     ]
     if on_meta or unexpected:
         raise InternalError(
@@ -145,3 +201,36 @@ def _contradiction(binding: Binding, reason: str) -> RefusedError:
         advice="Save the adapter again from the trained model.",
         code="contradiction",
     )
+
+
+class LayerMerger:
+    """Gives the stream whole tensors, one layer at a time; row blocks where the layer is a plain low-rank one."""
+
+    parallel = False  # the layers share state, and one module in memory is what is promised
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        config: dict[str, Any],
+        reader: TensorReader,
+        adapter: Mapping[str, torch.Tensor],
+        device: torch.device,
+    ) -> None:
+        edited = edited_config(config, {e.key: e.after for e in plan.config_edits})
+        self.reader = reader
+        self.modules = ModuleMerger(plan, config=edited, base=reader.layout, adapter=adapter, device=device)
+        self.rows = RowMerger(reader=reader, adapter=adapter, device=device)
+
+    def pieces(self, binding: Binding) -> Iterator[Piece]:
+        """Row blocks, or the whole tensor."""
+        if self.modules.is_low_rank(binding):
+            self.modules.check(binding, self.reader.read)
+            yield from self.rows.pieces(binding)
+        else:
+            yield partial(self._merge, binding)
+
+    def _merge(self, binding: Binding) -> tuple[int, torch.Tensor, torch.Tensor | None]:
+        origin = binding.tensor if binding.tensor in self.reader.layout.tensors else binding.source
+        before = None if origin is None else self.reader.read(origin)
+        return 0, self.modules.merge(binding, self.reader.read), before

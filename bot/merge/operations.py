@@ -9,20 +9,19 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from peft import PeftModel
-from peft.tuners.lora import layer as lora
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from torch import nn
 
 from bot.errors import RefusedError
-from bot.merge.skeleton import ADAPTER, PREFIX, expected_tensors, saved_modules, tuner_layers
+from bot.merge.skeleton import ADAPTER, PREFIX, Target, expected_tensors, saved_modules, targets
 from bot.weights.header import TensorSpec
 
-TENSOR_MARKS = (
-    ".lora_A.", ".lora_B.", ".lora_embedding_A", ".lora_embedding_B", ".lora_magnitude_vector", ".base_layer.",
-)  # fmt: skip
-SUPPORTED_LAYERS = (lora.Linear, lora.Embedding, lora.Conv1d, lora.Conv2d, lora.Conv3d)
+SHARED = "base_model."  # vectors and projections that all layers share lie directly below it
+REDONE = ("pissa", "olora")  # inits of LoRA that take something out of the base, see `bot.merge.reinit`
+TRAINING_ONLY = "lora_monteclora_sampler"  # MonteCLoRA's sampler is used in training, never in inference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,7 @@ class Operation:
     method: str
     adapter: tuple[str, ...]
     own: bool
+    scale: float | None = None
 
 
 @dataclass
@@ -61,25 +61,74 @@ class Operations:
 
 
 def find_operations(
-    peft_model: PeftModel, *, tensors: Mapping[str, TensorSpec], plain: Mapping[str, tuple[int, ...]]
+    peft_model: PeftModel,
+    *,
+    tensors: Mapping[str, TensorSpec],
+    plain: Mapping[str, tuple[int, ...]],
+    init: Any,
 ) -> Operations:
-    """Sorts the adapter's tensors into operations. `plain`: shapes of the plain model's parameters.
+    """Sorts the adapter's tensors into operations.
+
+    `plain`: shapes of the plain model's parameters. `init`: the config's `init_lora_weights`.
 
     Raises RefusedError for tensors that are missing or left over.
     """
     check_called(peft_model)
     operations = Operations()
-    shapes = expected_tensors(peft_model)
     consumed: set[str] = set()
-    for module, layer in tuner_layers(peft_model):
-        keys = tuple(_layer_tensors(module, shapes=shapes))
-        _check_shapes(keys, shapes=shapes, tensors=tensors)
-        stored = tuple(k for k in (f"{PREFIX}{module}.base_layer.weight",) if k in tensors)
-        consumed.update(keys, stored)
-        _add_layer(operations, module, layer=layer, keys=keys + stored)
+    for target, keys, tied in _layers(peft_model, tensors=tensors):
+        consumed.update(keys)
+        for parameter in target.parameters:
+            operations.add(parameter, _operation(target, parameter, keys=keys, tied=tied, init=init))
     left = {k: spec for k, spec in tensors.items() if k not in consumed}
     _add_replacements(operations, peft_model, left=left, plain=plain)
     return operations
+
+
+def _layers(
+    peft_model: PeftModel, *, tensors: Mapping[str, TensorSpec]
+) -> Iterator[tuple[Target, tuple[str, ...], bool]]:
+    """Every layer with a state of its own, the adapter tensors that it consumes, and whether others are tied to it."""
+    shapes = expected_tensors(peft_model)
+    found = list(targets(peft_model))
+    shared = tuple(k for k in shapes if k.startswith(SHARED) and not k.startswith(PREFIX))
+    own = {t.path: tuple(_layer_tensors(t.path, shapes=shapes)) for t in found}
+    _check_shapes((*shared, *(k for keys in own.values() for k in keys)), shapes=shapes, tensors=tensors)
+    for target in (t for t in found if t.source is None):
+        twins = [t for t in found if t.source is target.layer]
+        more = tuple(k for k in tensors if _is_beside(k, path=target.path))
+        keys = (*own[target.path], *more, *shared, *(k for t in twins for k in own[t.path]))
+        yield target, keys, bool(twins)
+
+
+def _is_beside(key: str, *, path: str) -> bool:
+    """Tensors of a layer that PEFT stores and does not load: the base's copy, and what only training needs."""
+    rest = key.removeprefix(f"{PREFIX}{path}.") if key.startswith(f"{PREFIX}{path}.") else ""
+    return rest == "base_layer.weight" or rest.startswith(TRAINING_ONLY)
+
+
+def _operation(target: Target, parameter: str, *, keys: tuple[str, ...], tied: bool, init: Any) -> Operation:
+    bias = tuple(k for k in keys if k.endswith(".lora_B.bias"))
+    method = method_of(target.layer, init=init)
+    if isinstance(target.layer, LoraLayer) and parameter.endswith(".bias"):
+        return Operation(method="lora_bias", adapter=bias, own=True)
+    scale = float(target.layer.scaling[ADAPTER]) if method in {"lora", "dora"} else None
+    return Operation(
+        method=method, adapter=tuple(k for k in keys if k not in bias), own=not tied, scale=scale
+    )
+
+
+def method_of(layer: Any, *, init: Any) -> str:
+    """The name of what the layer does to its weight: see `bot.records.Binding`. `init`: `init_lora_weights`."""
+    method = str(type(layer).__module__.split(".")[2])  # peft.tuners.METHOD.layer
+    if method != "lora":
+        return method
+    if ADAPTER in layer.lora_variant:
+        name = type(layer.lora_variant[ADAPTER]).__name__
+        return re.sub(r"(Linear|Embedding|Conv\dd)Variant$", "", name).lower()
+    if isinstance(layer, ParamWrapper):
+        return "lora_parameter"
+    return init if init in REDONE else "lora"
 
 
 def check_called(peft_model: PeftModel) -> None:
@@ -90,9 +139,9 @@ def check_called(peft_model: PeftModel) -> None:
     """
     model = peft_model.get_base_model()
     places: dict[tuple[type[nn.Module], str], str] = {}
-    for module, _ in tuner_layers(peft_model):
-        parent, _, name = module.rpartition(".")
-        places.setdefault((type(model.get_submodule(parent)), name), module)
+    for target in targets(peft_model):
+        parent, _, name = target.path.rpartition(".")
+        places.setdefault((type(model.get_submodule(parent)), name), target.path)
     for (kind, name), module in places.items():
         source = inspect.getsource(kind)
         if re.search(rf"self\.{name}\.weight\b", source) and not re.search(rf"self\.{name}\(", source):
@@ -104,26 +153,11 @@ def check_called(peft_model: PeftModel) -> None:
             )
 
 
-def _layer_tensors(module: str, *, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
-    prefix = f"{PREFIX}{module}."
+def _layer_tensors(path: str, *, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    prefix = f"{PREFIX}{path}."
     for name in shapes:
         if name.startswith(prefix) and not name.startswith(f"{prefix}base_layer."):
             yield name
-
-
-def _add_layer(operations: Operations, module: str, *, layer: BaseTunerLayer, keys: tuple[str, ...]) -> None:
-    if not isinstance(layer, SUPPORTED_LAYERS):
-        raise RefusedError(
-            f"The adapter targets {module}, a {type(layer.get_base_layer()).__name__}, which is not supported yet.",
-            advice="Merge it with PEFT's merge_and_unload and check the result's logits against the adapter's.",
-            code="layer-unsupported",
-        )
-    bias = tuple(k for k in keys if k.endswith(".lora_B.bias"))
-    method = "dora" if layer.use_dora.get(ADAPTER) else "lora"
-    weight = tuple(k for k in keys if k not in bias)
-    operations.add(f"{module}.weight", Operation(method=method, adapter=weight, own=True))
-    if bias:
-        operations.add(f"{module}.bias", Operation(method="lora_bias", adapter=bias, own=True))
 
 
 def _add_replacements(
@@ -153,16 +187,6 @@ def plain_name(name: str) -> str:
     for infix in (".base_layer.", ".original_module.", f".modules_to_save.{ADAPTER}.", ".modules_to_save."):
         name = name.replace(infix, ".")
     return name
-
-
-def module_of(key: str) -> str:
-    """The module or parameter of the plain model that an adapter tensor belongs to."""
-    name = key.removeprefix(PREFIX)
-    for mark in TENSOR_MARKS:
-        head, found, _ = name.partition(mark)
-        if found:
-            return head
-    return plain_name(name)
 
 
 def _check_shapes(

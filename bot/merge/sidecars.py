@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from bot.merge.ties import edited_config
+from bot.merge.config import edited_config
 from bot.records import Plan
 
 CONFIG = "config.json"

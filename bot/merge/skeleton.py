@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel, get_peft_model_state_dict
+from peft.tuners.beft.layer import BeftLayer
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.utils.other import ModulesToSaveWrapper
 from transformers import PreTrainedModel
 
 from bot.errors import RefusedError
@@ -41,8 +45,8 @@ def peft_config(config: dict[str, Any]) -> PeftConfig:
     return loaded
 
 
-def inject(model: PreTrainedModel, *, config: PeftConfig, empty: bool) -> PeftModel:
-    """Puts the adapter's layers on the model. `empty`: they hold no storage (meta), for looking at names and shapes.
+def inject(model: PreTrainedModel, *, config: PeftConfig) -> PeftModel:
+    """Puts the adapter's layers on the model, without storage (meta) until tensors are loaded.
 
     Raises RefusedError when the config does not fit the model.
     """
@@ -50,13 +54,15 @@ def inject(model: PreTrainedModel, *, config: PeftConfig, empty: bool) -> PeftMo
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns of ties and of fan_in_fan_out: both are handled here
-            return wrapper(model, config, adapter_name=ADAPTER, low_cpu_mem_usage=empty)
+            peft_model = wrapper(model, config, adapter_name=ADAPTER, low_cpu_mem_usage=True)
     except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
         raise RefusedError(
             f"PEFT cannot put this adapter on {type(model).__name__}: {str(error).strip().splitlines()[0]}",
             advice="Check target_modules, or name the right base with --base.",
             code="adapter-does-not-fit",
         ) from error
+    peft_model.train(mode=False)
+    return peft_model
 
 
 def expected_tensors(peft_model: PeftModel) -> dict[str, tuple[int, ...]]:
@@ -67,15 +73,62 @@ def expected_tensors(peft_model: PeftModel) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def tuner_layers(peft_model: PeftModel) -> Iterator[tuple[str, BaseTunerLayer]]:
-    """Every tuner layer, by the name of the module that it wraps."""
-    for name, module in peft_model.named_modules():
-        if isinstance(module, BaseTunerLayer):
-            yield name.removeprefix(PREFIX), module
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One tuner layer. `path`: where it is in the PEFT model. `parameters`: what a merge may change, plain names.
+
+    `source` is the layer that it is tied to, for one that has no state of its own.
+    """
+
+    path: str
+    layer: Any
+    parameters: tuple[str, ...]
+    source: Any = None
+
+
+def targets(peft_model: PeftModel) -> Iterator[Target]:
+    """Every tuner layer of the model."""
+    for name, layer in peft_model.named_modules(remove_duplicate=False):
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        path = name.removeprefix(PREFIX)
+        module = _plain_module(path)
+        tied = getattr(layer, "tied_adapter", None)
+        yield Target(path=path, layer=layer, parameters=tuple(_changed(layer, module)), source=tied)
+
+
+def _plain_module(path: str) -> str:
+    """The module of the plain model: nested wrappers and token adapters are PEFT's own."""
+    while path.endswith((".base_layer", ".token_adapter")):
+        path = path.rpartition(".")[0]
+    return path
+
+
+def _changed(layer: Any, module: str) -> Iterator[str]:
+    if isinstance(layer, ParamWrapper):
+        yield f"{module}.{layer.parameter_name}"
+        return
+    present = {kind for kind, _ in layer.get_base_layer().named_parameters(recurse=False)}
+    yield from (f"{module}.{kind}" for kind in _kinds(layer) if kind in present)
+    if isinstance(layer, LoraLayer) and "bias" in _kinds(layer) and "bias" not in present:
+        raise RefusedError(
+            f"The adapter trains a bias for {module} (lora_bias), which has none to add it to.",
+            advice="Deploy it as an adapter, or train again without lora_bias.",
+            code="no-bias",
+        )
+
+
+def _kinds(layer: Any) -> tuple[str, ...]:
+    """What a merge of the layer may change: the weight, and for some methods the bias."""
+    if isinstance(layer, LoraLayer):
+        return ("weight", "bias") if layer.lora_bias.get(ADAPTER) else ("weight",)
+    if isinstance(layer, TrainableTokensLayer):
+        return ("weight",)
+    return ("bias",) if isinstance(layer, BeftLayer) else ("weight", "bias")
 
 
 def saved_modules(peft_model: PeftModel) -> Iterator[str]:
     """Names of the modules that the adapter replaces as a whole (`modules_to_save`)."""
     for name, module in peft_model.named_modules():
-        if isinstance(module, AuxiliaryTrainingWrapper):
+        if isinstance(module, ModulesToSaveWrapper):
             yield name.removeprefix(PREFIX)

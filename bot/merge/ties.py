@@ -8,11 +8,13 @@ shared storage instead and is silently wrong.
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
 from bot.errors import RefusedError
+from bot.merge.config import edited_config
 from bot.merge.model import Names, build_virtual, load_config
 from bot.merge.operations import Operation, Operations
 from bot.records import ConfigEdit
@@ -64,7 +66,7 @@ def _merge_once(
     for member in on_disk:
         kind = changes[group.index(member)] if member in group else changes[0]
         keys = kind.adapter + tuple(k for k in changes[0].adapter + others if k not in kind.adapter)
-        operations.of[member] = Operation(method=kind.method, adapter=keys, own=kind.own)
+        operations.of[member] = replace(kind, adapter=keys)
 
 
 def _separate(operations: Operations, *, group: list[str], names: Names) -> set[str]:
@@ -94,15 +96,6 @@ def untie_edits(config: dict[str, Any], *, model: PreTrainedModel, untied: set[s
         )
     reason = "the adapter changes the embeddings and the head differently"
     return [ConfigEdit(key=k, before=_get(config, k), after=False, reason=reason) for k in keys]
-
-
-def edited_config(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A copy of `config` with dotted keys set."""
-    result = dict(config)
-    for key, value in values.items():
-        head, _, rest = key.partition(".")
-        result[head] = edited_config(result.get(head) or {}, {rest: value}) if rest else value
-    return result
 
 
 def _flag_means_more(model: PreTrainedModel) -> bool:

@@ -28,12 +28,14 @@ def open_folder(folder: Path) -> Model:
 
 
 def fingerprint(folder: Path) -> str:
-    """`sha256:…` over names, sizes and content.
+    """`sha256:…` over names, sizes and content of the files directly in the folder.
 
-    Of files too large to be read in passing, content means both ends and the time of the last change.
+    What lies in subfolders (an earlier merge, say) is another model's. Of files too large to be read in passing,
+    content means both ends and the time of the last change.
     """
     digest = hashlib.sha256()
-    for name, size in sorted(LocalFiles(folder).sizes().items()):
+    top = {name: size for name, size in LocalFiles(folder).sizes().items() if "/" not in name}
+    for name, size in sorted(top.items()):
         digest.update(f"{name}\0{size}\0".encode())
         _feed(digest, folder / name, size=size)
     return f"sha256:{digest.hexdigest()}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bot.errors import RefusedError
-from bot.plan.known_keys import LORA
+from bot.plan.known_keys import known_keys
 from bot.records import Patch
 
 Config = dict[str, Any]
@@ -28,7 +28,8 @@ def _present(*keys: str) -> Callable[[Config], Iterator[str]]:
 
 
 def _unknown_empty(config: Config) -> Iterator[str]:
-    return (key for key, value in config.items() if key not in LORA and _is_empty(value))
+    known = known_keys(str(config.get("peft_type")))
+    return (key for key, value in config.items() if key not in known and _is_empty(value) and known)
 
 
 def _is_empty(value: Any) -> bool:
@@ -74,8 +75,9 @@ def apply(config: Config) -> tuple[Config, tuple[Patch, ...]]:
             before = patched.pop(key)
             patch = Patch(rule=rule.name, key=key, before=before, after=REMOVED, reason=rule.reason)
             patches.append(replace(patch, inert=_is_inert(key, before)))
-    unknown = sorted(set(patched) - LORA)
-    if unknown and patched.get("peft_type") == "LORA":
+    known = known_keys(str(patched.get("peft_type")))
+    unknown = sorted(set(patched) - known) if known else []
+    if unknown:
         raise RefusedError(
             f"adapter_config.json sets {unknown[0]!r} to {_short(patched[unknown[0]])}, which PEFT does not know:"
             " it may change the arithmetic.",

@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from bot.errors import RefusedError
+from bot.plan.peft_types import MERGED, REFUSED
 
 UNSUPPORTED = {
-    "use_qalora": "QALoRA",
+    "use_qalora": "QALoRA, which adds to groups of inputs of a quantised base",
     "alora_invocation_tokens": "aLoRA, which is active only after its invocation tokens",
-    "layer_replication": "layer replication",
-    "use_bdlora": "BD-LoRA",
-    "monteclora_config": "MonteCLoRA",
-    "velora_config": "VeLoRA",
-    "kasa_config": "KaSA",
-    "arrow_config": "Arrow",
-    "lora_ga_config": "LoRA-GA",
-    "target_parameters": "LoRA on parameters (target_parameters)",
-    "trainable_token_indices": "trainable tokens",
+    "layer_replication": "layer replication, which makes another model of the base",
+    "arrow_config": "Arrow, which chooses among several adapters for each token",
 }
-INITS = (True, False, None, "gaussian", "eva", "orthogonal")  # these leave the base's weights as they are
+# What these do to the base's weights cannot be done again: it needs data, gradients or random numbers of the training.
+IRREPRODUCIBLE = {
+    "corda": "CorDA",
+    "loftq": "LoftQ",
+    "lora_ga": "LoRA-GA",
+    "pissa_niter": "PiSSA by a randomised decomposition (pissa_niter)",
+}
+INITS = (True, False, None, "gaussian", "eva", "orthogonal", "pissa", "olora", "mica")
 BOOLEANS = ("use_rslora", "use_dora", "fan_in_fan_out", "lora_bias", "ensure_weight_tying")
 PATTERNS = ("rank_pattern", "alpha_pattern")
 
@@ -32,10 +33,7 @@ def check(config: Mapping[str, Any]) -> None:
     for key, what in UNSUPPORTED.items():
         if config.get(key):
             raise _unsupported(what)
-    if config.get("init_lora_weights", True) not in INITS:
-        raise _unsupported(
-            f"init_lora_weights={config['init_lora_weights']!r}, which changes the base's weights"
-        )
+    _check_init(config.get("init_lora_weights", True))
     for key in BOOLEANS:
         if not isinstance(config.get(key, False), bool):
             raise _wrong(key, config[key], "true or false")
@@ -54,15 +52,33 @@ def _check_type(config: Mapping[str, Any]) -> None:
             advice="Convert the adapter to PEFT's format with the software that wrote it.",
             code="not-peft",
         )
-    if peft_type != "LORA":
+    if peft_type in REFUSED:
         raise RefusedError(
-            f"Adapters of the PEFT type {peft_type!r} are not supported yet.",
-            advice="This release merges LORA; PEFT's own merge_and_unload knows more types.",
-            code="peft-type-unsupported",
+            f"Adapters of the PEFT type {peft_type} cannot be merged: {REFUSED[peft_type]}.",
+            advice="Deploy it as an adapter: PEFT loads it onto the base.",
+            code="peft-type-not-mergeable",
+        )
+    if peft_type not in MERGED:
+        raise RefusedError(
+            f"The PEFT type {peft_type!r} is not known here.",
+            advice="Check peft_type; a newer release of this bot may know it.",
+            code="peft-type-unknown",
         )
 
 
+def _check_init(init: Any) -> None:
+    for name, what in IRREPRODUCIBLE.items():
+        if isinstance(init, str) and init.startswith(name):
+            raise _unsupported(
+                f"{what}, which has changed the base's weights in a way that cannot be done again"
+            )
+    if not any(init is known or init == known for known in INITS):
+        raise _wrong("init_lora_weights", init, "an initialisation that PEFT knows")
+
+
 def _check_scale(config: Mapping[str, Any]) -> None:
+    if config["peft_type"] != "LORA":
+        return
     for key in ("r", "lora_alpha"):
         if key in config and not _is_number(config[key]):
             raise _wrong(key, config[key], "a number")

@@ -25,6 +25,12 @@ class Reference:
 
 def parse(text: str) -> Reference:
     """A reference typed by the user: folders are allowed. Raises InputError when it is neither."""
+    if "://" in text:
+        raise InputError(
+            f"{text!r} is a web address.",
+            advice="Write owner/name as it stands in the address.",
+            code="reference-unknown",
+        )
     if is_path(text) or (text and Path(text).is_dir()):
         return Reference(folder=Path(text).expanduser())
     head, _, subfolder = text.partition(":")

@@ -77,9 +77,9 @@ def _concerns(error: Exception, place: Path) -> bool:
 
 def _full(place: Path, needed: int | None) -> MergeError:
     free = _free(place.parent)
-    amount = f"The result takes {needed / 1e9:.1f} GB" if needed else "Free some space there"
+    amount = f"The result takes {needed / 1e6:,.0f} MB" if needed else "Free some space there"
     return MergeError(
-        f"The disk of {place.parent} is full ({free / 1e9:.1f} GB free).",
+        f"The disk of {place.parent} is full ({free / 1e6:,.0f} MB free).",
         advice=f"{amount}; make room, or choose a folder on a larger disk.",
         code="disk-full",
     )

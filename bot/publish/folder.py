@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -111,6 +111,14 @@ def staging(destination: Path, *, key: str, needed: int | None = None) -> Iterat
                 yield Staged(folder=folder, destination=place, key=key)
             finally:
                 _remove(folder)
+
+
+def sweep(root: Path) -> None:
+    """Clears away what killed runs have left in a folder of unfinished work; what a live run holds stays."""
+    for path in [*root.glob(".*.partial")]:
+        place = root / path.name.removeprefix(".").removesuffix(".partial").rpartition(".")[0]
+        with suppress(MergeError), locked(place):  # busy: another run works there
+            _remove(path)
 
 
 def resolved(destination: Path) -> Path:

@@ -16,7 +16,8 @@ from bot.validate.answers import Answers, compare
 from bot.validate.live import ask_live, load_base
 from bot.validate.memory import choose_device, lacking, needed
 from bot.validate.models import LOCAL, model_type
-from bot.validate.prompts import answers, batches
+from bot.validate.oracle import Exact
+from bot.validate.prompts import answers, batches, trained_tokens
 from bot.validate.quiet import few, quiet, sentence
 from bot.weights.files import LocalFiles
 from bot.weights.layout import read_layout
@@ -31,6 +32,7 @@ def check_behaviour(
     progress: Progress,
     prompts: tuple[str, ...] | None = None,
     device: str = "cpu",
+    exact: Exact | None = None,
 ) -> list[Check]:
     """Checks `load`, `logits`, `answers` and `unlike_base`; one `logits` that is skipped when memory is too small."""
     try:
@@ -51,6 +53,7 @@ def check_behaviour(
             adapter_folder=adapter_folder,
             prompts=prompts,
             device=place,
+            exact=exact,
         )
     progress.end()
     return checks
@@ -64,11 +67,13 @@ def _compared(
     adapter_folder: Path,
     prompts: tuple[str, ...] | None,
     device: str,
+    exact: Exact | None,
 ) -> list[Check]:
     """One model in memory at a time: base + adapter first, then merged."""
     try:
         model, lacked = load_base(plan, base_folder=base_folder, merged=merged)
-        rows = batches(merged, model=model, task=plan.task_type, prompts=prompts)
+        tokens = trained_tokens(plan.adapter_config)
+        rows = batches(merged, model=model, task=plan.task_type, prompts=prompts, tokens=tokens)
         expected = ask_live(
             model,
             rows,
@@ -76,6 +81,7 @@ def _compared(
             base_folder=base_folder,
             adapter_folder=adapter_folder,
             device=device,
+            exact=exact,
         )
     except Exception as error:  # noqa: BLE001  # transformers, PEFT and strangers' files raise what they like
         return [_failed("logits", f"Base + adapter cannot be asked: {sentence(error)}.")]

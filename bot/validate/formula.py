@@ -14,6 +14,8 @@ from torch import Tensor
 from bot.validate.rounding import SLACK, TINY, U, blocks, gamma, norm, ulp
 from bot.weights.reader import TORCH_DTYPES
 
+ARITHMETIC = 2.0**-15  # 256 roundings of float32: transforms, exponentials and solves of a few hundred terms
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
@@ -25,6 +27,29 @@ class Reference:
     value: Tensor
     bound: Tensor
     unit: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A changed tensor whose value is known in float64, made by a method that has no formula here.
+
+    `start` is the value, as a matrix. float32 arithmetic may be off by `ARITHMETIC` of the largest number in a row.
+    """
+
+    start: Tensor
+    dtype: str
+
+    @property
+    def length(self) -> int:
+        """How many rows there are."""
+        return self.start.shape[0]
+
+    def rows(self, first: int, last: int) -> Reference:
+        """The reference of the rows `first` to `last` (exclusive), as a matrix."""
+        value = self.start[first:last].double()
+        error = value.abs().amax(dim=1, keepdim=True).mul(ARITHMETIC).expand_as(value)
+        unit = ulp(value.abs() + error, dtype=self.dtype)
+        return Reference(value=value, bound=unit.mul(0.5).add_(error), unit=unit)
 
 
 @dataclass(frozen=True, kw_only=True)

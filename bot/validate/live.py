@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig
 
 from bot.records import Plan
 from bot.validate.answers import Answers
 from bot.validate.expected import output_dtype
-from bot.validate.formula import Formula
+from bot.validate.formula import Evaluated, Formula
 from bot.validate.models import LOCAL, conv1d_modules, model_type
-from bot.validate.oracle import Oracle
+from bot.validate.oracle import Exact, Oracle
 from bot.validate.prompts import answers
 from bot.validate.reference import NoReferenceError
 from bot.validate.rounding import blocks
@@ -28,6 +29,7 @@ from bot.weights.layout import read_layout
 from bot.weights.reader import TORCH_DTYPES
 
 WEIGHTS = "adapter_model.safetensors"
+CONVERTED = "_converted"  # the methods of tensors that are stored in another form than the model uses
 HEAD = ("num_labels", "id2label", "label2id", "problem_type")
 
 
@@ -54,6 +56,7 @@ def ask_live(
     base_folder: Path,
     adapter_folder: Path,
     device: str,
+    exact: Exact | None = None,
 ) -> Answers:
     """The answers of the base, of base + adapter, and of the reference rounded as on disk. Uses `model` up."""
     model.to(device)
@@ -62,9 +65,10 @@ def ask_live(
     live = answers(tuned, rows, device=device)
     rounded = None
     if _is_rounded(plan):
-        plain = tuned.unload()
+        fused = {b.parameter for b in plan.bindings if b.method.endswith(CONVERTED)}
+        plain = tuned.merge_and_unload() if fused else tuned.unload()
         del tuned
-        _round(plain, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder)
+        _round(plain, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder, exact=exact)
         rounded = answers(plain, rows, device=device)
     return Answers(base=base, live=live, rounded=rounded)
 
@@ -77,7 +81,11 @@ def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path) -> Any:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "adapter_config.json").write_text(json.dumps(plan.adapter_config), encoding="utf-8")
-        (folder / (WEIGHTS if weights.suffix == ".safetensors" else "adapter_model.bin")).symlink_to(weights)
+        if plan.renamed:
+            tensors = {plan.renamed.get(name, name): tensor for name, tensor in load_file(weights).items()}
+            save_file(tensors, folder / WEIGHTS)
+        else:
+            (folder / WEIGHTS).symlink_to(weights)
         tuned = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=False, autocast_adapter_dtype=True)
     return tuned.eval()
 
@@ -90,7 +98,7 @@ def _is_rounded(plan: Plan) -> bool:
 
 
 @torch.no_grad()
-def _round(model: Any, *, plan: Plan, base_folder: Path, adapter_folder: Path) -> None:
+def _round(model: Any, *, plan: Plan, base_folder: Path, adapter_folder: Path, exact: Exact | None) -> None:
     """Replaces each changed parameter by its reference, rounded as on disk; others too when a dtype is asked for."""
     layout = read_layout(LocalFiles(base_folder))
     if plan.dtype in ("bfloat16", "float16"):
@@ -102,14 +110,21 @@ def _round(model: Any, *, plan: Plan, base_folder: Path, adapter_folder: Path) -
         base=layout,
         adapter_folder=adapter_folder,
         transposed=conv1d_modules(base_folder, plan.model_class),
+        exact=exact,
     )
     bound = {binding.parameter for binding in plan.bindings}
+    plain = [b for b in plan.bindings if not b.method.endswith(CONVERTED)]
+    for binding in (b for b in plan.bindings if b.method.endswith(CONVERTED)):
+        # Merged by PEFT, in float32: stacking and splitting commute with rounding.
+        parameter = model.get_parameter(binding.parameter)
+        dtype = TORCH_DTYPES[output_dtype(plan, binding.dtype)]
+        parameter.copy_(parameter.to(dtype))
     with oracle, workers() as pool:
-        for binding in plan.bindings:
+        for binding in plain:
             _assign(model, binding.parameter, value=rounded(oracle.formula(binding), pool=pool), bound=bound)
 
 
-def rounded(formula: Formula, *, pool: ThreadPoolExecutor) -> Tensor:
+def rounded(formula: Formula | Evaluated, *, pool: ThreadPoolExecutor) -> Tensor:
     """The reference rounded to its dtype, as float32; a matrix."""
     result = torch.empty(formula.start.shape, dtype=torch.float32)
 

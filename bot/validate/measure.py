@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bot.progress import Progress
-from bot.validate.formula import Formula
+from bot.validate.formula import Evaluated, Formula
 from bot.validate.rounding import blocks, matrix
 
 BINS = 200  # of the errors' histogram, from 0 to TOP units in the last place
@@ -71,7 +71,7 @@ def measure(
     name: str,
     merged: Tensor,
     *,
-    formula: Formula,
+    formula: Formula | Evaluated,
     base: Tensor | None,
     pool: ThreadPoolExecutor,
     progress: Progress,
@@ -94,7 +94,9 @@ def measure(
     return result
 
 
-def _add(result: Measure, rows: Tensor, *, formula: Formula, first: int, origin: Tensor | None) -> None:
+def _add(
+    result: Measure, rows: Tensor, *, formula: Formula | Evaluated, first: int, origin: Tensor | None
+) -> None:
     expected = formula.rows(first, first + rows.shape[0])
     value = rows.double()
     difference = (value - expected.value).abs_()

@@ -23,9 +23,17 @@ CHATS = TEXTS[:2]
 
 
 def batches(
-    folder: Path, *, model: Any, task: str | None, prompts: tuple[str, ...] | None
+    folder: Path,
+    *,
+    model: Any,
+    task: str | None,
+    prompts: tuple[str, ...] | None,
+    tokens: tuple[int, ...] = (),
 ) -> list[dict[str, Tensor]]:
-    """One batch for each prompt, so that padding, and its side, are no matter."""
+    """One batch for each prompt, so that padding, and its side, are no matter.
+
+    `tokens` are ids that must be among what is asked: an adapter that trains single tokens is silent on others.
+    """
     name = getattr(model, "main_input_name", "input_ids")
     if name == "pixel_values":
         return _images(model.config)
@@ -39,7 +47,16 @@ def batches(
     )
     if prompts is None and tokenizer is not None and task == "CAUSAL_LM" and tokenizer.chat_template:
         rows += _chats(tokenizer)
+    if tokens:
+        rows.append(torch.tensor([tokens[:LONGEST]]))
     return [_with_decoder(row, config=model.config) for row in rows if row.numel()]
+
+
+def trained_tokens(config: dict[str, Any]) -> tuple[int, ...]:
+    """The ids of single tokens that an adapter's config says it trains."""
+    found = config.get("trainable_token_indices") or config.get("token_indices") or ()
+    lists = found.values() if isinstance(found, dict) else [found]
+    return tuple(sorted({int(i) for ids in lists for i in ids}))
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -23,6 +23,10 @@ ROLE = re.compile(
 )
 
 
+TAKEN = frozenset({"replace", "copy"})
+METHODS = TAKEN | {"lora", "dora", "lora_bias"}
+
+
 class NoReferenceError(ValueError):
     """The binding and its tensors fit no formula that is known here."""
 
@@ -59,11 +63,11 @@ def formula(
     adapter_config.json. `transposed`: whether the layer is a Conv1D (None: told from shapes, then from the config).
     Raises NoReferenceError when the tensors fit no formula.
     """
-    if binding.method in ("replace", "copy"):
+    if binding.method in TAKEN:
         taken = next(iter(adapter.values()), None) if binding.method == "replace" else source
         start = matrix(_need(taken, binding, "tensor to take over"))
         return Formula(start=_fitting(start, binding), dtype=binding.dtype)
-    if binding.method not in ("lora", "dora", "lora_bias"):
+    if binding.method not in METHODS:
         raise NoReferenceError(f"no formula for the method {binding.method!r}")
     parts: dict[str, Tensor] = {}
     for name, tensor in adapter.items():  # tied layers bring the same factors twice: the first are their own

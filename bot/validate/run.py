@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bot.progress import Progress
 from bot.records import Check, Plan, Report, Way
 from bot.validate.behaviour import check_behaviour
 from bot.validate.memory import choose_device
+from bot.validate.oracle import Exact
 from bot.validate.report import make_report
 from bot.validate.structure import check_structure
 from bot.validate.tensors import check_tensors
@@ -26,11 +28,14 @@ def validate(
     level: Way,
     device: str,
     progress: Progress,
+    exact: Callable[[], Exact] | None = None,
 ) -> Report:
-    """Checks a merged folder against its sources. What is wrong with it is in the report and raises nothing."""
+    """Checks a merged folder against its sources. What is wrong with it is in the report and raises nothing.
+
+    `exact` makes a function that gives the float64 value of a binding whose method has no formula here.
+    """
     start = time.monotonic()
-    device = choose_device(device, need=0)
-    device = choose(device)
+    device = choose_device(choose(device), need=0)
     checks: list[Check] = []
     if level != "none":
         progress.say("Checking files, configs and tokenizer")
@@ -46,6 +51,7 @@ def validate(
             base=base,
             adapter_folder=adapter_folder,
             progress=progress,
+            exact=exact() if exact else None,
         )
     if level == "full" and readable:
         checks += check_behaviour(
@@ -55,6 +61,7 @@ def validate(
             adapter_folder=adapter_folder,
             progress=progress,
             device=device,
+            exact=exact() if exact else None,
         )
     seconds = time.monotonic() - start
     return make_report(plan, level=level, checks=checks, merged=merged, device=device, seconds=seconds)

@@ -15,7 +15,7 @@ from bot.validate.copies import compare, place
 from bot.validate.expected import FLOATS, expected_tensors
 from bot.validate.measure import BINS, Measure, measure, median_ulp
 from bot.validate.models import conv1d_modules
-from bot.validate.oracle import Oracle
+from bot.validate.oracle import Exact, Oracle
 from bot.validate.quiet import few
 from bot.validate.reference import NoReferenceError
 from bot.validate.workers import workers
@@ -38,7 +38,14 @@ class Found:
 
 
 def check_tensors(
-    merged: Path, *, plan: Plan, base_folder: Path, base: Layout, adapter_folder: Path, progress: Progress
+    merged: Path,
+    *,
+    plan: Plan,
+    base_folder: Path,
+    base: Layout,
+    adapter_folder: Path,
+    progress: Progress,
+    exact: Exact | None = None,
 ) -> list[Check]:
     """Checks `untouched`, `changed`, `finite` and `effect`."""
     try:
@@ -51,6 +58,7 @@ def check_tensors(
         base=base,
         adapter_folder=adapter_folder,
         transposed=conv1d_modules(base_folder, plan.model_class),
+        exact=exact,
     )
     found = Found()
     progress.begin("Checking tensors", total=layout.total_bytes)

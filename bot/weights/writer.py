@@ -1,29 +1,30 @@
-"""Writes safetensors shards tensor by tensor; what is only copied moves inside the kernel."""
+"""Writes a safetensors shard, in any order and from several threads; what is only copied moves inside the kernel."""
 
 from __future__ import annotations
 
 import os
-from io import BufferedReader, BufferedWriter
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import torch
 
-from bot.weights.header import Header
+from bot.weights.header import Header, TensorSpec
 
 CHUNK = 64 * 2**20
 
 
 class ShardWriter:
-    """Writes one shard: the header first, then each tensor of the header, in its order."""
+    """One shard: its header and size at once, then the bytes of each tensor, each exactly once."""
 
     def __init__(self, path: Path, *, header: Header) -> None:
         self.path = path
         self.header = header
-        self._next = 0
-        self._file: BufferedWriter = path.open("xb", buffering=0)  # type: ignore[assignment]  # raw, unbuffered
-        self._write(len(header.raw).to_bytes(8, "little") + header.raw)
+        self._missing = sum(t.size for t in header.tensors)
+        self._lock = threading.Lock()
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._put(len(header.raw).to_bytes(8, "little") + header.raw, position=0)
 
     def __enter__(self) -> Self:
         return self
@@ -35,43 +36,51 @@ class ShardWriter:
             if kind is None:
                 self._finish()
         finally:
-            self._file.close()
+            os.close(self._file)
 
-    def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Writes a tensor; it must be the header's next one and fit its dtype and shape (checked by its bytes)."""
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        self._advance(name, size=len(data))
-        self._write(data)
+    def write(self, spec: TensorSpec, data: torch.Tensor, *, at: int = 0) -> None:
+        """Writes part of a tensor, its elements from byte `at` on. `data` has the dtype on disk."""
+        view = data.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        if not 0 <= at <= at + len(view) <= spec.size:
+            raise ValueError(f"{len(view)} bytes at {at} do not fit into the {spec.size} of {spec.name}")
+        self._put(view, position=self.header.data_start + spec.start + at)
+        self._account(len(view))
 
-    def copy(self, name: str, source: BufferedReader, *, offset: int, size: int) -> None:
-        """Copies a tensor's bytes from an open file without passing them through this process."""
-        self._advance(name, size=size)
+    def copy(self, spec: TensorSpec, source: int, *, offset: int, size: int | None = None) -> None:
+        """Copies bytes from an open file to where the tensor lies, without passing them through this process.
+
+        `size` may span the tensors that follow, when they lie behind each other in both files.
+        """
+        size = spec.size if size is None else size
+        position = self.header.data_start + spec.start
         done = 0
         while done < size:
-            count = _copy_range(source.fileno(), self._file.fileno(), offset + done, min(CHUNK, size - done))
+            count = _copy_range(source, self._file, offset + done, position + done, min(CHUNK, size - done))
             if count == 0:
-                raise OSError(f"{source.name} ended early: it was changed while it was read")
+                raise OSError(
+                    f"the file that {spec.name} is copied from ended early: it was changed meanwhile"
+                )
             done += count
+        self._account(size)
 
-    def _advance(self, name: str, *, size: int) -> None:
-        spec = self.header.tensors[self._next]
-        if spec.name != name or spec.size != size:
-            raise ValueError(f"{name} ({size} bytes) written where {spec.name} ({spec.size} bytes) belongs")
-        self._next += 1
-
-    def _write(self, data: bytes | memoryview) -> None:
+    def _put(self, data: bytes | memoryview, *, position: int) -> None:
         view = memoryview(data)
         while view:
-            view = view[self._file.write(view) :]
+            count = os.pwrite(self._file, view, position)
+            view, position = view[count:], position + count
+
+    def _account(self, size: int) -> None:
+        with self._lock:
+            self._missing -= size
 
     def _finish(self) -> None:
-        if self._next != len(self.header.tensors):
-            raise ValueError(f"{self.path.name} lacks {self.header.tensors[self._next].name}")
-        os.fsync(self._file.fileno())
+        if self._missing:
+            raise ValueError(f"{self.path.name} lacks {self._missing} bytes")
+        os.fsync(self._file)
 
 
-def _copy_range(source: int, target: int, offset: int, count: int) -> int:
+def _copy_range(source: int, target: int, offset: int, position: int, count: int) -> int:
     try:
-        return os.copy_file_range(source, target, count, offset)
-    except OSError:  # another file system, or one that cannot: sendfile moves bytes between any two files
-        return os.sendfile(target, source, offset, count)
+        return os.copy_file_range(source, target, count, offset, position)
+    except OSError:  # another file system, or one that cannot; a full disk says so again below
+        return os.pwrite(target, os.pread(source, min(count, 2**20), offset), position)

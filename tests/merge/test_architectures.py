@@ -37,6 +37,21 @@ def test_every_architecture(architecture: str, adapter_on: Callable, merged: Cal
     assert read_tensors(out).keys() == read_tensors(base).keys()
 
 
+@pytest.mark.parametrize("architecture", sorted(a for a, e in ARCHITECTURES.items() if e.parameters))
+def test_experts(architecture: str, adapter_on: Callable, merged: Callable) -> None:
+    """Experts that the model stacks and the checkpoint stores one by one (or stacked, or transposed)."""
+    entry = ARCHITECTURES[architecture]
+    base, adapter = adapter_on(architecture, config(architecture, target_parameters=list(entry.parameters)))
+    out, plan = merged(adapter)
+    difference = compare(architecture, base=base, adapter=adapter, out=out, plan=plan)
+    assert difference.error < 2e-5
+    assert difference.effect > 0.05
+    before, after = read_tensors(base), read_tensors(out)
+    assert {k: (v.shape, v.dtype) for k, v in before.items()} == {
+        k: (v.shape, v.dtype) for k, v in after.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("architecture", "targets", "added"),
     [

@@ -99,10 +99,18 @@ def test_a_lost_head(adapter_on: Callable, plan_of: Callable) -> None:
     assert refusal(lambda: plan_of(adapter)).code in {"adapter-tensor-missing", "weights-missing"}
 
 
-def test_foreign_prefixes_are_not_taken_for_peft(adapter_on: Callable, plan_of: Callable) -> None:
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
+def test_foreign_prefixes_are_read_as_what_they_are(
+    prefix: str, adapter_on: Callable, merged: Callable
+) -> None:
+    """PEFT itself loads nothing from such a file, with no more than a warning."""
     _, adapter = adapter_on("llama", PLAIN)
-    rewrite_weights(adapter, lambda tensors: {f"module.{k}": v for k, v in tensors.items()})
-    assert refusal(lambda: plan_of(adapter)).code == "adapter-does-not-fit"
+    out, plain = merged(adapter)
+    rewrite_weights(adapter, lambda tensors: {f"{prefix}{k}": v for k, v in tensors.items()})
+    again, plan = merged(adapter, out=out.with_name("again"), validation="full")
+    assert len(plan.renamed) == len(plain.bindings) * 2
+    assert any("pass over" in note for note in plan.notes)
+    assert all((again / p.name).read_bytes() == p.read_bytes() for p in out.glob("*.safetensors"))
 
 
 def test_a_base_that_the_embedding_was_not_trained_on(

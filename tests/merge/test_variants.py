@@ -13,19 +13,7 @@ from tests.merge.oracle import compare
 from tests.tiny.adapters import LORA_VARIANTS, SUITS
 
 REFUSED = {
-    "lora_bias": "weights-missing",
-    "trainable_tokens": "feature-unsupported",
-    "trainable_tokens_tied": "feature-unsupported",
-    "target_parameters": "feature-unsupported",
-    "target_parameters_transposed": "feature-unsupported",
-    "router_parameter": "feature-unsupported",
-    "pissa": "feature-unsupported",
-    "olora": "feature-unsupported",
-    "mica": "feature-unsupported",
-    "kasa": "feature-unsupported",
-    "velora": "feature-unsupported",
-    "monteclora": "feature-unsupported",
-    "bdlora": "feature-unsupported",
+    "lora_bias": "no-bias",
     "alora": "feature-unsupported",
     "layer_replication": "feature-unsupported",
 }

@@ -9,15 +9,18 @@ import pytest
 
 from bot.errors import RefusedError
 from bot.plan import patches, policy
-from bot.plan.known_keys import LORA
+from bot.plan.known_keys import known_keys
+from bot.plan.peft_types import MERGED
 
 PLAIN = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
 
 
-def test_the_known_keys_are_those_of_the_installed_peft() -> None:
-    from peft import LoraConfig
+@pytest.mark.parametrize("peft_type", sorted(MERGED))
+def test_the_known_keys_are_those_of_the_installed_peft(peft_type: str) -> None:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.utils.peft_types import PeftType
 
-    assert {f.name for f in fields(LoraConfig)} == LORA
+    assert {f.name for f in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type)])} == known_keys(peft_type)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +77,10 @@ def test_an_unknown_key_that_says_something_is_refused_by_name(value: Any) -> No
     ("changes", "code"),
     [
         ({"peft_type": None}, "not-peft"),
-        ({"peft_type": "LOHA"}, "peft-type-unsupported"),
-        ({"peft_type": "lora"}, "peft-type-unsupported"),
+        ({"peft_type": "PREFIX_TUNING"}, "peft-type-not-mergeable"),
+        ({"peft_type": "XLORA"}, "peft-type-not-mergeable"),
+        ({"peft_type": "lora"}, "peft-type-unknown"),
+        ({"peft_type": "NEW_IN_2027"}, "peft-type-unknown"),
         ({"use_rslora": "false"}, "config-value"),
         ({"use_dora": 1}, "config-value"),
         ({"lora_alpha": "16"}, "config-value"),
@@ -93,7 +98,6 @@ def test_an_unknown_key_that_says_something_is_refused_by_name(value: Any) -> No
         ({"init_lora_weights": "lora_ga"}, "feature-unsupported"),
         ({"use_qalora": True}, "feature-unsupported"),
         ({"arrow_config": {"top_k": 2}}, "feature-unsupported"),
-        ({"trainable_token_indices": [1]}, "feature-unsupported"),
     ],
 )
 def test_what_the_policy_refuses(changes: dict[str, Any], code: str) -> None:
@@ -112,6 +116,9 @@ def test_what_the_policy_refuses(changes: dict[str, Any], code: str) -> None:
         {"init_lora_weights": "gaussian"},
         {"use_qalora": False, "alora_invocation_tokens": None, "qalora_group_size": 16},
         {"bias": "lora_only"},
+        {"trainable_token_indices": [1]},
+        {"init_lora_weights": "pissa"},
+        {"peft_type": "LOHA", "alpha": 8},
     ],
 )
 def test_what_it_lets_pass(changes: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ def test_references(text: str, reference: Reference) -> None:
         "a/b:/c",
         "a/b:c//d",
         "@main",
+        "https://huggingface.co/owner/name",
     ],
 )
 def test_what_is_no_reference(text: str) -> None:

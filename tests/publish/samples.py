@@ -44,6 +44,8 @@ def a_plan(**changes: Any) -> Plan:
         model_class="LlamaForCausalLM",
         adapter_config={"r": 8},
         adapter_file="adapter_model.safetensors",
+        renamed={},
+        way="layers",
         patches=(
             Patch(
                 rule="unknown-key", key="corda_config", before=None, after=None, reason="unknown to this PEFT"

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from bot.errors import MergeError, RefusedError
-from bot.publish.folder import check, staging
+from bot.publish.folder import check, staging, sweep
+from bot.publish.lock import locked
 from tests.publish.samples import KEY, a_plan, a_result
 
 OTHER = a_plan(key="0ther" + "0" * 11)
@@ -233,7 +234,7 @@ def test_a_full_disk(tmp_path):
             (staged.folder / "model.safetensors").write_bytes(b"x" * 2_000_000)
         assert stop.value.code == "disk-full"
         assert str(disk) in stop.value.sentence
-        assert "5.0 GB" in stop.value.advice
+        assert "5,000 MB" in stop.value.advice
         assert hidden(disk) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -332,3 +333,11 @@ def test_a_lock_whose_file_has_just_been_removed_is_taken_anew(tmp_path, monkeyp
     with staging(tmp_path / "out", key=KEY):
         assert len(calls) == 2
         assert path.exists()
+
+
+def test_what_killed_runs_left_is_swept_and_what_a_live_run_holds_is_not(tmp_path: Path) -> None:
+    for name in (".dead.abcd1234.partial", ".live.abcd1234.partial", ".other"):
+        (tmp_path / name).mkdir()
+    with locked(tmp_path / "live"):
+        sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".live.abcd1234.partial", ".other"]

@@ -1,21 +1,9 @@
 """Good merges, made once; each test breaks a copy."""
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from tests.tiny.adapters import LORA_VARIANTS
 from tests.validate.factory import Case, make
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices on a busy machine: threads would mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

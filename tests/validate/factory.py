@@ -159,6 +159,8 @@ def plan(
         model_class=json.loads((base / "config.json").read_text())["architectures"][0],
         adapter_config=config,
         adapter_file="adapter_model.safetensors",
+        renamed={},
+        way="layers",
         patches=(),
         bindings=tuple(bindings),
         added=tuple(AddedTensor(name=b.tensor, shape=b.shape, dtype=b.dtype, reason="untied") for b in added),

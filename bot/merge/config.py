@@ -1,0 +1,14 @@
+"""Edits of a config.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def edited_config(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `config` with dotted keys set."""
+    result = dict(config)
+    for key, value in values.items():
+        head, _, rest = key.partition(".")
+        result[head] = edited_config(result.get(head) or {}, {rest: value}) if rest else value
+    return result

@@ -1,0 +1,62 @@
+"""Adapters whose initialisation reads or changes the base's weight: it is done again, from the real weight.
+
+The adapter's file holds what was trained; what the initialisation made of the base (PiSSA's residual, OSF's singular
+vectors, …) is not in it. The decompositions are exact and deterministic, so doing them again gives the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft import PeftConfig
+from peft.tuners.frod.layer import FrodLayer
+from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.osf.layer import OSFLayer
+from peft.tuners.psoft.layer import PsoftLayer
+
+from bot.merge.operations import REDONE
+from bot.merge.skeleton import ADAPTER
+
+BASE = "base_layer."
+
+
+def redo(layer: Any, *, config: PeftConfig, init: Any) -> None:
+    """Initialises the layer from its (real) base weight, then puts the trained tensors back.
+
+    `init` is the config's own `init_lora_weights`, which `config` does not have any more.
+    """
+    trained = {k: v for k, v in layer.state_dict().items() if not k.startswith(BASE)}
+    if not _initialise(layer, config=config, init=init):
+        return
+    fresh = {k: v for k, v in layer.state_dict().items() if not k.startswith(BASE)}
+    layer.load_state_dict({k: v for k, v in trained.items() if k in fresh}, strict=False, assign=True)
+
+
+def _initialise(layer: Any, *, config: Any, init: Any) -> bool:
+    """Whether the layer is of a kind that has to be initialised."""
+    kind: Any = layer  # PEFT types these methods only half
+    if isinstance(layer, LoraLayer):
+        return _lora(kind, init=init)
+    if isinstance(layer, OSFLayer):
+        kind.update_layer(ADAPTER, kind.effective_rank[ADAPTER], config=config)
+    elif isinstance(layer, PsoftLayer):
+        kind._build_psoft_ab_cache_buffers(ADAPTER, kind.ab_svd_init[ADAPTER])
+    elif isinstance(layer, FrodLayer):
+        kind.update_layer(ADAPTER, kind.frod_V, kind.frod_s_indices, kind.frod_s_size, config=config)
+    else:
+        return False
+    return True
+
+
+def _lora(layer: Any, *, init: Any) -> bool:
+    if init not in REDONE:
+        return False
+    base = layer.get_base_layer()
+    wide = base.weight.dtype
+    base.weight.data = base.weight.data.float()  # both decompose in float32 and take nothing wider
+    if init == "pissa":
+        layer.pissa_init(ADAPTER, init)
+    else:
+        layer.olora_init(ADAPTER)
+    base.weight.data = base.weight.data.to(wide)
+    return True

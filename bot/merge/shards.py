@@ -1,0 +1,49 @@
+"""What goes where in the merged shards: the base's headers with the plan's changes, and the index."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from bot.records import Plan
+from bot.weights.header import Header, encode
+from bot.weights.layout import Layout, Shard
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+DTYPE_OF_OPTION = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+def merged_header(plan: Plan, *, base: Layout, shard: Shard) -> Header:
+    """The header of the merged shard; the base's own, byte for byte, when nothing in it changes.
+
+    Tensors keep the base's order; added ones come behind the last shard's.
+    """
+    shapes = {b.tensor: b.shape for b in plan.bindings}
+    entries = [(t.name, _dtype(plan, t.dtype), shapes.get(t.name, t.shape)) for t in shard.header.tensors]
+    if shard is base.shards[-1]:
+        entries += [(a.name, _dtype(plan, a.dtype), a.shape) for a in plan.added]
+    if entries == [(t.name, t.dtype, t.shape) for t in shard.header.tensors]:
+        return shard.header
+    return encode(entries, metadata=shard.header.metadata)
+
+
+def _dtype(plan: Plan, dtype: str) -> str:
+    return DTYPE_OF_OPTION[plan.dtype] if plan.dtype in DTYPE_OF_OPTION and dtype in FLOATS else dtype
+
+
+def merged_index(base: Layout, *, headers: dict[str, Header]) -> str | None:
+    """The text of the index: the base's own when it still holds, None when one file needs none."""
+    if base.index is None and len(base.shards) == 1:
+        return None
+    index = json.loads(base.index) if base.index else {}
+    specs = [t for header in headers.values() for t in header.tensors]
+    total = sum(t.size for t in specs)
+    metadata = index.get("metadata") or {}
+    same = headers == {s.file: s.header for s in base.shards}
+    if base.index and same and metadata.get("total_size") == total:
+        return base.index
+    metadata = {**metadata, "total_size": total}
+    if "total_parameters" in metadata and not same:
+        metadata["total_parameters"] = sum(math.prod(t.shape) for t in specs)
+    weight_map = {t.name: file for file, header in headers.items() for t in header.tensors}
+    return json.dumps({**index, "metadata": metadata, "weight_map": weight_map}, indent=2) + "\n"

@@ -1,0 +1,84 @@
+"""Adapters with added tokens: larger embeddings and heads, and the tokenizer that goes with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bot.errors import RefusedError
+from tests.merge.oracle import read_tensors
+
+ADDED = ["<|start|>", "<|end|>", "<|tool|>"]
+
+
+def grown(base: Path, folder: Path, *, saved: list[str] | None) -> tuple[Path, torch.Tensor, torch.Tensor]:
+    """An adapter trained with three more tokens, what the live model answers, and to which question."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_special_tokens({"additional_special_tokens": ADDED})
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model.resize_token_embeddings(len(tokenizer))
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj"], modules_to_save=saved, task_type="CAUSAL_LM"
+    )
+    tuned = get_peft_model(model, config)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    tuned.save_pretrained(folder, save_embedding_layers=saved is None)
+    tokenizer.save_pretrained(folder)
+    ids = torch.tensor([[len(tokenizer) - 3, 20, 21, len(tokenizer) - 1]])
+    with torch.no_grad():
+        return folder, tuned.eval()(ids).logits, ids
+
+
+@pytest.mark.parametrize("architecture", ["llama", "llama_tied"])
+@pytest.mark.parametrize("saved", [None, ["embed_tokens", "lm_head"]])
+def test_more_tokens(
+    architecture: str, saved: list[str] | None, base_of: Callable, merged: Callable, tmp_path: Path
+) -> None:
+    base = base_of(architecture)
+    adapter, want, ids = grown(base, tmp_path / "adapter", saved=saved)
+    rows = json.loads((base / "config.json").read_text())["vocab_size"] + len(ADDED)
+    out, plan = merged(adapter)
+    assert json.loads((out / "config.json").read_text())["vocab_size"] == rows
+    assert read_tensors(out)["model.embed_tokens.weight"].shape[0] == rows
+    assert {s.origin for s in plan.sidecars if s.name == "tokenizer.json"} == {"adapter"}
+    model, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not info["missing_keys"]
+    with torch.no_grad():
+        assert torch.allclose(model.eval()(ids).logits, want, atol=2e-5)
+    assert len(AutoTokenizer.from_pretrained(out)) == rows
+
+
+def test_a_tokenizer_that_is_longer_than_the_embeddings_is_refused(
+    base_of: Callable, adapter_on: Callable, plan_of: Callable
+) -> None:
+    base, adapter = adapter_on("llama", {"r": 4, "target_modules": ["q_proj"]})
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(ADDED)
+    tokenizer.save_pretrained(adapter)
+    with pytest.raises(RefusedError) as refusal:
+        plan_of(adapter)
+    assert refusal.value.code == "tokenizer-too-long"
+
+
+def test_a_padded_vocabulary_is_not_cut(base_of: Callable, plan_of: Callable, tmp_path: Path) -> None:
+    base = base_of("llama")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(200)
+    tuned = get_peft_model(
+        model, LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    )
+    tuned.save_pretrained(tmp_path / "adapter")
+    assert isinstance(tuned, PeftModel)
+    with pytest.raises(RefusedError) as refusal:
+        plan_of(tmp_path / "adapter", base=str(base))
+    assert refusal.value.code == "shape-mismatch"
