@@ -6,21 +6,20 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot.errors import InputError, RefusedError, ValidationError
+from bot.connect import LazyHub, publisher
+from bot.errors import InputError, MergeError, RefusedError, ValidationError
 from bot.plan import card
 from bot.prepare import Prepared, Sources, fetch, prepare, reopen
 from bot.progress import Progress
 from bot.publish import folder as folders
-from bot.publish import marker, messages, model_card
+from bot.publish import messages, model_card
 from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, read_plan, read_report, write, write_record
 from bot.publish.shareable import shareable
 from bot.records import Destination, MergedModel, MergeRequest, Plan, Publication, Report, to_json
 from bot.settings import Settings
-from bot.weights.files import Hub, Model
 
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
@@ -30,7 +29,7 @@ ORIGINAL_CONFIG = "adapter_config.original.json"
 
 def plan(request: MergeRequest, *, settings: Settings, progress: Progress) -> Plan:
     """What a merge would do, from JSON files and headers alone. Raises what stands in its way."""
-    return prepare(request, hub=_hub(settings), progress=progress).plan
+    return prepare(request, hub=LazyHub(settings), progress=progress).plan
 
 
 def merge(
@@ -40,7 +39,7 @@ def merge(
 
     Raises MergeBotError; then the folder is as it was before.
     """
-    hub = _hub(settings)
+    hub = LazyHub(settings)
     prepared = prepare(request, hub=hub, progress=progress)
     folder = Path(_destination(request).location)
     if folders.check(folder, key=prepared.plan.key) == "finished":
@@ -60,7 +59,7 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
 
     Raises ValidationError, with the report, when a check failed.
     """
-    hub = _hub(settings)
+    hub = LazyHub(settings)
     prepared = prepare(request, hub=hub, progress=progress)
     sources = fetch(prepared, hub=hub, progress=progress)
     report = _check(folder, prepared, sources, request=request, progress=progress)
@@ -79,14 +78,15 @@ def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress
             code="not-validated",
         )
     _check_unchanged(folder, report=report)
-    hub = _hub(settings)
+    destination = _destination(request)
+    if destination.kind == "folder":
+        return _copy(folder, destination, plan=record, dry_run=request.dry_run)
+    hub = LazyHub(settings)
     cards = tuple(
         card.read(model.files) if (model := reopen(p, hub=hub)) else None
         for p in (record.adapter, record.base)
     )
-    return _publish(
-        folder, record, report, cards, publisher=_publisher(settings), request=request, progress=progress
-    )
+    return _publish(folder, record, report, cards, to=publisher(settings), request=request, progress=progress)
 
 
 def run(
@@ -98,10 +98,10 @@ def run(
         record, merged, report = merge(request, settings=settings, progress=progress)
         done = Publication(destination=destination, url=destination.location, existed=merged is None)
         return record, report, None if request.dry_run else done
-    hub = _hub(settings)
+    hub = LazyHub(settings)
+    to = publisher(settings)
     prepared = prepare(request, hub=hub, progress=progress)
-    publisher = _publisher(settings)
-    found = publisher.find(destination, key=prepared.plan.key)
+    found = to.find(destination, key=prepared.plan.key)
     if found is not None:
         progress.say(f"Published by an earlier run: {found.url}")
         return prepared.plan, None, found
@@ -117,7 +117,7 @@ def run(
             prepared.plan,
             report,
             cards,
-            publisher=publisher,
+            to=to,
             request=request,
             progress=progress,
         )
@@ -204,13 +204,11 @@ def _publish(
     report: Report | None,
     cards: tuple[str | None, ...],
     *,
-    publisher: HubPublisher,
+    to: HubPublisher,
     request: MergeRequest,
     progress: Progress,
 ) -> Publication:
     destination = _destination(request)
-    if destination.kind == "folder":
-        return _copy(folder, destination, plan=plan)
     texts = {PLAN_FILE: to_json(shareable(plan, plan=plan)) + "\n"}
     if report is not None:
         texts[REPORT_FILE] = to_json(shareable(report, plan=plan)) + "\n"
@@ -220,24 +218,22 @@ def _publish(
         adapter_card=cards[0],
         base_card=cards[1],
         destination=destination,
-        endpoint=publisher.endpoint,
+        endpoint=to.endpoint,
     )
     title = messages.title(plan)
     body = messages.body(
-        plan, report=report, destination=destination, requested_by=None, endpoint=publisher.endpoint
+        plan, report=report, destination=destination, requested_by=None, endpoint=to.endpoint
     )
     if request.dry_run:
         progress.say(f"Would publish {len(list(folder.iterdir()))} files to {destination.location}: {title}")
-        return Publication(destination=destination, url=f"{publisher.endpoint}/{destination.location}")
-    return publisher.publish(
-        folder, destination, plan=plan, title=title, body=body, texts=texts, progress=progress
-    )
+        return Publication(destination=destination, url=f"{to.endpoint}/{destination.location}")
+    return to.publish(folder, destination, plan=plan, title=title, body=body, texts=texts, progress=progress)
 
 
-def _copy(folder: Path, destination: Destination, *, plan: Plan) -> Publication:
+def _copy(folder: Path, destination: Destination, *, plan: Plan, dry_run: bool) -> Publication:
     place = Path(destination.location)
     done = folders.check(place, key=plan.key) == "finished"
-    if not done:
+    if not done and not dry_run:
         with folders.staging(place, key=plan.key, needed=plan.estimate.output_bytes) as staged:
             shutil.copytree(folder, staged.folder, dirs_exist_ok=True)
             staged.finish()
@@ -269,48 +265,15 @@ def _destination(request: MergeRequest) -> Destination:
     return request.destination
 
 
-class _LazyHub:
-    """The Hub, connected to when it is first needed: a merge of local folders never imports its client."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    @cached_property
-    def _hub(self) -> Hub:
-        from bot.clients import http  # noqa: PLC0415
-        from bot.clients.hub_reader import HubReader  # noqa: PLC0415
-        from bot.clients.tokens import stored_token  # noqa: PLC0415
-
-        http.configure(self._settings.timeout)
-        token = self._settings.read_token or stored_token()
-        return HubReader(self._settings.endpoint, token=token, attempts=self._settings.attempts)
-
-    def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
-        return self._hub.open(repo_id, revision=revision, subfolder=subfolder)
-
-    def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
-        return self._hub.download(model, names=names, progress=progress)
-
-
-def _hub(settings: Settings) -> Hub:
-    return _LazyHub(settings)
-
-
-def _publisher(settings: Settings) -> HubPublisher:
-    from bot.clients import http  # noqa: PLC0415
-    from bot.clients.hub_publisher import HubPublisher  # noqa: PLC0415
-    from bot.clients.tokens import stored_token  # noqa: PLC0415
-
-    http.configure(settings.timeout)
-    token = settings.write_token or stored_token()
-    return HubPublisher(
-        settings.endpoint, token=token, attempts=settings.attempts, read_marker=marker.find_marker
-    )
-
-
 def _scratch(settings: Settings, *, plan: Plan) -> Path:
     """Where a merge that is to be published lies until then: one folder a job, so that a killed run is found again."""
     root = settings.scratch or Path(tempfile.gettempdir()) / f"merge-bot-{os.getuid()}"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if root.is_symlink() or root.stat().st_uid != os.getuid():
+        raise MergeError(
+            f"{root} belongs to somebody else.",
+            advice="Set MERGE_BOT_SCRATCH to a folder of your own.",
+            code="scratch-foreign",
+        )
     folders.sweep(root)
     return root / plan.key

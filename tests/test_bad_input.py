@@ -80,7 +80,8 @@ BAD_ADAPTERS = {
     "B all zero": (zero_b, 3, "no-effect"),
     "lora_alpha zero": (edit(lora_alpha=0), 3, "no-effect"),
     "unknown key": (edit(new_arithmetic="cubic"), 3, "unknown-key"),
-    "unsupported type": (edit(peft_type="IA3"), 3, "peft-type-unsupported"),
+    "unsupported type": (edit(peft_type="PREFIX_TUNING"), 3, "peft-type-not-mergeable"),
+    "unknown type": (edit(peft_type="NEW_IN_2027"), 3, "peft-type-unknown"),
     "no type": (edit(peft_type=None), 3, "not-peft"),
     "unsupported arithmetic": (edit(use_qalora=True), 3, "feature-unsupported"),
     "no target covers them": (edit(target_modules=["q_proj"]), 3, "adapter-tensor-left-over"),
@@ -433,7 +434,7 @@ def test_a_full_cache(desk, small_disk, monkeypatch):
 
 
 def test_a_disk_that_fills_up_in_the_middle(desk, monkeypatch):
-    def full(self, name, tensor):
+    def full(self, *arguments, **named):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     desk.done("merge", ADAPTER, "--out", desk.out)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from bot.merge import stream
+from bot.merge import run as merging
 from bot.records import Plan, Publication, Report, from_dict
 from tests.e2e import ADAPTER, BASE, desk, hub, models, processes
 from tests.tiny.adapters import LORA_VARIANTS, save_adapter
@@ -212,7 +212,7 @@ def test_without_a_report_nothing_is_published(desk):
 
 
 def test_a_merge_that_fails_its_checks_is_published_nowhere(desk, monkeypatch):
-    honest = stream.merge
+    honest = merging.merge
 
     def corrupt(plan, *, out, **given):
         result = honest(plan, out=out, **given)
@@ -222,7 +222,7 @@ def test_a_merge_that_fails_its_checks_is_published_nowhere(desk, monkeypatch):
         save_file(tensors, path, metadata={"format": "pt"})
         return result
 
-    monkeypatch.setattr(stream, "merge", corrupt)
+    monkeypatch.setattr(merging, "merge", corrupt)
     before = desk.state()
     for place in ("alice/wrong", desk.out):
         for flags in ([], ["--json"]):
