@@ -120,9 +120,7 @@ class Stream:
         return copy
 
     def _cast(self, writer: ShardWriter, spec: TensorSpec) -> None:
-        with self._lock:
-            tensor = self.reader.read(spec.name)
-        writer.write(spec, _rounded(tensor, dtype=spec.dtype, name=spec.name))
+        writer.write(spec, _rounded(self.reader.read(spec.name), dtype=spec.dtype, name=spec.name))
         self._advance(spec.size)
 
     def _merges(self, writer: ShardWriter) -> Iterator[Job]:

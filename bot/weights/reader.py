@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,11 +21,12 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 class TensorReader:
-    """Reads tensors by name. One shard is mapped at a time, in the order in which they are asked for."""
+    """Reads tensors by name, also from several threads. One shard is mapped at a time, as they are asked for."""
 
     def __init__(self, folder: Path, *, layout: Layout) -> None:
         self.folder = folder
         self.layout = layout
+        self._lock = threading.Lock()
         self._file: str | None = None
         self._handle: Any = None
 
@@ -39,10 +41,11 @@ class TensorReader:
     def read(self, name: str) -> torch.Tensor:
         """The tensor as on disk: its dtype and shape, on the CPU, backed by the mapped file."""
         file = self.layout.files[name]
-        if file != self._file:
-            self._handle = safe_open(self.folder / file, framework="pt", device="cpu")
-            self._file = file
-        tensor: torch.Tensor = self._handle.get_tensor(name)
+        with self._lock:
+            if file != self._file:
+                self._handle = safe_open(self.folder / file, framework="pt", device="cpu")
+                self._file = file
+            tensor: torch.Tensor = self._handle.get_tensor(name)
         return tensor
 
     def spec(self, name: str) -> TensorSpec:
