@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ settings.register_profile(
     "ci", deadline=None, derandomize=True
 )  # noisy machines; the same examples at each run
 settings.load_profile("ci")
+
+# A shell that starts the tests in the background has them ignore SIGINT, and what they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Merged = tuple[Plan, MergedModel | None, Report | None]
 

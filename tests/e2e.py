@@ -370,13 +370,14 @@ def _work(arguments: list[str], environment: dict[str, str], trap: str | None, n
 
 
 def _in_the_merge(mark: Path) -> None:
-    from bot.weights.writer import ShardWriter
+    from bot.merge.stream import Stream
 
-    def write(*_: Any, **__: Any) -> None:
+    def merges(*_: Any, **__: Any) -> Iterator[Any]:
         mark.touch()
-        time.sleep(60)
+        time.sleep(60)  # in the main thread, where signals arrive; copies go on in the workers
+        yield from ()
 
-    ShardWriter.write = write  # type: ignore[method-assign]
+    Stream._merges = merges  # type: ignore[method-assign]
 
 
 TRAPS = {"merge": _in_the_merge}
