@@ -66,7 +66,14 @@ def _choose_model(
     """The first candidate class that has every module the adapter names, sized as the adapter's whole tensors are."""
     homeless: list[str] = []
     for model_class in candidate_classes(config, adapter_config=adapter_config):
-        model = build_virtual(config, model_class=model_class)
+        try:
+            model = build_virtual(config, model_class=model_class)
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+        ):  # a class for the text_config alone (Qwen3_5ForCausalLM)
+            continue
         missing = _homeless(model, tensors=tensors)
         if not missing:
             if not _resize(config, model=model, tensors=tensors):
@@ -273,6 +280,11 @@ def _head_edits(
         id2label = {str(i): f"LABEL_{i}" for i in range(model.config.num_labels or 0)}
         label2id = {label: int(i) for i, label in id2label.items()}
         edits.append(ConfigEdit(key="id2label", before=config.get("id2label"), after=id2label, reason=reason))
+        edits += [
+            ConfigEdit(key=k, before=config[k], after=model.config.num_labels, reason=reason)
+            for k in ("num_labels", "_num_labels")
+            if k in config
+        ]
         edits.append(ConfigEdit(key="label2id", before=config.get("label2id"), after=label2id, reason=reason))
     return edits
 

@@ -91,7 +91,8 @@ def load_config(config: dict[str, Any], *, name: str) -> PretrainedConfig:
 
 def candidate_classes(config: PretrainedConfig, *, adapter_config: dict[str, Any]) -> list[str]:
     """Names of the model classes that the adapter may have been trained on, the likeliest first."""
-    mapping = adapter_config.get("auto_mapping") or {}
+    mapping = adapter_config.get("auto_mapping")
+    mapping = mapping if isinstance(mapping, dict) else {}
     library = str(mapping.get("parent_library") or "")
     own = [mapping.get("base_model_class")] if library.split(".", maxsplit=1)[0] == "transformers" else []
     task = TASK_CLASSES.get(str(adapter_config.get("task_type")), {}).get(config.model_type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from bot.weights.reader import TensorReader
 
 Read = Callable[[str], torch.Tensor]
 STORED = ".base_layer.weight"
+WRAPPED = (".original_module.", ".modules_to_save.")  # further copies that PEFT saves with a grown vocabulary
 SAME = 2**-7  # how far a stored copy of the base may be off after a detour through another 16-bit dtype
 
 
@@ -57,14 +59,21 @@ class ModuleMerger:
         tensors = {
             k: v.to(dtype) if v.is_floating_point() else v
             for k, v in adapter.items()
-            if not k.endswith(STORED)
+            if not k.endswith(STORED) and not any(wrapper in k for wrapper in WRAPPED)
         }
         loaded: Any = set_peft_model_state_dict(
             peft_model, tensors, adapter_name=ADAPTER, low_cpu_mem_usage=True
         )
-        found = [t for t in targets(peft_model) if t.source is None]
+        every = list(targets(peft_model))
+        found = [t for t in every if t.source is None]
         _check_loaded(found, unexpected=[k for k in loaded.unexpected_keys if TRAINING_ONLY not in k])
         self._targets = {parameter: target for target in found for parameter in target.parameters}
+        by_layer = {id(t.layer): t for t in found}
+        for twin in (
+            t for t in every if t.source is not None
+        ):  # a head that lies on disk beside its embeddings
+            owner = by_layer[id(twin.source)]
+            self._targets |= {p: replace(owner, parameters=(p,)) for p in twin.parameters}
         self._bindings = {b.parameter: b for b in plan.bindings}
         self._held: dict[str, torch.Tensor] = {}
 
@@ -135,6 +144,7 @@ class ModuleMerger:
         merged = {parameter: after._parameters[kind].data for kind, parameter in names.items()}
         for module in (base, after):
             module._parameters.update(virtual)
+        layer.merged_adapters.clear()  # a twin on disk is merged through the same layer
         return merged
 
     def _replacement(self, binding: Binding) -> torch.Tensor:

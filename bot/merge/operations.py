@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peft import PeftModel
-from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from peft.tuners.lora.layer import Embedding, LoraLayer, ParamWrapper
 from torch import nn
 
 from bot.errors import RefusedError
@@ -123,12 +123,16 @@ def method_of(layer: Any, *, init: Any) -> str:
     method = str(type(layer).__module__.split(".")[2])  # peft.tuners.METHOD.layer
     if method != "lora":
         return method
+    if init in REDONE and not isinstance(
+        layer, Embedding
+    ):  # before DoRA: row blocks know nothing of the residual
+        return str(init)
     if ADAPTER in layer.lora_variant:
         name = type(layer.lora_variant[ADAPTER]).__name__
         return re.sub(r"(Linear|Embedding|Conv\dd)Variant$", "", name).lower()
     if isinstance(layer, ParamWrapper):
         return "lora_parameter"
-    return init if init in REDONE else "lora"
+    return "lora"
 
 
 def check_called(peft_model: PeftModel) -> None:
@@ -140,6 +144,7 @@ def check_called(peft_model: PeftModel) -> None:
     model = peft_model.get_base_model()
     places: dict[tuple[type[nn.Module], str], str] = {}
     for target in targets(peft_model):
+        _check_plain(target)
         parent, _, name = target.path.rpartition(".")
         places.setdefault((type(model.get_submodule(parent)), name), target.path)
     for (kind, name), module in places.items():
@@ -150,6 +155,26 @@ def check_called(peft_model: PeftModel) -> None:
                 " there, and a merge would have one.",
                 advice="Leave it out of target_modules and train again, or remove its tensors and its name.",
                 code="module-not-called",
+            )
+
+
+def _check_plain(target: Target) -> None:
+    """Raises RefusedError for a module with a forward of its own (OPT's offset of two).
+
+    PEFT adds to what the module returns for its input; beside such a forward that is no W + delta.
+    """
+    base = target.layer.get_base_layer()
+    for kind in (nn.Embedding, nn.Linear):
+        if (
+            isinstance(base, kind)
+            and type(base).forward is not kind.forward
+            and not hasattr(base, "embed_scale")
+        ):
+            raise RefusedError(
+                f"The adapter targets {target.path}, a {type(base).__name__}, which does more with its input than a"
+                f" {kind.__name__}: what the adapter does there is no change of its weight.",
+                advice="Deploy it as an adapter, or train again without this module.",
+                code="module-not-plain",
             )
 
 
@@ -168,14 +193,19 @@ def _add_replacements(
     plain: Mapping[str, tuple[int, ...]],
 ) -> None:
     modules = set(saved_modules(peft_model))
+    found: dict[str, list[str]] = {}
     for key, spec in left.items():
         name = plain_name(key.removeprefix(PREFIX))
+        if ".original_module." in key and any(name.startswith(f"{m}.") for m in modules):
+            continue  # the base's copy, which PEFT saves with a grown vocabulary and never uses
         if name not in plain:
             raise _left_over(key, peft_model=peft_model)
         if plain[name] != spec.shape:
             raise _wrong_shape(key, found=spec.shape, wanted=plain[name])
+        found.setdefault(name, []).append(key)  # one weight under two names: the merge compares them
+    for name, keys in found.items():
         saved = any(name.startswith(f"{m}.") for m in modules)
-        operations.add(name, Operation(method="replace", adapter=(key,), own=saved))
+        operations.add(name, Operation(method="replace", adapter=tuple(keys), own=saved))
     for module in modules:
         for name in plain:
             if name.startswith(f"{module}.") and name not in operations.of:

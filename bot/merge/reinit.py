@@ -10,7 +10,7 @@ from typing import Any
 
 from peft import PeftConfig
 from peft.tuners.frod.layer import FrodLayer
-from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.lora.layer import Embedding, LoraLayer
 from peft.tuners.osf.layer import OSFLayer
 from peft.tuners.psoft.layer import PsoftLayer
 
@@ -49,7 +49,7 @@ def _initialise(layer: Any, *, config: Any, init: Any) -> bool:
 
 
 def _lora(layer: Any, *, init: Any) -> bool:
-    if init not in REDONE:
+    if init not in REDONE or isinstance(layer, Embedding):  # PEFT starts embeddings the usual way
         return False
     base = layer.get_base_layer()
     wide = base.weight.dtype

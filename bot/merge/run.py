@@ -38,7 +38,7 @@ def merge(
     is not finite, without effect or contradictory, and for results that overflow; OSError as it comes from the disk.
     """
     adapter = load_adapter(adapter_path, renamed=plan.renamed)
-    check_effect(adapter, bindings=plan.bindings, scaled=bool(plan.adapter_config.get("lora_alpha", 8)))
+    check_effect(adapter, bindings=plan.bindings, scaled=any(b.scale != 0 for b in plan.bindings))
     target = torch.device(choose(device))
     reader = TensorReader(base_folder, layout=base)
     merger = _merger(plan, config=config, reader=reader, adapter=adapter, device=target)

@@ -38,7 +38,8 @@ def merged_index(base: Layout, *, headers: dict[str, Header]) -> str | None:
     index = json.loads(base.index) if base.index else {}
     specs = [t for header in headers.values() for t in header.tensors]
     total = sum(t.size for t in specs)
-    metadata = index.get("metadata") or {}
+    metadata = index.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
     same = headers == {s.file: s.header for s in base.shards}
     if base.index and same and metadata.get("total_size") == total:
         return base.index

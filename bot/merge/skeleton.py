@@ -55,7 +55,7 @@ def inject(model: PreTrainedModel, *, config: PeftConfig) -> PeftModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns of ties and of fan_in_fan_out: both are handled here
             peft_model = wrapper(model, config, adapter_name=ADAPTER, low_cpu_mem_usage=True)
-    except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, LookupError) as error:
         raise RefusedError(
             f"PEFT cannot put this adapter on {type(model).__name__}: {str(error).strip().splitlines()[0]}",
             advice="Check target_modules, or name the right base with --base.",

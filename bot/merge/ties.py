@@ -32,11 +32,19 @@ def untie(operations: Operations, *, names: Names, keep_tied: bool) -> set[str]:
         changes = {m: operations.of[m] for m in group if m in operations.of}
         if not changes:
             continue
+        if keep_tied and any(change.method == "dora" for change in changes.values()):
+            raise RefusedError(
+                f"The adapter trains DoRA on {group[0]} and what is tied to it, whose norms run along other axes.",
+                advice="Deploy it as an adapter, or train the embeddings without DoRA.",
+                code="tied-weights",
+            )
         if keep_tied and len(changes) == len(group):
             _merge_once(operations, group=group, names=names)
         elif not any(change.own for change in changes.values()):
             _merge_once(operations, group=[m for m in group if m in changes], names=names, everywhere=group)
-        elif all(change.own for change in changes.values()):
+        elif all(change.own for change in changes.values()) or (
+            len(changes) == len(group) and all(change.method == "replace" for change in changes.values())
+        ):
             untied |= _separate(operations, group=group, names=names)
         else:
             raise RefusedError(

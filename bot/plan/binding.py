@@ -76,7 +76,7 @@ def _is_plain_adapter(config: Mapping[str, Any]) -> bool:
         and config.get("task_type") in (None, "CAUSAL_LM")
         and config.get("auto_mapping") is None
         and config.get("bias", "none") == "none"
-        and not any(config.get(key) for key in SUBTLE)
+        and not any(config.get(key) or _is_zero(config.get(key)) for key in SUBTLE)
         and any(
             config.get("init_lora_weights", True) is i or config.get("init_lora_weights") == i for i in INITS
         )
@@ -84,6 +84,11 @@ def _is_plain_adapter(config: Mapping[str, Any]) -> bool:
         and all(isinstance(t, str) and PLAIN_KEY.fullmatch(t) for t in targets)
         and all(PLAIN_KEY.fullmatch(k) for key in PATTERNS for k in config.get(key) or {})
     )
+
+
+def _is_zero(value: Any) -> bool:
+    """`layers_to_transform: 0` means the first layer alone."""
+    return type(value) is int and value == 0
 
 
 PATTERNS = ("rank_pattern", "alpha_pattern")

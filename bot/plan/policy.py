@@ -33,9 +33,11 @@ def check(config: Mapping[str, Any]) -> None:
     for key, what in UNSUPPORTED.items():
         if config.get(key):
             raise _unsupported(what)
+    if config["peft_type"] == "ADALORA" and config.get("rank_pattern"):
+        raise _unsupported("AdaLoRA's pruned ranks (rank_pattern)")
     _check_init(config.get("init_lora_weights", True))
     for key in BOOLEANS:
-        if not isinstance(config.get(key, False), bool):
+        if not isinstance(config.get(key) or False, bool):  # null is false to PEFT
             raise _wrong(key, config[key], "true or false")
     for key in PATTERNS:
         _check_pattern(key, config.get(key) or {})
@@ -103,9 +105,14 @@ def _unsupported(what: str) -> RefusedError:
     )
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
 def _wrong(key: str, value: Any, wanted: str) -> RefusedError:
     return RefusedError(
-        f"adapter_config.json says {key} = {value!r} where {wanted} belongs.",
+        f"adapter_config.json says {key} = {_short(value)} where {wanted} belongs.",
         advice="Put in the value that the adapter was trained with.",
         code="config-value",
     )

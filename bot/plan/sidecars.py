@@ -14,12 +14,13 @@ from bot.weights.files import Files
 VOCABULARY = frozenset(
     {
         "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
-        "tekken.json", "tokenizer.model.v3", "source.spm",
+        "tekken.json", "tokenizer.model.v3", "source.spm", "spm.model", "spm_char.model", "sentencepiece.model",
+        "prophetnet.tokenizer", "byte_maps.json",
     }
 )  # fmt: skip
 TOKENIZER = VOCABULARY | {
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "normalizer.json",
-    "target.spm", "bpe.codes", "sentencepiece.model", "tiktoken.model",
+    "target.spm", "bpe.codes", "tiktoken.model", "dict.txt", "emoji.json", "entity_vocab.json", "target_vocab.json",
 }  # fmt: skip
 TEMPLATES = re.compile(r"chat_template\.(jinja|json)|additional_chat_templates/[\w.-]+\.jinja")
 SINGLE = frozenset(

@@ -17,7 +17,7 @@ from bot.validate.live import ask_live, load_base
 from bot.validate.memory import choose_device, lacking, needed
 from bot.validate.models import LOCAL, model_type
 from bot.validate.oracle import Exact
-from bot.validate.prompts import answers, batches, trained_tokens
+from bot.validate.prompts import NoPromptsError, answers, batches, trained_tokens
 from bot.validate.quiet import few, quiet, sentence
 from bot.weights.files import LocalFiles
 from bot.weights.layout import read_layout
@@ -83,6 +83,8 @@ def _compared(
             device=device,
             exact=exact,
         )
+    except NoPromptsError as error:
+        return [Check(name="logits", verdict="skipped", figure="", detail=f"No prompts: {error}.")]
     except Exception as error:  # noqa: BLE001  # transformers, PEFT and strangers' files raise what they like
         return [_failed("logits", f"Base + adapter cannot be asked: {sentence(error)}.")]
     del model

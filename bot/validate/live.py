@@ -20,7 +20,8 @@ from bot.validate.expected import output_dtype
 from bot.validate.formula import Evaluated, Formula
 from bot.validate.models import LOCAL, conv1d_modules, model_type
 from bot.validate.oracle import Exact, Oracle
-from bot.validate.prompts import answers
+from bot.validate.prompts import NoPromptsError, answers
+from bot.validate.quiet import sentence
 from bot.validate.reference import NoReferenceError
 from bot.validate.rounding import blocks
 from bot.validate.workers import workers
@@ -40,11 +41,21 @@ def load_base(plan: Plan, *, base_folder: Path, merged: Path) -> tuple[Any, set[
     if any(edit.key.split(".")[-1] in HEAD for edit in plan.config_edits):
         for key in HEAD[1:]:
             setattr(config, key, getattr(target, key, None))
+    if any(edit.key.endswith("vocab_size") for edit in plan.config_edits):
+        config.get_text_config().vocab_size = target.get_text_config().vocab_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a head that the base lacks starts at random
         model, info = model_type(plan.model_class).from_pretrained(
-            base_folder, config=config, dtype=torch.float32, output_loading_info=True, **LOCAL
+            base_folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # what the adapter brings whole may have other rows: looked at below
+            **LOCAL,
         )
+    brought = {b.parameter for b in plan.bindings if b.method == "replace"}
+    if odd := {str(k[0]) for k in info["mismatched_keys"]} - brought:
+        raise ValueError(f"the base has another shape of {min(odd)}")
     return model.eval(), set(info["missing_keys"])
 
 
@@ -60,7 +71,10 @@ def ask_live(
 ) -> Answers:
     """The answers of the base, of base + adapter, and of the reference rounded as on disk. Uses `model` up."""
     model.to(device)
-    base = answers(model, rows, device=device)
+    try:
+        base = answers(model, rows, device=device)
+    except Exception as error:  # the base alone, as published: no fault of a merge
+        raise NoPromptsError(f"the base itself does not answer them ({sentence(error)})") from error
     tuned = _with_adapter(model, plan=plan, adapter_folder=adapter_folder)
     live = answers(tuned, rows, device=device)
     rounded = None

@@ -22,6 +22,10 @@ TEXTS = (
 CHATS = TEXTS[:2]
 
 
+class NoPromptsError(Exception):
+    """Nothing to ask this model is at hand."""
+
+
 def batches(
     folder: Path,
     *,
@@ -38,7 +42,7 @@ def batches(
     if name == "pixel_values":
         return _images(model.config)
     if name != "input_ids":
-        raise ValueError(f"there are no prompts for models that take {name}")
+        raise NoPromptsError(f"there are none for models that take {name}")
     tokenizer = _tokenizer(folder)
     rows = (
         _encoded(tokenizer, prompts or TEXTS)

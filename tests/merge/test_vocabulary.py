@@ -17,7 +17,9 @@ from tests.merge.oracle import read_tensors
 ADDED = ["<|start|>", "<|end|>", "<|tool|>"]
 
 
-def grown(base: Path, folder: Path, *, saved: list[str] | None) -> tuple[Path, torch.Tensor, torch.Tensor]:
+def grown(
+    base: Path, folder: Path, *, saved: list[str] | None, embeddings: bool | str | None = None
+) -> tuple[Path, torch.Tensor, torch.Tensor]:
     """An adapter trained with three more tokens, what the live model answers, and to which question."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_special_tokens({"additional_special_tokens": ADDED})
@@ -32,7 +34,7 @@ def grown(base: Path, folder: Path, *, saved: list[str] | None) -> tuple[Path, t
         for name, parameter in tuned.named_parameters():
             if "lora_B" in name or "modules_to_save" in name:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    tuned.save_pretrained(folder, save_embedding_layers=saved is None)
+    tuned.save_pretrained(folder, save_embedding_layers=(saved is None) if embeddings is None else embeddings)
     tokenizer.save_pretrained(folder)
     ids = torch.tensor([[len(tokenizer) - 3, 20, 21, len(tokenizer) - 1]])
     with torch.no_grad():

@@ -1,0 +1,77 @@
+"""Cases that a careful look found: each was merged wrong, or refused for no good reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bot.errors import RefusedError
+from tests.merge.oracle import compare
+from tests.merge.test_vocabulary import grown
+from tests.tiny.adapters import LORA_VARIANTS, edit_config
+
+SMALL = LORA_VARIANTS["plain"]
+QV = ["q_proj", "v_proj"]
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(RefusedError) as refusal:
+        call()
+    return refusal.value.code
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+@pytest.mark.parametrize("more", [{"use_dora": True}, {"target_modules": [*QV, "embed_tokens"]}])
+def test_a_residual_is_taken_out_under_dora_and_beside_embeddings(
+    init: str, more: dict, adapter_on: Callable, merged: Callable
+) -> None:
+    base, adapter = adapter_on("llama", {**SMALL, "init_lora_weights": init, **more})
+    out, plan = merged(adapter, validation="tensors")
+    assert compare("llama", base=base, adapter=adapter, out=out, plan=plan).error < 2e-5
+
+
+@pytest.mark.parametrize("targets", [["embed_tokens"], ["embed_tokens", "lm_head"]])
+def test_dora_on_what_stays_tied_is_refused(
+    targets: list[str], adapter_on: Callable, merged: Callable
+) -> None:
+    config = {**SMALL, "target_modules": targets, "ensure_weight_tying": True, "use_dora": True}
+    _, adapter = adapter_on("llama_tied", config)
+    assert refused(lambda: merged(adapter)) == "tied-weights"
+
+
+def test_an_embedding_with_a_forward_of_its_own_is_refused(adapter_on: Callable, merged: Callable) -> None:
+    """OPT's positions are offset by two in the base, and not in PEFT's delta."""
+    _, adapter = adapter_on("opt", {**SMALL, "target_modules": ["q_proj", "embed_positions"]})
+    assert refused(lambda: merged(adapter)) == "module-not-plain"
+
+
+def test_the_first_layer_alone_may_be_written_as_zero(adapter_on: Callable, merged: Callable) -> None:
+    _, adapter = adapter_on("llama", SMALL)
+    edit_config(adapter, layers_to_transform=0)
+    assert refused(lambda: merged(adapter)) == "adapter-tensor-left-over"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "llama_tied"])
+@pytest.mark.parametrize("saved", [None, ["embed_tokens", "lm_head"]])
+def test_a_grown_vocabulary_passes_every_check(
+    architecture: str, saved: list[str] | None, base_of: Callable, merged: Callable, tmp_path: Path
+) -> None:
+    adapter, _, _ = grown(base_of(architecture), tmp_path / "adapter", saved=saved, embeddings="auto")
+    merged(adapter, validation="full")
+
+
+@pytest.mark.parametrize("architecture", ["whisper", "clip"])
+def test_a_model_without_prompts_is_not_said_to_be_wrong(
+    architecture: str, adapter_on: Callable, merged: Callable
+) -> None:
+    _, adapter = adapter_on(architecture, {"r": 4, "lora_alpha": 8})
+    merged(adapter, validation="full")
+
+
+def test_null_is_false(adapter_on: Callable, merged: Callable) -> None:
+    base, adapter = adapter_on("llama", SMALL)
+    edit_config(adapter, use_dora=None, use_rslora=None, fan_in_fan_out=None, lora_bias=None)
+    out, plan = merged(adapter)
+    assert compare("llama", base=base, adapter=adapter, out=out, plan=plan).error < 2e-5
