@@ -159,23 +159,19 @@ def check_called(peft_model: PeftModel) -> None:
 
 
 def _check_plain(target: Target) -> None:
-    """Raises RefusedError for a module with a forward of its own (OPT's offset of two).
+    """Raises RefusedError for an embedding with a forward of its own (OPT's offset of two).
 
-    PEFT adds to what the module returns for its input; beside such a forward that is no W + delta.
+    PEFT looks up its delta with the input that the module gets; what the module does to it first is no W + delta.
     """
     base = target.layer.get_base_layer()
-    for kind in (nn.Embedding, nn.Linear):
-        if (
-            isinstance(base, kind)
-            and type(base).forward is not kind.forward
-            and not hasattr(base, "embed_scale")
-        ):
-            raise RefusedError(
-                f"The adapter targets {target.path}, a {type(base).__name__}, which does more with its input than a"
-                f" {kind.__name__}: what the adapter does there is no change of its weight.",
-                advice="Deploy it as an adapter, or train again without this module.",
-                code="module-not-plain",
-            )
+    own = isinstance(base, nn.Embedding) and type(base).forward is not nn.Embedding.forward
+    if own and not hasattr(base, "embed_scale"):  # a scale is the one thing that PEFT does as well
+        raise RefusedError(
+            f"The adapter targets {target.path}, a {type(base).__name__}, which changes its input before it looks it"
+            " up: what the adapter does there is no change of its weight.",
+            advice="Deploy it as an adapter, or train again without this module.",
+            code="module-not-plain",
+        )
 
 
 def _layer_tensors(path: str, *, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
