@@ -14,9 +14,8 @@ from bot.merge.operations import SHARED, Operations, find_operations, plain_name
 from bot.merge.skeleton import PREFIX, inject, peft_config
 from bot.merge.ties import tied_groups, untie, untie_edits
 from bot.records import AddedTensor, Binding, Bound, ConfigEdit
-from bot.weights.header import TensorSpec
+from bot.weights.header import FLOATS, TensorSpec
 from bot.weights.layout import Layout
-from bot.weights.reader import FLOATS
 
 OPEN_ENDED = frozenset(
     {"FEATURE_EXTRACTION", "None"}

@@ -6,11 +6,8 @@ import json
 import math
 
 from bot.records import Plan
-from bot.weights.header import Header, encode
+from bot.weights.header import DTYPES, FLOATS, Header, encode
 from bot.weights.layout import Layout, Shard
-
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-DTYPE_OF_OPTION = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def merged_header(plan: Plan, *, base: Layout, shard: Shard) -> Header:
@@ -28,7 +25,7 @@ def merged_header(plan: Plan, *, base: Layout, shard: Shard) -> Header:
 
 
 def _dtype(plan: Plan, dtype: str) -> str:
-    return DTYPE_OF_OPTION[plan.dtype] if plan.dtype in DTYPE_OF_OPTION and dtype in FLOATS else dtype
+    return DTYPES[plan.dtype] if plan.dtype in DTYPES and dtype in FLOATS else dtype
 
 
 def merged_index(base: Layout, *, headers: dict[str, Header]) -> str | None:

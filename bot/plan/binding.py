@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from bot.records import Binding
-from bot.weights.header import TensorSpec
+from bot.weights.header import FLOATS, TensorSpec
 from bot.weights.layout import Layout
 
 PREFIX = "base_model.model."
 FACTOR = re.compile(rf"{re.escape(PREFIX)}(.+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector)")
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 PLAIN_KEY = re.compile(r"[\w.]+")
 # Architectures whose modules are all nn.Linear, under the names that the checkpoint uses (experts one by one, as
 # transformers 4 had them). A test holds each of them against the model itself.

@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable
 
 from bot.records import AddedTensor, Binding, Estimate
-from bot.weights.header import ITEM_BITS
+from bot.weights.header import FLOATS, ITEM_BITS
 from bot.weights.layout import Layout
 
 FLOAT_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 PROCESS = 450_000_000  # bytes of torch, transformers and PEFT themselves, measured
 COPIES = 3  # of the largest module in float32: the weight, the delta, and the result
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bot.records import Plan
+from bot.weights.header import DTYPES, FLOATS
 from bot.weights.layout import Layout
-
-DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bot.records import Plan
-from bot.validate.expected import FLOATS
+from bot.weights.header import FLOATS
 from bot.weights.layout import Layout
 
 MEMINFO = Path("/proc/meminfo")

@@ -12,7 +12,7 @@ from bot.errors import MergeBotError
 from bot.progress import Progress
 from bot.records import Binding, Check, Plan
 from bot.validate.copies import compare, place
-from bot.validate.expected import FLOATS, expected_tensors
+from bot.validate.expected import expected_tensors
 from bot.validate.measure import BINS, Measure, measure, median_ulp
 from bot.validate.models import conv1d_modules
 from bot.validate.oracle import Exact, Oracle
@@ -20,6 +20,7 @@ from bot.validate.quiet import few
 from bot.validate.reference import NoReferenceError
 from bot.validate.workers import workers
 from bot.weights.files import LocalFiles
+from bot.weights.header import FLOATS
 from bot.weights.layout import Layout, read_layout
 from bot.weights.reader import TensorReader
 from bot.wording import size

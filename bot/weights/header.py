@@ -12,6 +12,8 @@ from typing import Any
 
 from bot.errors import InputError
 
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # what an adapter can be added to without loss
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # what --dtype asks for
 MAX_HEADER = 100_000_000  # the reference implementation's own limit
 ITEM_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,

@@ -10,14 +10,12 @@ from typing import Any, Self
 import torch
 from safetensors import safe_open
 
-from bot.weights.header import TensorSpec
 from bot.weights.layout import Layout
 
 TORCH_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 class TensorReader:
@@ -47,7 +45,3 @@ class TensorReader:
                 self._file = file
             tensor: torch.Tensor = self._handle.get_tensor(name)
         return tensor
-
-    def spec(self, name: str) -> TensorSpec:
-        """The tensor's entry in its header."""
-        return self.layout.tensors[name]
