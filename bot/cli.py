@@ -7,23 +7,22 @@ the commands, so that `--help` is quick.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot import __version__
+from bot import __version__, options
 from bot.errors import InputError
-from bot.records import Destination, MergeRequest, as_dict
+from bot.records import as_dict
 
 if TYPE_CHECKING:
     from rich.console import ConsoleRenderable
 
-Command = Callable[..., None]
-Option = Callable[[Command], Command]
+    from bot.records import MergeRequest
+
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -61,73 +60,12 @@ def cli() -> None:
     """
 
 
-def _options(*options: Option) -> Option:
-    def apply(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return apply
-
-
-_adapter = click.argument("adapter")
-_job = _options(
-    click.option(
-        "--base", metavar="BASE", help="Base model, a Hub id or a folder, in place of the adapter's own."
-    ),
-    click.option("--base-revision", metavar="REV", help="Branch, tag or commit of the base model."),
-    click.option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        show_default=True,
-        help="Dtype of the result; auto keeps every tensor's own.",
-    ),
-    click.option(
-        "--device",
-        type=click.Choice(["auto", "cpu", "cuda"]),
-        default="auto",
-        show_default=True,
-        help="Where the arithmetic runs.",
-    ),
-)
-_output = _options(
-    click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
-    click.option("--dry-run", is_flag=True, help="Do everything but write."),
-    click.option(
-        "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
-    ),
-)
-
-
-def _to(*, required: bool) -> Option:
-    return _options(
-        click.option("--to", metavar="DEST", required=required, help="Where the result goes."),
-        click.option("--pr", is_flag=True, help="Open a Hub PR on DEST in place of a commit."),
-        click.option("--public", is_flag=True, help="If DEST has to be created: make it public."),
-    )
-
-
-def _validate(default: str, *, may_skip: bool = True) -> Option:
-    ways = ["full", "tensors", "structure", *(["none"] if may_skip else [])]
-    choice = click.option(
-        "--validate",
-        "validation",
-        type=click.Choice(ways),
-        default=default,
-        show_default=True,
-        help="How much of the result is checked.",
-    )
-    skip = click.option("--no-validate", is_flag=True, help="The same as --validate none.")
-    return _options(choice, skip) if may_skip else choice
-
-
 @cli.command()
-@_adapter
-@_job
-@_validate("full")
-@_to(required=False)
-@_output
+@options.adapter
+@options.job
+@options.validate("full")
+@options.to(required=False)
+@options.output
 def plan(**flags: Any) -> None:
     """Show what a merge would do; download no weights."""
     from bot.terminal import view
@@ -140,13 +78,13 @@ def plan(**flags: Any) -> None:
 
 
 @cli.command()
-@_adapter
+@options.adapter
 @click.option(
     "--out", metavar="DIR", required=True, type=click.Path(file_okay=False), help="Folder for the result."
 )
-@_job
-@_validate("tensors")
-@_output
+@options.job
+@options.validate("tensors")
+@options.output
 def merge(**flags: Any) -> None:
     """Merge ADAPTER into its base, into a folder."""
     from bot.terminal import view
@@ -164,9 +102,9 @@ def merge(**flags: Any) -> None:
 @cli.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--adapter", metavar="ADAPTER", required=True, help="The adapter that was merged.")
-@_job
-@_validate("full", may_skip=False)
-@_output
+@options.job
+@options.validate("full", may_skip=False)
+@options.output
 def validate(folder: Path, **flags: Any) -> None:
     """Check the merged model in DIR against its adapter and base."""
     from bot.terminal import view
@@ -180,8 +118,8 @@ def validate(folder: Path, **flags: Any) -> None:
 
 @cli.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@_to(required=True)
-@_output
+@options.to(required=True)
+@options.output
 def publish(folder: Path, **flags: Any) -> None:
     """Publish the merged and validated model in DIR."""
     from bot.terminal import view
@@ -194,11 +132,11 @@ def publish(folder: Path, **flags: Any) -> None:
 
 
 @cli.command()
-@_adapter
-@_job
-@_validate("full")
-@_to(required=True)
-@_output
+@options.adapter
+@options.job
+@options.validate("full")
+@options.to(required=True)
+@options.output
 def run(**flags: Any) -> None:
     """Plan, merge, validate and publish ADAPTER: the whole way."""
     from bot.terminal import view
@@ -218,47 +156,9 @@ def _work(flags: dict[str, Any]) -> Iterator[tuple[MergeRequest, dict[str, Any]]
     """The request, and settings and progress for the stages."""
     from bot.terminal import session
 
-    request = _request(flags)
+    request = options.request(flags)
     with session.tools(verbosity=flags["verbose"], plain=flags["json"]) as tools:
         yield request, tools
-
-
-def _request(flags: dict[str, Any]) -> MergeRequest:
-    """The flags as the pipeline wants them. `publish` names no adapter: the folder's own report does."""
-    return MergeRequest(
-        adapter=flags.get("adapter", ""),
-        base=flags.get("base"),
-        base_revision=flags.get("base_revision"),
-        destination=_destination(flags),
-        dtype=flags.get("dtype", "auto"),
-        device=flags.get("device", "auto"),
-        validation="none" if flags.get("no_validate") else flags.get("validation", "none"),
-        dry_run=flags["dry_run"],
-    )
-
-
-def _destination(flags: dict[str, Any]) -> Destination | None:
-    from bot.plan import destination
-
-    if flags.get("out"):
-        return _absolute(Destination(kind="folder", location=flags["out"]))
-    if flags.get("to"):
-        return _absolute(destination.parse(flags["to"], pr=flags["pr"], public=flags["public"]))
-    if flags.get("pr") or flags.get("public"):
-        raise click.UsageError("--pr and --public say something about --to, which is missing.")
-    return None
-
-
-def _absolute(to: Destination) -> Destination:
-    if to.kind != "folder":
-        return to
-    try:
-        return replace(to, location=str(Path(to.location).expanduser().resolve()))
-    except RuntimeError as error:  # what pathlib raises for ~nobody
-        advice = "Write the folder's full path."
-        raise InputError(
-            f"{to.location} names no home folder.", advice=advice, code="no-home-folder"
-        ) from error
 
 
 def _document(**records: object) -> dict[str, Any]:

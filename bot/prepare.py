@@ -121,7 +121,7 @@ def _plan(request: MergeRequest, *, opened: _Opened, base: Base, layout: Layout)
     if any(s.origin == "adapter" and s.name in sidecars.VOCABULARY for s in beside):
         sidecars.check_vocabulary(adapter.files, rows=bound.vocabulary, name=name)
     return Plan(
-        key=key.job_key(adapter.pinned, base=base.model.pinned, dtype=request.dtype),
+        key=key.job_key(adapter.pinned, base=base.model.pinned, request=request),
         adapter=adapter.pinned,
         base=base.model.pinned,
         base_found_by=base.found_by,
