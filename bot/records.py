@@ -10,7 +10,7 @@ import dataclasses
 import json
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 SCHEMA = 1
@@ -194,7 +194,10 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class MergedModel:
-    """A complete folder of merged weights: how many tensors were merged, copied and added, in how long."""
+    """A complete folder of merged weights: how many tensors were merged, copied and added, in how long.
+
+    `digests`: SHA-256 of the weight files, as far as they were taken while writing.
+    """
 
     folder: str
     merged: int
@@ -204,6 +207,7 @@ class MergedModel:
     seconds: float
     device: str
     notes: tuple[str, ...] = ()
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

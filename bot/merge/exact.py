@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from bot.merge.adapter import load_adapter
 from bot.merge.config import edited_config
 from bot.merge.modules import ModuleMerger
 from bot.records import Binding, Plan
 from bot.weights.layout import Layout
-from bot.weights.reader import TensorReader
+from bot.weights.reader import TensorReader, read_tensors
 
 FLOAT32_ONLY = frozenset({"PSOFT", "VBLORA"})  # PEFT computes their factors in float32, whatever the dtype
 
@@ -32,7 +31,7 @@ def exact_merge(
     def merged(binding: Binding) -> torch.Tensor:
         if not made:
             edited = edited_config(config, {e.key: e.after for e in plan.config_edits})
-            adapter = load_adapter(adapter_path, renamed=plan.renamed)
+            adapter = read_tensors(adapter_path, renamed=plan.renamed)
             wide = torch.float32 if plan.peft_type in FLOAT32_ONLY else torch.float64
             cpu = torch.device("cpu")
             made.append(ModuleMerger(plan, config=edited, base=base, adapter=adapter, device=cpu, dtype=wide))

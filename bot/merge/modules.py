@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,17 +12,14 @@ from peft.tuners import lora
 from torch import nn
 
 from bot.errors import InternalError, RefusedError
-from bot.merge.config import edited_config
 from bot.merge.conversion import Converter
-from bot.merge.kernels import RowMerger, row_blocks
 from bot.merge.model import build_virtual, find_names, load_config
 from bot.merge.operations import TRAINING_ONLY
-from bot.merge.piece import Piece
+from bot.merge.piece import TASK, spans
 from bot.merge.reinit import redo
 from bot.merge.skeleton import ADAPTER, PREFIX, Target, inject, peft_config, targets
 from bot.records import Binding, Plan
 from bot.weights.layout import Layout
-from bot.weights.reader import TensorReader
 
 Read = Callable[[str], torch.Tensor]
 STORED = ".base_layer.weight"
@@ -159,7 +155,7 @@ class ModuleMerger:
             stored = self.adapter[key]
             if stored.shape != source.shape or not all(
                 torch.allclose(stored[i:j].float(), source[i:j].float(), rtol=SAME, atol=1e-6)
-                for i, j in row_blocks(tuple(source.shape))
+                for i, j in spans(0, source.shape[0], columns=source.shape[1], numbers=TASK)
             ):
                 raise RefusedError(
                     f"The adapter stores the base's {binding.source}, and it is not the one of this base.",
@@ -211,36 +207,3 @@ def _contradiction(binding: Binding, reason: str) -> RefusedError:
         advice="Save the adapter again from the trained model.",
         code="contradiction",
     )
-
-
-class LayerMerger:
-    """Gives the stream whole tensors, one layer at a time; row blocks where the layer is a plain low-rank one."""
-
-    parallel = False  # the layers share state, and one module in memory is what is promised
-
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        config: dict[str, Any],
-        reader: TensorReader,
-        adapter: Mapping[str, torch.Tensor],
-        device: torch.device,
-    ) -> None:
-        edited = edited_config(config, {e.key: e.after for e in plan.config_edits})
-        self.reader = reader
-        self.modules = ModuleMerger(plan, config=edited, base=reader.layout, adapter=adapter, device=device)
-        self.rows = RowMerger(reader=reader, adapter=adapter, device=device)
-
-    def pieces(self, binding: Binding) -> Iterator[Piece]:
-        """Row blocks, or the whole tensor."""
-        if self.modules.is_low_rank(binding):
-            self.modules.check(binding, self.reader.read)
-            yield from self.rows.pieces(binding)
-        else:
-            yield partial(self._merge, binding)
-
-    def _merge(self, binding: Binding) -> tuple[int, torch.Tensor, torch.Tensor | None]:
-        origin = binding.tensor if binding.tensor in self.reader.layout.tensors else binding.source
-        before = None if origin is None else self.reader.read(origin)
-        return 0, self.modules.merge(binding, self.reader.read), before

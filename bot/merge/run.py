@@ -6,20 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bot.merge.adapter import check_effect, load_adapter
-from bot.merge.kernels import RowMerger
+from bot.merge.adapter import Adapter
 from bot.merge.piece import Merger
+from bot.merge.rows import RowMerger
 from bot.merge.stream import Stream
+from bot.merge.witness import Witness
 from bot.progress import Progress
 from bot.records import MergedModel, Plan
 from bot.weights.device import choose
 from bot.weights.layout import Layout
-from bot.weights.reader import TensorReader
+from bot.weights.rows import RowReader
 
 
-def merge(
+def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     plan: Plan,
     *,
     base_folder: Path,
@@ -30,6 +29,7 @@ def merge(
     device: str,
     progress: Progress,
     workers: int | None = None,
+    witness: Witness | None = None,
 ) -> MergedModel:
     """Writes the merged weights and their index into the existing folder `out`.
 
@@ -37,25 +37,34 @@ def merge(
     everything else (`layers`) one module at a time through PEFT's own layers. Raises RefusedError for an adapter that
     is not finite, without effect or contradictory, and for results that overflow; OSError as it comes from the disk.
     """
-    adapter = load_adapter(adapter_path, renamed=plan.renamed)
-    check_effect(adapter, bindings=plan.bindings, scaled=any(b.scale != 0 for b in plan.bindings))
-    target = torch.device(choose(device))
-    reader = TensorReader(base_folder, layout=base)
-    merger = _merger(plan, config=config, reader=reader, adapter=adapter, device=target)
-    stream = Stream(plan, reader=reader, merger=merger, out=out, progress=progress)
-    return replace(stream.run(workers=workers), device=str(target))
+    device = choose(device)
+    adapter = Adapter(adapter_path, renamed=plan.renamed)
+    adapter.check_effect(plan.bindings)
+    with RowReader(base_folder, layout=base) as reader:
+        rows = _rows(reader, adapter=adapter, device=device)
+        merger = rows if plan.way == "names" else _layers(plan, reader, config, adapter_path, rows, device)
+        stream = Stream(plan, reader=reader, merger=merger, out=out, progress=progress, witness=witness)
+        return replace(stream.run(workers=workers), device=device)
 
 
-def _merger(
-    plan: Plan,
-    *,
-    config: dict[str, Any],
-    reader: TensorReader,
-    adapter: dict[str, torch.Tensor],
-    device: torch.device,
+def _rows(reader: RowReader, *, adapter: Adapter, device: str) -> Merger:
+    if device == "cpu":
+        return RowMerger(reader=reader, adapter=adapter.array)
+    from bot.merge.kernels import DeviceRowMerger  # noqa: PLC0415 - torch, which a plain merge does without
+
+    return DeviceRowMerger(reader=reader, adapter=adapter.array, device=device)
+
+
+def _layers(
+    plan: Plan, reader: RowReader, config: dict[str, Any], adapter_path: Path, rows: Merger, device: str
 ) -> Merger:
-    if plan.way == "names":
-        return RowMerger(reader=reader, adapter=adapter, device=device)
-    from bot.merge.modules import LayerMerger  # noqa: PLC0415 - transformers and PEFT
+    import torch  # noqa: PLC0415
 
-    return LayerMerger(plan, config=config, reader=reader, adapter=adapter, device=device)
+    from bot.merge.layers import LayerMerger  # noqa: PLC0415 - transformers and PEFT
+    from bot.weights.reader import TensorReader, read_tensors  # noqa: PLC0415 - torch
+
+    tensors = TensorReader(reader.folder, layout=reader.layout)
+    adapter = read_tensors(adapter_path, renamed=plan.renamed)
+    return LayerMerger(
+        plan, config=config, reader=tensors, adapter=adapter, rows=rows, device=torch.device(device)
+    )

@@ -10,21 +10,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import torch
+import numpy as np
+from threadpoolctl import threadpool_limits
 
-from bot.errors import InternalError, RefusedError
+from bot.errors import InternalError
 from bot.merge.adapter import without_effect
-from bot.merge.piece import Merger, Piece
+from bot.merge.piece import TASK, Merger, Piece, overflow, spans
 from bot.merge.shards import merged_header, merged_index
+from bot.merge.witness import Witness
 from bot.progress import Progress
-from bot.records import MergedModel, Plan
+from bot.records import Binding, MergedModel, Plan
+from bot.weights.floats import narrow, widen
 from bot.weights.header import Header, TensorSpec
 from bot.weights.layout import INDEX, Layout, Shard
-from bot.weights.reader import TORCH_DTYPES, TensorReader
+from bot.weights.rows import RowReader
 from bot.weights.writer import ShardWriter
 
 Job = Callable[[], None]
@@ -34,26 +37,38 @@ class Stream:
     """One pass over the base. Counts what it does, so that nothing is merged twice or left out."""
 
     def __init__(
-        self, plan: Plan, *, reader: TensorReader, merger: Merger, out: Path, progress: Progress
+        self,
+        plan: Plan,
+        *,
+        reader: RowReader,
+        merger: Merger,
+        out: Path,
+        progress: Progress,
+        witness: Witness | None = None,
     ) -> None:
         self.plan, self.reader, self.merger = plan, reader, merger
         self.base: Layout = reader.layout
-        self.out, self.progress = out, progress
+        self.out, self.progress, self.witness = out, progress, witness
         self.bindings = {b.tensor: b for b in plan.bindings}
         self.pending = set(self.bindings)
         self.headers: dict[str, Header] = {}
+        self.digests: dict[str, str] = {}
         self.copied = 0
-        self.changed = False
         self._lock = threading.Lock()
 
     def run(self, *, workers: int | None = None) -> MergedModel:
         """Writes every shard and the index. The bytes do not depend on the number of workers.
 
-        Raises RefusedError for results that overflow or equal the base, OSError as it comes from the disk.
+        With a witness, the shards' SHA-256 are taken on the way. Raises RefusedError for results that overflow or
+        equal the base, OSError as it comes from the disk.
         """
         started = time.monotonic()
         self.progress.begin("Merging", total=self.plan.estimate.output_bytes)
-        with _workers(workers or len(os.sched_getaffinity(0))) as pool:
+        # Each worker computes on one core: threads of the linear algebra would fight with them.
+        with (
+            threadpool_limits(1, user_api="blas"),
+            ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool,
+        ):
             for shard in self.base.shards:
                 self._write_shard(shard, pool=pool)
         self.progress.end()
@@ -66,6 +81,7 @@ class Stream:
             total_bytes=sum(t.size for header in self.headers.values() for t in header.tensors),
             seconds=round(time.monotonic() - started, 3),
             device="",
+            digests=self.digests,
         )
 
     def _write_shard(self, shard: Shard, *, pool: ThreadPoolExecutor) -> None:
@@ -74,15 +90,18 @@ class Stream:
         with ExitStack() as stack:
             source = os.open(self.reader.folder / shard.file, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, source)
-            writer = stack.enter_context(ShardWriter(self.out / shard.file, header=header))
+            digest = self.witness is not None
+            writer = stack.enter_context(ShardWriter(self.out / shard.file, header=header, digest=digest))
+            if self.witness:
+                self.witness.begin(shard.file, header)
             futures: list[Future[None]] = []
             try:
                 futures += [pool.submit(job) for job in self._copies(writer, shard=shard, source=source)]
-                for job in self._merges(writer):
-                    if self.merger.parallel:
-                        futures.append(pool.submit(job))
-                    else:
+                for piece, job in self._merges(writer):
+                    if piece.alone:
                         job()
+                    else:
+                        futures.append(pool.submit(job))
                 for future in futures:
                     future.result()
             except BaseException:
@@ -90,6 +109,8 @@ class Stream:
                     future.cancel()
                 _settle(futures)  # nobody writes any more when the files are closed
                 raise
+        if writer.digest:
+            self.digests[shard.file] = writer.digest
 
     def _copies(self, writer: ShardWriter, *, shard: Shard, source: int) -> Iterator[Job]:
         """Jobs for the tensors that the adapter leaves alone; neighbours go together."""
@@ -100,46 +121,55 @@ class Stream:
             self.copied += 1
             original = self.base.tensors[spec.name]
             if original.dtype != spec.dtype:
-                yield partial(self._cast, writer, spec)
+                yield partial(self._cast, writer, spec, stored=original)
                 continue
             if span and not _adjoins(span[-1], spec, base=self.base):
-                yield self._copy(writer, span, shard=shard, source=source)
+                yield partial(self._copy, writer, span, shard=shard, source=source)
                 span = []
             span.append(spec)
         if span:
-            yield self._copy(writer, span, shard=shard, source=source)
+            yield partial(self._copy, writer, span, shard=shard, source=source)
 
-    def _copy(self, writer: ShardWriter, span: list[TensorSpec], *, shard: Shard, source: int) -> Job:
+    def _copy(self, writer: ShardWriter, span: list[TensorSpec], *, shard: Shard, source: int) -> None:
         size = span[-1].end - span[0].start
         offset = shard.header.data_start + self.base.tensors[span[0].name].start
+        writer.copy(span[0], source, offset=offset, size=size)
+        self._copied(span)
 
-        def copy() -> None:
-            writer.copy(span[0], source, offset=offset, size=size)
-            self._advance(size)
+    def _cast(self, writer: ShardWriter, spec: TensorSpec, *, stored: TensorSpec) -> None:
+        """Rounds a tensor to the dtype that was asked for. What was infinite before may stay so."""
+        rows, columns = self.reader.shape(spec.name)
+        for first, last in spans(0, rows, columns=columns, numbers=TASK):
+            before = widen(self.reader.rows(spec.name, first, last), stored.dtype)
+            data = narrow(before, spec.dtype)
+            if (np.isfinite(before) & ~np.isfinite(widen(data, spec.dtype))).any():
+                raise overflow(spec.name, dtype=spec.dtype)
+            writer.write(spec, data, at=first * columns * data.itemsize)
+        self._copied([spec])
 
-        return copy
+    def _copied(self, tensors: list[TensorSpec]) -> None:
+        if self.witness:
+            self.witness.copied(tensors)
+        self._advance(sum(t.size for t in tensors))
 
-    def _cast(self, writer: ShardWriter, spec: TensorSpec) -> None:
-        writer.write(spec, _rounded(self.reader.read(spec.name), dtype=spec.dtype, name=spec.name))
-        self._advance(spec.size)
-
-    def _merges(self, writer: ShardWriter) -> Iterator[Job]:
+    def _merges(self, writer: ShardWriter) -> Iterator[tuple[Piece, Job]]:
         """Jobs for the tensors that the adapter changes."""
         for spec in writer.header.tensors:
-            if spec.name in self.bindings:
+            binding = self.bindings.get(spec.name)
+            if binding is not None:
                 self.pending.remove(spec.name)
-                copied = self.bindings[spec.name].method == "copy"
-                for piece in self.merger.pieces(self.bindings[spec.name]):
-                    yield partial(self._merge, writer, spec, piece, copied=copied)
+                for piece in self.merger.pieces(binding, dtype=spec.dtype):
+                    yield piece, partial(self._merge, writer, spec, binding, piece)
 
-    def _merge(self, writer: ShardWriter, spec: TensorSpec, piece: Piece, *, copied: bool) -> None:
-        first, merged, before = piece()
-        result = _rounded(merged, dtype=spec.dtype, name=spec.name)
-        if not self.changed and not copied:
-            self.changed = before is None or not torch.equal(result, before.to(result.device, result.dtype))
-        size = result.element_size()
-        writer.write(spec, result, at=first * size)
-        self._advance(result.numel() * size)
+    def _merge(self, writer: ShardWriter, spec: TensorSpec, binding: Binding, piece: Piece) -> None:
+        bounds: list[int] = []
+        for part in piece.parts():
+            row = part.data.nbytes // max(1, part.last - part.first)
+            writer.write(spec, part.data, at=part.first * row)
+            bounds += (part.first, part.last)
+            self._advance(part.data.nbytes)
+        if self.witness and bounds:
+            self.witness.merged(binding, first=bounds[0], last=bounds[-1])
 
     def _advance(self, count: int) -> None:
         with self._lock:
@@ -150,7 +180,7 @@ class Stream:
             raise InternalError(
                 f"{min(self.pending)} was planned and not merged.", advice="Report it.", code="not-merged"
             )
-        if not self.changed:
+        if not self.merger.changed:
             raise without_effect("every merged tensor, rounded to its dtype, equals the base's")
         index = merged_index(self.base, headers=self.headers)
         if index is not None:
@@ -167,31 +197,3 @@ def _settle(futures: list[Future[None]]) -> None:
     for future in futures:
         if not future.cancelled():
             future.exception()
-
-
-@contextmanager
-def _workers(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose threads compute on one core each: torch's own threads would fight with them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(count) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)
-
-
-def _rounded(tensor: torch.Tensor, *, dtype: str, name: str) -> torch.Tensor:
-    """The tensor in its dtype on disk, rounded once. Raises RefusedError when a value does not survive."""
-    kind = TORCH_DTYPES[dtype]
-    extremes = torch.stack(torch.aminmax(tensor)) if tensor.numel() else tensor.flatten()
-    # Rounding is monotonic, so the extremes tell for all (NaN is an extreme, too) in a fifth of isfinite's time.
-    if kind.is_floating_point and not torch.isfinite(extremes.to(kind)).all():
-        fits = bool(torch.isfinite(extremes).all())
-        reason = f"exceeds the range of {dtype}" if fits else "is not finite"
-        raise RefusedError(
-            f"The merged {name} {reason}.",
-            advice="Merge with --dtype bfloat16 or float32." if fits else "Check base and adapter for NaN.",
-            code="overflow" if fits else "result-not-finite",
-        )
-    return tensor.to(kind)

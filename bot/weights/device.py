@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
 from bot.errors import InputError
+
+DRIVERS = ("nvidia*", "dxg", "kfd")  # of NVIDIA, of Windows for Linux guests, and of AMD
 
 
 def choose(asked: str) -> str:
     """`cpu` or `cuda` for `auto`, `cpu` or `cuda`. Raises InputError when CUDA is asked for and not there."""
-    available = torch.cuda.is_available()
+    available = asked != "cpu" and _has_cuda()
     if asked == "cuda" and not available:
         raise InputError(
             "There is no CUDA device that this torch can use.",
@@ -17,3 +19,11 @@ def choose(asked: str) -> str:
             code="no-cuda",
         )
     return "cuda" if asked == "cuda" or (asked == "auto" and available) else "cpu"
+
+
+def _has_cuda() -> bool:
+    if not any(True for driver in DRIVERS for _ in Path("/dev").glob(driver)):
+        return False
+    import torch  # noqa: PLC0415 - a second that a machine without a GPU need not spend
+
+    return torch.cuda.is_available()

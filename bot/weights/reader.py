@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
+from bot.errors import InputError
 from bot.weights.layout import Layout
 
 TORCH_DTYPES = {
@@ -45,3 +48,15 @@ class TensorReader:
                 self._file = file
             tensor: torch.Tensor = self._handle.get_tensor(name)
         return tensor
+
+
+def read_tensors(path: Path, *, renamed: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """Every tensor of one file; `renamed` gives those another name. Raises InputError when it cannot be read."""
+    try:
+        return {renamed.get(name, name): tensor for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path.name} cannot be read: {error}.",
+            advice="Download or save the file again.",
+            code="file-unreadable",
+        ) from error

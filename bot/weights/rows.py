@@ -34,15 +34,21 @@ class RowReader:
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def rows(self, name: str, first: int = 0, last: int | None = None) -> Array:
+    def shape(self, name: str) -> tuple[int, int]:
+        """Rows, and numbers in each."""
+        found = self.layout.tensors[name].shape
+        return (found[0], math.prod(found[1:])) if found else (1, 1)
+
+    def rows(self, name: str, first: int = 0, last: int | None = None, *, out: Array | None = None) -> Array:
         """Rows `first` to `last` (exclusive) as a matrix (rows, everything else), in the dtype on disk (see `RAW`).
 
+        `out`: the memory to read into.
         Raises OSError when the file ends early: it was changed meanwhile.
         """
         spec = self.layout.tensors[name]
-        count, columns = (spec.shape[0], math.prod(spec.shape[1:])) if spec.shape else (1, 1)
+        count, columns = self.shape(name)
         last = count if last is None else min(last, count)
-        result = np.empty((max(0, last - first), columns), dtype=RAW[spec.dtype])
+        result = np.empty((max(0, last - first), columns), dtype=RAW[spec.dtype]) if out is None else out
         file = self.layout.files[name]
         offset = self._starts[file] + spec.start + first * columns * result.itemsize
         view = result.reshape(-1).view(np.uint8).data

@@ -8,23 +8,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
+import numpy as np
 
+from bot.weights.floats import Array
+from bot.weights.follower import Follower
 from bot.weights.header import Header, TensorSpec
 
 CHUNK = 64 * 2**20
 
 
 class ShardWriter:
-    """One shard: its header and size at once, then the bytes of each tensor, each exactly once."""
+    """One shard: its header and size at once, then the bytes of each tensor, each exactly once.
 
-    def __init__(self, path: Path, *, header: Header) -> None:
+    After it was left without an error, the file is on the disk, and `digest` its SHA-256, if it was asked for.
+    """
+
+    def __init__(self, path: Path, *, header: Header, digest: bool = False) -> None:
         self.path = path
         self.header = header
+        self.digest: str | None = None
         self._missing = sum(t.size for t in header.tensors)
         self._lock = threading.Lock()
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self._put(len(header.raw).to_bytes(8, "little") + header.raw, position=0)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._follower = Follower(self._file, digest=digest)
+        self._put(memoryview(len(header.raw).to_bytes(8, "little") + header.raw), position=0)
 
     def __enter__(self) -> Self:
         return self
@@ -33,14 +40,15 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self.digest = self._follower.close(abandon=kind is not None)
             if kind is None:
                 self._finish()
         finally:
             os.close(self._file)
 
-    def write(self, spec: TensorSpec, data: torch.Tensor, *, at: int = 0) -> None:
-        """Writes part of a tensor, its elements from byte `at` on. `data` has the dtype on disk."""
-        view = data.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    def write(self, spec: TensorSpec, data: Array, *, at: int = 0) -> None:
+        """Writes part of a tensor, from its byte `at` on. `data` is as on disk."""
+        view = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
         if not 0 <= at <= at + len(view) <= spec.size:
             raise ValueError(f"{len(view)} bytes at {at} do not fit into the {spec.size} of {spec.name}")
         self._put(view, position=self.header.data_start + spec.start + at)
@@ -60,13 +68,14 @@ class ShardWriter:
                 raise OSError(
                     f"the file that {spec.name} is copied from ended early: it was changed meanwhile"
                 )
+            self._follower.advance(position + done, position + done + count)
             done += count
         self._account(size)
 
-    def _put(self, data: bytes | memoryview, *, position: int) -> None:
-        view = memoryview(data)
+    def _put(self, view: memoryview, *, position: int) -> None:
         while view:
             count = os.pwrite(self._file, view, position)
+            self._follower.advance(position, position + count)
             view, position = view[count:], position + count
 
     def _account(self, size: int) -> None:

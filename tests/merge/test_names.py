@@ -130,7 +130,8 @@ def test_a_config_that_does_not_fit_is_not_bound(change: dict[str, Any], adapter
 def test_the_bytes_do_not_depend_on_the_workers(
     variant: str, base_of: Callable, adapter_on: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.merge.kernels.BLOCK", 256)  # many blocks, also of a tiny tensor
+    monkeypatch.setattr("bot.merge.rows.BLOCK", 256)  # many blocks, also of a tiny tensor
+    monkeypatch.setattr("bot.merge.rows.TASK", 1024)
     base = base_of("llama", dtype="bfloat16", shards=3)
     _, adapter = adapter_on("llama", LORA_VARIANTS[variant], base=base)
     prepared = prepare(MergeRequest(adapter=str(adapter)), hub=None, progress=Silent())
