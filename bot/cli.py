@@ -84,6 +84,7 @@ def plan(**flags: Any) -> None:
 )
 @options.job
 @options.validate("tensors")
+@options.thorough
 @options.output
 def merge(**flags: Any) -> None:
     """Merge ADAPTER into its base, into a folder."""
@@ -104,6 +105,7 @@ def merge(**flags: Any) -> None:
 @click.option("--adapter", metavar="ADAPTER", required=True, help="The adapter that was merged.")
 @options.job
 @options.validate("full", may_skip=False)
+@options.thorough
 @options.output
 def validate(folder: Path, **flags: Any) -> None:
     """Check the merged model in DIR against its adapter and base."""
@@ -135,6 +137,7 @@ def publish(folder: Path, **flags: Any) -> None:
 @options.adapter
 @options.job
 @options.validate("full")
+@options.thorough
 @options.to(required=True)
 @options.output
 def run(**flags: Any) -> None:

@@ -82,6 +82,11 @@ def validate(default: str, *, may_skip: bool = True) -> Option:
     return together(choice, skip) if may_skip else choice
 
 
+thorough = click.option(
+    "--thorough", is_flag=True, help="Check all numbers of changed tensors, not one row in 16."
+)
+
+
 def request(flags: dict[str, Any]) -> MergeRequest:
     """The flags as the pipeline wants them. `publish` names no adapter: the folder's own report does."""
     return MergeRequest(
@@ -92,6 +97,7 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         dtype=flags.get("dtype", "auto"),
         device=flags.get("device", "auto"),
         validation="none" if flags.get("no_validate") else flags.get("validation", "none"),
+        thorough=flags.get("thorough", False),
         dry_run=flags["dry_run"],
     )
 

@@ -172,8 +172,7 @@ def _check(
         base_folder=sources.base,
         base=prepared.layout,
         adapter_folder=sources.adapter,
-        level=request.validation,
-        device=request.device,
+        request=request,
         progress=progress,
         exact=lambda: exact_merge(
             prepared.plan,

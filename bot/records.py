@@ -135,7 +135,8 @@ class MergeRequest:
     """What somebody asked for, through whichever door.
 
     `adapter` and `base` are references as typed (`owner/name@revision:subfolder`, or a folder). `dtype` and `device`
-    are `auto` or a name of theirs; `validation` is how much is checked; `dry_run` does everything but leave a result.
+    are `auto` or a name of theirs; `validation` is how much is checked, `thorough` whether that is all rows of changed
+    tensors or a sample; `dry_run` does everything but leave a result.
     """
 
     adapter: str
@@ -145,6 +146,7 @@ class MergeRequest:
     dtype: str = "auto"
     device: str = "auto"
     validation: Way = "tensors"
+    thorough: bool = False
     dry_run: bool = False
 
 

@@ -53,6 +53,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def few(names: list[str], *, most: int = 5) -> str:
+    """The first names and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def peft_type(name: str) -> str:
     """`LoRA` for `LORA`; types whose usual spelling we do not know stay as they are."""
     return _PEFT_TYPES.get(name, name)

@@ -18,9 +18,10 @@ from bot.validate.memory import choose_device, lacking, needed
 from bot.validate.models import LOCAL, model_type
 from bot.validate.oracle import Exact
 from bot.validate.prompts import NoPromptsError, answers, batches, trained_tokens
-from bot.validate.quiet import few, quiet, sentence
+from bot.validate.quiet import quiet, sentence
 from bot.weights.files import LocalFiles
 from bot.weights.layout import read_layout
+from bot.wording import few
 
 
 def check_behaviour(

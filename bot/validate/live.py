@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
@@ -17,15 +18,15 @@ from transformers import AutoConfig
 from bot.records import Plan
 from bot.validate.answers import Answers
 from bot.validate.expected import output_dtype
-from bot.validate.formula import Evaluated, Formula
-from bot.validate.models import LOCAL, conv1d_modules, model_type
-from bot.validate.oracle import Exact, Oracle
+from bot.validate.formula import BLOCK, Evaluated, Formula
+from bot.validate.models import LOCAL, model_type
+from bot.validate.oracle import Exact, Oracle, transposed_modules
 from bot.validate.prompts import NoPromptsError, answers
 from bot.validate.quiet import sentence
 from bot.validate.reference import NoReferenceError
-from bot.validate.rounding import blocks
 from bot.validate.workers import workers
 from bot.weights.files import LocalFiles
+from bot.weights.floats import narrow, widen
 from bot.weights.layout import read_layout
 from bot.weights.reader import TORCH_DTYPES
 
@@ -123,7 +124,7 @@ def _round(model: Any, *, plan: Plan, base_folder: Path, adapter_folder: Path, e
         base_folder=base_folder,
         base=layout,
         adapter_folder=adapter_folder,
-        transposed=conv1d_modules(base_folder, plan.model_class),
+        transposed=transposed_modules(plan, base_folder=base_folder),
         exact=exact,
     )
     bound = {binding.parameter for binding in plan.bindings}
@@ -135,18 +136,21 @@ def _round(model: Any, *, plan: Plan, base_folder: Path, adapter_folder: Path, e
         parameter.copy_(parameter.to(dtype))
     with oracle, workers() as pool:
         for binding in plain:
-            _assign(model, binding.parameter, value=rounded(oracle.formula(binding), pool=pool), bound=bound)
+            _assign(model, binding.parameter, value=rounded(oracle.expected(binding), pool=pool), bound=bound)
 
 
-def rounded(formula: Formula | Evaluated, *, pool: ThreadPoolExecutor) -> Tensor:
+def rounded(expected: Formula | Evaluated, *, pool: ThreadPoolExecutor) -> Tensor:
     """The reference rounded to its dtype, as float32; a matrix."""
-    result = torch.empty(formula.start.shape, dtype=torch.float32)
+    rows, columns = expected.shape
+    result = np.empty((rows, columns), dtype=np.float32)
+    step = max(1, BLOCK // max(1, columns))
 
-    def fill(span: tuple[int, int]) -> None:
-        result[slice(*span)] = formula.rows(*span).value.to(TORCH_DTYPES[formula.dtype])
+    def fill(first: int) -> None:
+        value = expected.rows(np.arange(first, min(first + step, rows))).value
+        result[first : first + step] = widen(narrow(value, expected.dtype), expected.dtype)
 
-    list(pool.map(fill, blocks(formula.start)))
-    return result
+    list(pool.map(fill, range(0, rows, step)))
+    return torch.from_numpy(result)
 
 
 def _assign(model: Any, name: str, *, value: Tensor, bound: set[str]) -> None:

@@ -1,30 +1,35 @@
-"""Compares one changed tensor with its reference, in row blocks, and gathers the figures of many."""
+"""Compares rows of one changed tensor with their reference, block by block, and gathers the figures of many."""
 
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from bot.progress import Progress
-from bot.validate.formula import Evaluated, Formula
-from bot.validate.rounding import blocks, matrix
+from bot.validate.formula import Expression, Reference
+from bot.validate.rounding import DIGITS, half_inverse, power
+from bot.validate.sources import Source, wide
+from bot.weights.floats import Array, narrow, widen
 
 BINS = 200  # of the errors' histogram, from 0 to TOP units in the last place
 TOP = 2.0
-TASK = 2**20  # elements for one thread at a time
+BLOCK = 2**16  # elements at a time: their float64 copies mostly stay in the cache
+FEW = 4  # of a sample's rows, one in so many is compared with the base: that is to describe, not to prove
 SAMPLE = 16  # one in so many errors goes into the histogram
 
 
 @dataclass
 class Measure:
-    """What one tensor's comparison gave. `worst` is in units of the bound (1 is the limit), `worst_ulp` in ulp."""
+    """What one tensor's comparison gave: `elements` of `total` were looked at.
+
+    `worst` is in units of the bound (1 is the limit), `worst_ulp` in ulp. The squares and `changed` are of what was
+    looked at.
+    """
 
     name: str
-    elements: int
+    total: int
+    elements: int = 0
     wrong: int = 0
     worst: float = 0.0
     worst_ulp: float = 0.0
@@ -34,7 +39,7 @@ class Measure:
     change_square: float = 0.0
     delta_square: float = 0.0
     shared: float = 0.0
-    histogram: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
+    histogram: Array = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
 
     @property
     def relative_change(self) -> float:
@@ -61,77 +66,98 @@ class Measure:
 
     def describe(self) -> str:
         """The tensor's error in words, with the likely reason."""
-        text = f"{self.name}: {self.wrong} of {self.elements} elements are wrong, by up to {self.worst_ulp:.3g} ulp"
+        looked = f"{self.elements}" + ("" if self.elements == self.total else " looked at")
+        text = f"{self.name}: {self.wrong} of {looked} elements are wrong, by up to {self.worst_ulp:.3g} ulp"
         if self.share is not None and abs(self.share - 1) > 0.02:
             text += f"; the adapter's delta is in it {self.share:.3g} times"
         return text
 
 
 def measure(
-    name: str,
-    merged: Tensor,
-    *,
-    formula: Formula | Evaluated,
-    base: Tensor | None,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
+    name: str, merged: Source, *, index: Array, expected: Expression, origin: Source | None
 ) -> Measure:
-    """Compares a merged tensor with its formula. `base`: the base's tensor of that name or the source, if any."""
-    stored = matrix(merged)
-    origin = matrix(base) if base is not None and base.shape == merged.shape else None
+    """Compares rows of a merged tensor with what is expected.
 
-    def look(span: tuple[int, int]) -> Measure:
-        part = Measure(name, 0, changed=origin is None)
-        for first, last in blocks(stored, first=span[0], last=span[1]):
-            near = None if origin is None else origin[first:last]
-            _add(part, stored[first:last], formula=formula, first=first, origin=near)
-        return part
-
-    result = Measure(name, 0)
-    for part in pool.map(look, blocks(stored, elements=TASK)):
-        result.absorb(part)
-        progress.advance(part.elements * stored.element_size())
+    `origin`: the base's tensor of that name or the source, if it has the merged one's shape.
+    """
+    rows, columns = merged.shape
+    result = Measure(name, rows * columns, changed=origin is None)
+    step = max(1, BLOCK // max(1, columns))
+    every = 1 if len(index) == rows else FEW
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # what is not finite is counted
+        for first in range(0, len(index), step):
+            part = index[first : first + step]
+            reference = expected.rows(part)
+            raw = merged.raw(part)
+            value = widen(raw, merged.dtype).astype(np.float64, copy=False)
+            _add(result, value, reference=reference, dtype=merged.dtype)
+            if origin is not None:
+                start = reference.start if origin == expected.start else None
+                base = wide(origin, part) if start is None else start
+                _compare_with_base(result, value, reference.value, base=base, dtype=merged.dtype, every=every)
     return result
 
 
-def _add(
-    result: Measure, rows: Tensor, *, formula: Formula | Evaluated, first: int, origin: Tensor | None
-) -> None:
-    expected = formula.rows(first, first + rows.shape[0])
-    value = rows.double()
-    difference = (value - expected.value).abs_()
-    result.elements += difference.numel()
-    result.wrong += difference.numel() - int((difference <= expected.bound).sum())  # a NaN is within no bound
-    if not math.isfinite(_largest(difference)):
-        result.infinite += int((value.isfinite().logical_not_() & expected.value.isfinite()).sum())
-    errors = difference / expected.unit
-    result.worst_ulp = max(result.worst_ulp, _largest(errors))
-    sample = errors.flatten()[::SAMPLE].nan_to_num(TOP).clamp_(max=TOP)
-    result.histogram += torch.histc(sample, bins=BINS, min=0, max=TOP)
-    result.worst = max(result.worst, _largest(difference.div_(expected.bound.clamp_(min=2.0**-1000))))
-    if origin is not None:
-        _compare_with_base(result, value, expected.value, origin=origin, dtype=rows.dtype)
+def _add(result: Measure, value: Array, *, reference: Reference, dtype: str) -> None:
+    """Counts what lies outside of its bound. What the rounding alone explains is not looked at any closer."""
+    errors = np.subtract(value, reference.value)
+    np.multiply(errors, half_inverse(power(reference.value)), out=errors)
+    np.abs(errors, out=errors)
+    scale = 2.0 ** (DIGITS[dtype][0] + 1)  # of the errors in units in the last place
+    rounding = reference.tolerance.rounding
+    near = errors <= rounding / scale  # a NaN is within no bound
+    result.elements += errors.size
+    result.histogram += _histogram(errors.reshape(-1)[::SAMPLE] * scale)
+    if not near.all():
+        beyond = np.flatnonzero(~near)
+        errors.reshape(-1)[beyond] = 0.0
+        _look_closer(result, value, reference=reference, where=beyond)
+    largest = float(errors.max(initial=0.0)) * scale
+    result.worst_ulp = max(result.worst_ulp, largest)
+    result.worst = max(result.worst, largest / rounding if rounding else 0.0)
+
+
+def _look_closer(result: Measure, value: Array, *, reference: Reference, where: Array) -> None:
+    """Holds single elements against their own bounds."""
+    rows, columns = np.divmod(where, value.shape[1])
+    there, expected = value[rows, columns], reference.value[rows, columns]
+    bound, unit = reference.tolerance.at(expected, rows, columns)
+    errors = np.abs(there - expected)
+    shares = np.where(there == expected, 0.0, errors / bound)  # infinite where nothing is allowed
+    result.worst = max(result.worst, _largest(shares))
+    result.worst_ulp = max(result.worst_ulp, _largest(errors / unit))
+    result.wrong += len(where) - int(np.count_nonzero(shares <= 1))
+    result.infinite += int(np.count_nonzero(~np.isfinite(there) & np.isfinite(expected)))
+
+
+def _histogram(errors: Array) -> Array:
+    clipped = np.where(errors < TOP, errors, TOP)  # so are NaN and infinity
+    bins = np.minimum(clipped * (BINS / TOP), BINS - 1).astype(np.int64)
+    return np.bincount(bins, minlength=BINS)
 
 
 def _compare_with_base(
-    result: Measure, value: Tensor, expected: Tensor, *, origin: Tensor, dtype: torch.dtype
+    result: Measure, value: Array, expected: Array, *, base: Array, dtype: str, every: int
 ) -> None:
-    base = origin.double()
-    result.changed = result.changed or not torch.equal(value, origin.to(dtype).double())
-    change, delta, base = value.sub_(base).flatten(), expected.sub_(base).flatten(), base.flatten()
-    result.base_square += float(base.dot(base))
-    result.change_square += float(change.dot(change))
-    result.delta_square += float(delta.dot(delta))
-    result.shared += float(change.dot(delta))
+    """Adds up the change against the base, and how much of it is the adapter's delta."""
+    if not result.changed:
+        result.changed = not np.array_equal(value, widen(narrow(base, dtype), dtype))
+    value, expected, base = value[::every], expected[::every], np.ascontiguousarray(base[::every])
+    change, delta = np.subtract(value, base).reshape(-1), np.subtract(expected, base).reshape(-1)
+    flat = base.reshape(-1)
+    result.base_square += float(flat @ flat)
+    result.change_square += float(change @ change)
+    result.delta_square += float(delta @ delta)
+    result.shared += float(change @ delta)
 
 
-def _largest(values: Tensor) -> float:
+def _largest(values: Array) -> float:
     """The largest entry; infinity when there is a NaN."""
-    largest = float(values.max()) if values.numel() else 0.0
+    largest = float(values.max()) if values.size else 0.0
     return float("inf") if math.isnan(largest) else largest
 
 
-def median_ulp(histogram: Tensor) -> float:
+def median_ulp(histogram: Array) -> float:
     """The median of the errors, to a hundredth of an ulp."""
-    total = histogram.cumsum(0)
-    return float((total < total[-1] / 2).sum()) * TOP / BINS if total[-1] else 0.0
+    total = histogram.cumsum()
+    return float(np.count_nonzero(total < total[-1] / 2)) * TOP / BINS if total[-1] else 0.0

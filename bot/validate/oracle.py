@@ -1,29 +1,43 @@
-"""The formula of each binding, fed from the base's and the adapter's own files: one module in memory at a time."""
+"""The formula of each binding, fed from the base's and the adapter's own files, row by row as it is asked for."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-from safetensors import safe_open
+import numpy as np
 
 from bot.records import Binding, Plan
 from bot.validate.expected import output_dtype
 from bot.validate.formula import Evaluated, Formula
 from bot.validate.reference import METHODS, NoReferenceError, formula
-from bot.validate.rounding import matrix
-from bot.weights.layout import Layout
-from bot.weights.reader import TensorReader
+from bot.validate.sources import FileRows, Source, matrix_shape
+from bot.weights.files import LocalFiles
+from bot.weights.header import FLOATS
+from bot.weights.layout import Layout, Shard, read_header
+from bot.weights.rows import RowReader
 
-Exact = Callable[[Binding], torch.Tensor]
+Exact = Callable[[Binding], Any]  # the value as a float64 tensor of torch, which is not imported here
+
+
+def transposed_modules(plan: Plan, *, base_folder: Path) -> frozenset[str] | None:
+    """The modules that store their weight as (in, out); None when the model cannot be built.
+
+    Names alone bind nothing but nn.Linear, which has none.
+    """
+    if plan.way == "names":
+        return frozenset()
+    from bot.validate.models import conv1d_modules  # noqa: PLC0415 - transformers
+
+    return conv1d_modules(base_folder, plan.model_class)
 
 
 class Oracle:
-    """Says what each changed tensor must be.
+    """Says what each changed tensor must be. Tells it to several threads at once, but for what `exact` makes.
 
     `transposed`: the modules that store (in, out); None when not known. `exact`: gives the float64 value of a binding
     whose method has no formula here.
@@ -42,41 +56,66 @@ class Oracle:
         self.plan = plan
         self.transposed = transposed
         self._exact = exact
-        self._base = TensorReader(base_folder, layout=base)
-        self._path = adapter_folder / plan.adapter_file
+        self._base = RowReader(base_folder, layout=base)
+        self._adapter = RowReader(adapter_folder, layout=_layout(adapter_folder, plan.adapter_file))
         self._stored_as = {new: old for old, new in plan.renamed.items()}
-        self._adapter: Any = None
 
     def __enter__(self) -> Self:
-        self._adapter = safe_open(self._path, framework="pt", device="cpu")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._adapter = None
+        self._adapter.__exit__(kind, error, trace)
         self._base.__exit__(kind, error, trace)
 
-    def base(self, name: str | None) -> torch.Tensor | None:
-        """A tensor of the base, as on disk; None when it has none of that name."""
-        return self._base.read(name) if name in self._base.layout.tensors else None
+    def base(self, name: str | None) -> Source | None:
+        """A tensor of the base; None when it has none of that name, or one that holds no plain numbers."""
+        return _source(self._base, name)
 
-    def formula(self, binding: Binding) -> Formula | Evaluated:
-        """The binding's formula with its tensors, or its value. Raises NoReferenceError when there is neither."""
-        if binding.method not in METHODS and self._exact is not None:
-            value = matrix(self._exact(binding))
-            return Evaluated(start=value, dtype=output_dtype(self.plan, binding.dtype))
-        module = binding.parameter.rpartition(".")[0]
-        names = {self.plan.renamed.get(name, name) for name in self._adapter.keys()}  # noqa: SIM118 - not a dict
+    def origin(self, binding: Binding) -> Source | None:
+        """The base's tensor that a merged one is compared with, when it has its shape."""
+        found = self.base(binding.source or binding.tensor)
+        return found if found is not None and found.shape == matrix_shape(binding.shape) else None
+
+    def expected(self, binding: Binding) -> Formula | Evaluated:
+        """The binding's formula, or its value. Raises NoReferenceError when there is neither."""
+        if binding.method in METHODS or self._exact is None:
+            return self.formula(binding)
+        value = np.asarray(self._exact(binding).double().cpu().numpy())
+        if value.size != math.prod(binding.shape):
+            raise NoReferenceError(f"its value has the shape {value.shape} instead of {binding.shape}")
+        matrix = value.reshape(matrix_shape(binding.shape))
+        return Evaluated(value=matrix, dtype=output_dtype(self.plan, binding.dtype))
+
+    def formula(self, binding: Binding) -> Formula:
+        """The binding's formula. Raises NoReferenceError when there is none."""
+        names = {self.plan.renamed.get(name, name) for name in self._adapter.layout.tensors}
         if lost := [name for name in binding.adapter if name not in names]:
             raise NoReferenceError(f"the adapter's file has no {lost[0]}")
+        module = binding.parameter.rpartition(".")[0]
         found = formula(
             binding,
             source=self.base(binding.source),
-            adapter={
-                name: self._adapter.get_tensor(self._stored_as.get(name, name)) for name in binding.adapter
-            },
+            adapter={name: self._part(name) for name in binding.adapter},
             config=self.plan.adapter_config,
             transposed=None if self.transposed is None else module in self.transposed,
         )
         return replace(found, dtype=output_dtype(self.plan, binding.dtype))
+
+    def _part(self, name: str) -> Source:
+        found = _source(self._adapter, self._stored_as.get(name, name))
+        if found is None:
+            raise NoReferenceError(f"the adapter's {name} holds no plain numbers")
+        return found
+
+
+def _layout(folder: Path, file: str) -> Layout:
+    """That of the adapter: one file, whatever its name."""
+    size = (folder / file).stat().st_size
+    return Layout((Shard(file=file, header=read_header(LocalFiles(folder), file, size=size)),))
+
+
+def _source(reader: RowReader, name: str | None) -> Source | None:
+    spec = reader.layout.tensors.get(name) if name is not None else None
+    return FileRows(reader, spec.name) if spec is not None and spec.dtype in FLOATS else None

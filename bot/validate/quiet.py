@@ -40,12 +40,6 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def few(names: list[str], *, most: int = 5) -> str:
-    """The first names and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def guarded(name: str, look: Callable[[], tuple[list[str], str]], *, good: str) -> Check:
     """The check of what `look` finds: problems (`good` says that there are none), and a figure.
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from bot.records import Binding
-from bot.validate.formula import Formula, Reference
-from bot.validate.rounding import matrix
+from bot.validate.formula import Formula
+from bot.validate.sources import Source, everything, matrix_shape
+from bot.weights.floats import Array
 
 ROLE = re.compile(
     r"\.(lora_embedding_A|lora_embedding_B|lora_A|lora_B|lora_magnitude_vector|base_layer)"
@@ -31,29 +32,11 @@ class NoReferenceError(ValueError):
     """The binding and its tensors fit no formula that is known here."""
 
 
-def reference(
-    binding: Binding,
-    *,
-    source: Tensor | None,
-    adapter: dict[str, Tensor],
-    config: dict[str, Any],
-    transposed: bool | None = None,
-) -> Reference:
-    """The whole tensor's reference; see `formula` for the arguments."""
-    found = formula(binding, source=source, adapter=adapter, config=config, transposed=transposed)
-    whole = found.rows(0, found.length)
-    return Reference(
-        value=whole.value.reshape(binding.shape),
-        bound=whole.bound.reshape(binding.shape),
-        unit=whole.unit.reshape(binding.shape),
-    )
-
-
 def formula(
     binding: Binding,
     *,
-    source: Tensor | None,
-    adapter: dict[str, Tensor],
+    source: Source | None,
+    adapter: Mapping[str, Source],
     config: dict[str, Any],
     transposed: bool | None = None,
 ) -> Formula:
@@ -65,19 +48,19 @@ def formula(
     """
     if binding.method in TAKEN:
         taken = next(iter(adapter.values()), None) if binding.method == "replace" else source
-        start = matrix(_need(taken, binding, "tensor to take over"))
-        return Formula(start=_fitting(start, binding), dtype=binding.dtype)
+        start = _fitting(_need(taken, binding, "tensor to take over"), binding)
+        return Formula(start=start, dtype=binding.dtype)
     if binding.method not in METHODS:
         raise NoReferenceError(f"no formula for the method {binding.method!r}")
-    parts: dict[str, Tensor] = {}
+    parts: dict[str, Source] = {}
     for name, tensor in adapter.items():  # tied layers bring the same factors twice: the first are their own
         parts.setdefault(role(name), tensor)
-    start = _fitting(matrix(_need(parts.get("base_layer", source), binding, "source tensor")), binding)
+    start = _fitting(_need(parts.get("base_layer", source), binding, "source tensor"), binding)
     module = binding.parameter.rpartition(".")[0]
     if binding.method == "lora_bias":
-        left = matrix(_need(parts.get("lora_B.bias"), binding, "lora_B.bias"))
+        left = everything(_need(parts.get("lora_B.bias"), binding, "lora_B.bias"))
         scale = scaling(module, config=config, rank=None)
-        return Formula(start=start, dtype=binding.dtype, left=left, right=torch.ones(1, 1), scale=scale)
+        return Formula(start=start, dtype=binding.dtype, left=left, right=np.ones((1, 1)), scale=scale)
     left, right, by_column = _factors(
         parts, binding=binding, shape=start.shape, config=config, transposed=transposed
     )
@@ -108,36 +91,38 @@ def scaling(module: str, *, config: dict[str, Any], rank: int | None) -> float:
 
 
 def _factors(
-    parts: dict[str, Tensor],
+    parts: Mapping[str, Source],
     *,
     binding: Binding,
-    shape: torch.Size,
+    shape: tuple[int, int],
     config: dict[str, Any],
     transposed: bool | None,
-) -> tuple[Tensor, Tensor, bool]:
+) -> tuple[Array, Array, bool]:
     """Left and right with left@right shaped as the tensor is stored, and whether a magnitude belongs to columns."""
     if "lora_embedding_A" in parts:
-        a, b = parts["lora_embedding_A"], _need(parts.get("lora_embedding_B"), binding, "lora_embedding_B")
+        a, b = (
+            everything(_need(parts.get(f"lora_embedding_{f}"), binding, f"lora_embedding_{f}")) for f in "AB"
+        )
         transposed = True
     else:
-        a, b = (matrix(_need(parts.get(name), binding, name)) for name in ("lora_A", "lora_B"))
+        a, b = (everything(_need(parts.get(name), binding, name)) for name in ("lora_A", "lora_B"))
         if transposed is None:
             square = shape[0] == shape[1]
             transposed = (
                 bool(config.get("fan_in_fan_out")) if square else shape[0] == a.shape[1] != b.shape[0]
             )
     left, right = (a.T, b.T) if transposed else (b, a)
-    if (left.shape[0], right.shape[1]) != tuple(shape) or left.shape[1] != right.shape[0]:
-        raise NoReferenceError(
-            f"factors of shape {tuple(a.shape)} and {tuple(b.shape)} do not fit {tuple(shape)}"
-        )
-    return left, right, transposed
+    if (left.shape[0], right.shape[1]) != shape or left.shape[1] != right.shape[0]:
+        raise NoReferenceError(f"factors of shape {a.shape} and {b.shape} do not fit {shape}")
+    return np.ascontiguousarray(left), np.ascontiguousarray(right), transposed
 
 
-def _with_magnitude(found: Formula, *, parts: dict[str, Tensor], binding: Binding) -> Formula:
-    magnitude = _need(parts.get("lora_magnitude_vector"), binding, "lora_magnitude_vector").reshape(-1)
-    if magnitude.numel() != found.start.shape[1 if found.by_column else 0]:
-        raise NoReferenceError(f"a magnitude of {magnitude.numel()} entries does not fit {binding.tensor}")
+def _with_magnitude(found: Formula, *, parts: Mapping[str, Source], binding: Binding) -> Formula:
+    magnitude = everything(
+        _need(parts.get("lora_magnitude_vector"), binding, "lora_magnitude_vector")
+    ).reshape(-1)
+    if magnitude.size != found.start.shape[1 if found.by_column else 0]:
+        raise NoReferenceError(f"a magnitude of {magnitude.size} entries does not fit {binding.tensor}")
     return replace(found, magnitude=magnitude)
 
 
@@ -146,15 +131,14 @@ def _pattern(patterns: dict[str, Any] | None, module: str, *, default: Any) -> A
     return next((v for k, v in (patterns or {}).items() if re.match(rf"(.*\.)?({k})$", module)), default)
 
 
-def _need(tensor: Tensor | None, binding: Binding, what: str) -> Tensor:
-    if tensor is None:
+def _need(source: Source | None, binding: Binding, what: str) -> Source:
+    if source is None:
         raise NoReferenceError(f"{binding.tensor} has no {what}")
-    return tensor
+    return source
 
 
-def _fitting(start: Tensor, binding: Binding) -> Tensor:
-    if start.numel() != math.prod(binding.shape):
-        raise NoReferenceError(
-            f"{binding.tensor} starts from {start.numel()} numbers, its shape is {binding.shape}"
-        )
+def _fitting(start: Source, binding: Binding) -> Source:
+    count = math.prod(start.shape)
+    if start.shape != matrix_shape(binding.shape):
+        raise NoReferenceError(f"{binding.tensor} starts from {count} numbers, its shape is {binding.shape}")
     return start

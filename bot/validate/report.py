@@ -24,8 +24,9 @@ def make_report(
     merged: Path,
     device: str,
     seconds: float,
+    known: dict[str, str] | None = None,
 ) -> Report:
-    """The report, with the SHA-256 of every file that was checked."""
+    """The report, with the SHA-256 of every file that was checked; `known` are those that were made before."""
     return Report(
         verdict=_verdict(checks),
         level=level,
@@ -33,7 +34,7 @@ def make_report(
         adapter=plan.adapter,
         base=plan.base,
         checks=tuple(checks),
-        files=digests(merged),
+        files=digests(merged, known=known),
         versions=versions(),
         device=device,
         seconds=round(seconds, 3),
@@ -46,12 +47,17 @@ def _verdict(checks: list[Check] | tuple[Check, ...]) -> Verdict:
     return "failed" if "failed" in found else "passed" if "passed" in found else "skipped"
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below the folder by its relative name, but for the card, the plan and the report."""
+def digests(folder: Path, *, known: dict[str, str] | None = None) -> dict[str, str]:
+    """SHA-256 of every file below the folder by its relative name, but for the card, the plan and the report.
+
+    What is `known` is not read again.
+    """
     result = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name not in ELSEWHERE:
+        if known and name in known:
+            result[name] = known[name]
+        elif name not in ELSEWHERE:
             with path.open("rb") as file:
                 result[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return result

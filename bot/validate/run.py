@@ -7,14 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bot.progress import Progress
-from bot.records import Check, Plan, Report, Way
-from bot.validate.behaviour import check_behaviour
-from bot.validate.memory import choose_device
+from bot.records import Check, MergeRequest, Plan, Report
+from bot.validate.found import Found
 from bot.validate.oracle import Exact
 from bot.validate.report import make_report
 from bot.validate.structure import check_structure
 from bot.validate.tensors import check_tensors
-from bot.weights.device import choose
 from bot.weights.layout import Layout
 
 
@@ -25,17 +23,20 @@ def validate(
     base_folder: Path,
     base: Layout,
     adapter_folder: Path,
-    level: Way,
-    device: str,
+    request: MergeRequest,
     progress: Progress,
     exact: Callable[[], Exact] | None = None,
+    seen: Found | None = None,
 ) -> Report:
     """Checks a merged folder against its sources. What is wrong with it is in the report and raises nothing.
 
-    `exact` makes a function that gives the float64 value of a binding whose method has no formula here.
+    `request` says how much is checked and on which device answers are computed. `exact` makes a function that gives
+    the float64 value of a binding whose method has no formula here. `seen`: what was found while the merge was
+    written; it is not looked at again.
     """
+    level = request.validation
     start = time.monotonic()
-    device = choose_device(choose(device), need=0)
+    used = "cpu"  # only answers are computed elsewhere
     checks: list[Check] = []
     if level != "none":
         progress.say("Checking files, configs and tokenizer")
@@ -52,16 +53,31 @@ def validate(
             adapter_folder=adapter_folder,
             progress=progress,
             exact=exact() if exact else None,
+            thorough=request.thorough,
+            seen=seen,
         )
     if level == "full" and readable:
+        from bot.validate.behaviour import check_behaviour  # noqa: PLC0415 - torch
+        from bot.validate.memory import choose_device  # noqa: PLC0415
+        from bot.weights.device import choose  # noqa: PLC0415
+
+        used = choose_device(choose(request.device), need=0)
         checks += check_behaviour(
             merged,
             plan=plan,
             base_folder=base_folder,
             adapter_folder=adapter_folder,
             progress=progress,
-            device=device,
+            device=used,
             exact=exact() if exact else None,
         )
     seconds = time.monotonic() - start
-    return make_report(plan, level=level, checks=checks, merged=merged, device=device, seconds=seconds)
+    return make_report(
+        plan,
+        level=level,
+        checks=checks,
+        merged=merged,
+        device=used,
+        seconds=seconds,
+        known=seen.digests if seen else None,
+    )

@@ -11,10 +11,10 @@ from transformers import AutoConfig, GenerationConfig
 
 from bot.records import Check, ConfigEdit, Plan
 from bot.validate.models import LOCAL, meta_model, missing_parameters
-from bot.validate.quiet import few, guarded
+from bot.validate.quiet import guarded
 from bot.validate.tokenizer import TOKENIZER, check_tokenizer
 from bot.weights.layout import Layout
-from bot.wording import counted
+from bot.wording import counted, few
 
 WRITTEN = frozenset(
     {"transformers_version", "_name_or_path", "dtype", "torch_dtype"}

@@ -9,11 +9,10 @@ from pathlib import Path
 from bot.errors import MergeBotError
 from bot.records import Check, Plan
 from bot.validate.expected import expected_tensors
-from bot.validate.quiet import few
 from bot.validate.sidecars import check_sidecars
 from bot.weights.files import LocalFiles
 from bot.weights.layout import INDEX, SINGLE, Layout, read_layout
-from bot.wording import counted, size
+from bot.wording import counted, few, size
 
 ADAPTER_FILE = re.compile(
     r"adapter_config\.json|adapter_model([-.].*)?\.(safetensors|bin|pt|pth)(\.index\.json)?"

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from bot.errors import MergeBotError
 from bot.progress import Progress
 from bot.records import Binding, Check, Plan
 from bot.validate.copies import compare, place
 from bot.validate.expected import expected_tensors
-from bot.validate.measure import BINS, Measure, measure, median_ulp
-from bot.validate.models import conv1d_modules
-from bot.validate.oracle import Exact, Oracle
-from bot.validate.quiet import few
+from bot.validate.formula import Evaluated, Expression
+from bot.validate.found import Found
+from bot.validate.measure import Measure, measure
+from bot.validate.oracle import Exact, Oracle, transposed_modules
 from bot.validate.reference import NoReferenceError
+from bot.validate.sample import sample
+from bot.validate.sources import FileRows, Source, is_finite
 from bot.validate.workers import workers
 from bot.weights.files import LocalFiles
+from bot.weights.floats import narrow, widen
 from bot.weights.header import FLOATS
 from bot.weights.layout import Layout, read_layout
-from bot.weights.reader import TensorReader
-from bot.wording import size
+from bot.weights.rows import RowReader
 
-
-@dataclass
-class Found:
-    """What was seen on the way through the tensors."""
-
-    equal: int = 0
-    equal_bytes: int = 0
-    wrong_copies: list[str] = field(default_factory=list)
-    measures: list[Measure] = field(default_factory=list)
-    unproven: list[str] = field(default_factory=list)
-    infinite: list[str] = field(default_factory=list)
+TASK = 2**20  # elements for one thread at a time
 
 
 def check_tensors(
@@ -47,145 +39,134 @@ def check_tensors(
     adapter_folder: Path,
     progress: Progress,
     exact: Exact | None = None,
+    thorough: bool = False,
+    seen: Found | None = None,
 ) -> list[Check]:
-    """Checks `untouched`, `changed`, `finite` and `effect`."""
+    """Checks `untouched`, `changed`, `finite` and `effect`.
+
+    Of changed tensors with a formula one row in sixteen is held against it, with `thorough` all; whether their
+    elements are finite is seen of all. `seen`: what a witness of the merge has looked at; it is not looked at again.
+    """
     try:
         layout = read_layout(LocalFiles(merged))
     except MergeBotError as error:
         return [Check(name="changed", verdict="failed", figure="", detail=error.sentence)]
+    found = seen or Found()
+    left = [b for b in plan.bindings if b.tensor not in found.proven]
     oracle = Oracle(
         plan,
         base_folder=base_folder,
         base=base,
         adapter_folder=adapter_folder,
-        transposed=conv1d_modules(base_folder, plan.model_class),
+        transposed=transposed_modules(plan, base_folder=base_folder) if left else frozenset(),
         exact=exact,
     )
-    found = Found()
-    progress.begin("Checking tensors", total=layout.total_bytes)
-    with oracle, TensorReader(merged, layout=layout) as reader, workers() as pool:
-        _untouched(
-            found, merged, layout=layout, plan=plan, base_folder=base_folder, base=base, progress=progress
-        )
-        for binding in sorted(plan.bindings, key=lambda b: (layout.files.get(b.tensor, ""), b.tensor)):
-            _changed(found, binding, reader=reader, oracle=oracle, pool=pool, progress=progress)
+    done = sum(spec.size for name, spec in layout.tensors.items() if name in found.proven)
+    progress.begin("Checking tensors", total=layout.total_bytes - done)
+    with oracle, RowReader(merged, layout=layout) as reader, workers() as pool:
+        look = _Look(found=found, reader=reader, oracle=oracle, progress=progress, thorough=thorough)
+        look.untouched(plan, base=base, base_folder=base_folder)
+        for binding in sorted(left, key=lambda b: (layout.files.get(b.tensor, ""), b.tensor)):
+            look.changed(binding, pool=pool)
+        look.effect({b.tensor: b for b in plan.bindings})
     progress.end()
-    return [_untouched_check(found), _changed_check(found, plan), _finite_check(found), _effect_check(found)]
+    return found.checks(plan)
 
 
-def _untouched(
-    found: Found,
-    merged: Path,
-    *,
-    layout: Layout,
-    plan: Plan,
-    base_folder: Path,
-    base: Layout,
-    progress: Progress,
-) -> None:
-    """Compares every tensor that no binding makes with the base's, by bytes."""
-    for name, expected in expected_tensors(plan, base=base).items():
-        new, old = layout.tensors.get(name), base.tensors.get(name)
-        if expected.touched or old is None:
-            continue
-        if new is None or new.shape != old.shape or new.dtype != expected.dtype:
-            found.wrong_copies.append(f"{name} ({'missing' if new is None else 'shape or dtype differs'})")
-            continue
-        before = place(base_folder, layout=base, spec=old)
-        after = place(merged, layout=layout, spec=new)
-        wrong, infinite = compare(before, after, old=old, new=new, progress=progress)
-        if infinite:
-            found.infinite.append(f"{name} ({infinite} elements)")
-        if wrong:
-            found.wrong_copies.append(f"{name} ({wrong} bytes differ)")
-        else:
-            found.equal, found.equal_bytes = found.equal + 1, found.equal_bytes + new.size
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """One pass over the tensors of a merged folder."""
+
+    found: Found
+    reader: RowReader
+    oracle: Oracle
+    progress: Progress
+    thorough: bool
+
+    def untouched(self, plan: Plan, *, base: Layout, base_folder: Path) -> None:
+        """Compares every tensor that no binding makes with the base's, by bytes."""
+        layout = self.reader.layout
+        for name, expected in expected_tensors(plan, base=base).items():
+            new, old = layout.tensors.get(name), base.tensors.get(name)
+            if expected.touched or old is None or name in self.found.proven:
+                continue
+            if new is None or new.shape != old.shape or new.dtype != expected.dtype:
+                problem = "missing" if new is None else "shape or dtype differs"
+                self.found.wrong_copies.append(f"{name} ({problem})")
+                continue
+            before = place(base_folder, layout=base, spec=old)
+            after = place(self.reader.folder, layout=layout, spec=new)
+            wrong, infinite = compare(before, after, old=old.dtype, new=new.dtype, progress=self.progress)
+            self.found.add_copy(name, bytes_=new.size, wrong=wrong, infinite=infinite)
+
+    def changed(self, binding: Binding, *, pool: ThreadPoolExecutor) -> None:
+        """Measures one changed tensor against its reference."""
+        spec = self.reader.layout.tensors.get(binding.tensor)
+        if spec is None or spec.shape != binding.shape or spec.dtype not in FLOATS:
+            problem = "missing" if spec is None else "shape or dtype differs"
+            self.found.unproven.append(f"{binding.tensor}: {problem}")
+            return
+        try:
+            expected = self.oracle.expected(binding)
+        except NoReferenceError as error:
+            self.found.unproven.append(f"{binding.tensor}: {error}")
+            return
+        if expected.dtype != spec.dtype:
+            self.found.unproven.append(f"{binding.tensor}: {spec.dtype} instead of {expected.dtype}")
+            return
+        self.found.add_measure(self._measured(binding, expected=expected, pool=pool))
+
+    def _measured(self, binding: Binding, *, expected: Expression, pool: ThreadPoolExecutor) -> Measure:
+        merged = FileRows(self.reader, binding.tensor)
+        origin = self.oracle.origin(binding)
+        # Methods without a formula may change a few rows only, and their whole value is there: it is compared.
+        whole = self.thorough or isinstance(expected, Evaluated)
+        index = sample(binding.tensor, merged.shape, thorough=whole)
+        rows, columns = merged.shape
+        expected.rows(index[:1])  # what all rows share is made once, not by every thread
+        size = self.reader.layout.tensors[binding.tensor].size
+
+        def look(first: int) -> Measure:
+            last = min(first + step, rows)
+            mine = index[np.searchsorted(index, first) : np.searchsorted(index, last)]
+            if len(mine) < last - first:
+                odd = _not_finite(merged, first=first, last=last)
+                mine = np.union1d(mine, odd)
+            return measure(binding.tensor, merged, index=mine, expected=expected, origin=origin)
+
+        step = max(1, TASK // max(1, columns))
+        result = Measure(binding.tensor, rows * columns, changed=origin is None)
+        for first, part in zip(range(0, rows, step), pool.map(look, range(0, rows, step)), strict=True):
+            result.absorb(part)
+            self.progress.advance(size * (min(first + step, rows) - first) // rows)
+        return result
+
+    def effect(self, bindings: dict[str, Binding]) -> None:
+        """Where no row looked at has changed, looks at the others until one has."""
+        if any(m.changed for m in self.found.measures):
+            return
+        for result in self.found.measures:
+            origin = self.oracle.origin(bindings[result.name])
+            if result.elements < result.total and origin is not None:
+                result.changed = _differ(FileRows(self.reader, result.name), origin)
+            if result.changed:
+                return
 
 
-def _changed(
-    found: Found,
-    binding: Binding,
-    *,
-    reader: TensorReader,
-    oracle: Oracle,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
-) -> None:
-    """Measures one changed tensor against its reference."""
-    spec = reader.layout.tensors.get(binding.tensor)
-    if spec is None or spec.shape != binding.shape or spec.dtype not in FLOATS:
-        found.unproven.append(f"{binding.tensor}: {'missing' if spec is None else 'shape or dtype differs'}")
-        return
-    try:
-        formula = oracle.formula(binding)
-    except NoReferenceError as error:
-        found.unproven.append(f"{binding.tensor}: {error}")
-        return
-    if formula.dtype != spec.dtype:
-        found.unproven.append(f"{binding.tensor}: {spec.dtype} instead of {formula.dtype}")
-        return
-    base = oracle.base(binding.source or binding.tensor)
-    merged = reader.read(binding.tensor)
-    result = measure(binding.tensor, merged, formula=formula, base=base, pool=pool, progress=progress)
-    found.measures.append(result)
-    if result.infinite:
-        found.infinite.append(f"{binding.tensor} ({result.infinite} elements)")
+def _not_finite(source: Source, *, first: int, last: int) -> np.ndarray:
+    """The rows that hold NaN or infinity."""
+    index = np.arange(first, last)
+    raw = source.raw(index)
+    return index[:0] if is_finite(raw, source.dtype) else index[[not is_finite(r, source.dtype) for r in raw]]
 
 
-def _untouched_check(found: Found) -> Check:
-    count, wrong = found.equal + len(found.wrong_copies), found.wrong_copies
-    detail = (
-        f"Not the base's: {few(wrong)}."
-        if wrong
-        else "Every tensor that the adapter leaves alone is the base's."
-    )
-    figure = f"{found.equal:,} of {count:,} equal, {size(found.equal_bytes)}"
-    return Check(name="untouched", verdict="failed" if wrong else "passed", figure=figure, detail=detail)
-
-
-def _changed_check(found: Found, plan: Plan) -> Check:
-    """The changed tensors against the float64 reference."""
-    wrong = sorted((m for m in found.measures if m.wrong), key=lambda m: -m.worst)
-    right = len(found.measures) - len(wrong)
-    figure = f"{right:,} of {len(plan.bindings):,} right"
-    where = ""
-    if found.measures:
-        worst = max(found.measures, key=lambda m: m.worst)
-        histogram = sum((m.histogram for m in found.measures), torch.zeros(BINS, dtype=torch.float64))
-        figure += f"; median {median_ulp(histogram):.2f} ulp, worst error {_of_the_bound(worst.worst)}"
-        where = f" Worst: {worst.name}."
-    problems = [*(m.describe() for m in wrong), *found.unproven]
-    if problems:
-        more = f" And {len(problems) - 4} more." if len(problems) > 4 else ""
-        return Check(
-            name="changed", verdict="failed", figure=figure, detail=". ".join(problems[:4]) + "." + more
-        )
-    detail = f"Every changed tensor is base + adapter in float64, rounded once.{where}"
-    return Check(name="changed", verdict="passed", figure=figure, detail=detail)
-
-
-def _of_the_bound(share: float) -> str:
-    """An error by what is allowed, which is a rounding to the tensor's dtype and what float32 can lose before it."""
-    much = f"{share:.0%} of" if share <= 1 else f"{share:.3g} times"
-    return f"{much} what float32 and one rounding allow"
-
-
-def _finite_check(found: Found) -> Check:
-    bad, count = found.infinite, found.equal + len(found.wrong_copies) + len(found.measures)
-    detail = f"NaN or infinite where base + adapter is not: {few(bad)}." if bad else "No overflow and no NaN."
-    figure = f"{len(bad):,} of {count:,} not finite"
-    return Check(name="finite", verdict="failed" if bad else "passed", figure=figure, detail=detail)
-
-
-def _effect_check(found: Found) -> Check:
-    """A merge that changed nothing has a name of its own."""
-    changed = [m for m in found.measures if m.changed]
-    total = sum(m.base_square for m in found.measures)
-    share = (sum(m.change_square for m in found.measures) / total) ** 0.5 if total else 0.0
-    largest = max(changed, key=lambda m: m.relative_change, default=None)
-    if largest is None:
-        detail = "Merged equals base: no tensor was changed, or the delta is lost in the dtype's rounding."
-        return Check(name="effect", verdict="failed", figure="0", detail=detail)
-    figure = f"{len(changed):,} of {len(found.measures):,} tensors changed, delta/base {share:.3g}"
-    detail = f"Largest relative change {largest.relative_change:.3g} in {largest.name}."
-    return Check(name="effect", verdict="passed", figure=figure, detail=detail)
+def _differ(merged: Source, origin: Source) -> bool:
+    """Whether any element is another than the base's, rounded to the merged dtype."""
+    rows, columns = merged.shape
+    step = max(1, TASK // max(1, columns))
+    for first in range(0, rows, step):
+        index = np.arange(first, min(first + step, rows))
+        base = narrow(widen(origin.raw(index), origin.dtype), merged.dtype)
+        if not np.array_equal(widen(merged.raw(index), merged.dtype), widen(base, merged.dtype)):
+            return True
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
@@ -12,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from bot.weights.floats import RAW, Array
+from bot.weights.header import TensorSpec
 from bot.weights.layout import Layout
 
 
@@ -49,15 +51,33 @@ class RowReader:
         count, columns = self.shape(name)
         last = count if last is None else min(last, count)
         result = np.empty((max(0, last - first), columns), dtype=RAW[spec.dtype]) if out is None else out
-        file = self.layout.files[name]
-        offset = self._starts[file] + spec.start + first * columns * result.itemsize
-        view = result.reshape(-1).view(np.uint8).data
+        self._fill(result.reshape(-1).view(np.uint8).data, spec=spec, at=first * columns * result.itemsize)
+        return result
+
+    def gather(self, name: str, index: Array) -> Array:
+        """The rows of these numbers, ascending, as `rows` gives them; neighbours are read together."""
+        spec = self.layout.tensors[name]
+        columns = math.prod(spec.shape[1:])
+        result = np.empty((len(index), columns), dtype=RAW[spec.dtype])
+        view, size = result.reshape(-1).view(np.uint8).data, columns * result.itemsize
+        breaks = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)] if len(index) else []
+        file = self._descriptor(self.layout.files[name])
+        start = self._starts[self.layout.files[name]] + spec.start
+        for (first, last), row in zip(itertools.pairwise(breaks), index[breaks[:-1]].tolist(), strict=True):
+            part, at = view[first * size : last * size], row * size
+            if os.preadv(file, (part,), start + at) != len(part):
+                self._fill(part, spec=spec, at=at)  # once more, in as many parts as it takes
+        return result
+
+    def _fill(self, view: memoryview, *, spec: TensorSpec, at: int) -> None:
+        """Reads the tensor's bytes from `at` on until the view is full."""
+        file = self.layout.files[spec.name]
+        offset = self._starts[file] + spec.start + at
         while view:
             done = os.preadv(self._descriptor(file), [view], offset)
             if not done:
                 raise OSError(f"{file} ended early: it was changed while it was read")
             view, offset = view[done:], offset + done
-        return result
 
     def _descriptor(self, file: str) -> int:
         with self._lock:

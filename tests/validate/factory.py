@@ -7,13 +7,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bot.progress import Silent
-from bot.records import AddedTensor, Binding, ConfigEdit, Estimate, Pinned, Plan, Report, Sidecar, Way
+from bot.records import (
+    AddedTensor,
+    Binding,
+    ConfigEdit,
+    Estimate,
+    MergeRequest,
+    Pinned,
+    Plan,
+    Report,
+    Sidecar,
+    Way,
+)
+from bot.validate.reference import formula
 from bot.validate.run import validate
+from bot.validate.sources import ArrayRows
 from bot.weights.files import LocalFiles
 from bot.weights.layout import INDEX, Layout, read_layout
 from bot.weights.reader import TORCH_DTYPES
@@ -40,21 +54,24 @@ class Case:
     def layout(self) -> Layout:
         return read_layout(LocalFiles(self.base))
 
-    def report(self, level: Way = "full") -> Report:
+    def report(self, level: Way = "full", *, thorough: bool = False) -> Report:
         return validate(
             self.merged,
             plan=self.plan,
             base_folder=self.base,
             base=self.layout,
             adapter_folder=self.adapter,
-            level=level,
-            device="cpu",
+            request=MergeRequest(
+                adapter=str(self.adapter), device="cpu", validation=level, thorough=thorough
+            ),
             progress=Silent(),
         )
 
-    def failed(self, level: Way = "full") -> set[str]:
+    def failed(self, level: Way = "full", *, thorough: bool = False) -> set[str]:
         """The names of the failed checks."""
-        return {check.name for check in self.report(level).checks if check.verdict == "failed"}
+        return {
+            check.name for check in self.report(level, thorough=thorough).checks if check.verdict == "failed"
+        }
 
     def copy(self, folder: Path) -> "Case":
         """The same case with a merged folder of its own, to be broken."""
@@ -76,6 +93,30 @@ def make(
     if scale is not None:
         edit(adapter, lambda tensors: {n: t * (scale if "lora_B" in n else 1) for n, t in tensors.items()})
     return assemble(folder / "merged", base=base, adapter=adapter, values=peft_merge(base, adapter))
+
+
+def rows_of(tensor: Tensor) -> ArrayRows:
+    """A tensor of torch as the proof reads it."""
+    names = {kind: name for name, kind in TORCH_DTYPES.items()}
+    raw = tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
+    return ArrayRows(raw.detach().contiguous().numpy(), dtype=names[tensor.dtype])
+
+
+def reference(
+    binding: Binding, *, source: Tensor | None, adapter: dict[str, Tensor], config: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """What a whole tensor must be, and its elements' bounds."""
+    found = formula(
+        binding,
+        source=None if source is None else rows_of(source),
+        adapter={name: rows_of(tensor) for name, tensor in adapter.items()},
+        config=config,
+    )
+    rows, columns = found.shape
+    whole = found.rows(np.arange(rows))
+    places = np.divmod(np.arange(rows * columns), columns)
+    bound, _ = whole.tolerance.at(whole.value[places], *places)
+    return tuple(torch.from_numpy(part).reshape(binding.shape) for part in (whole.value, bound))
 
 
 def peft_merge(base: Path, adapter: Path) -> dict[str, Tensor]:
