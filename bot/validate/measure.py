@@ -9,13 +9,14 @@ import numpy as np
 
 from bot.validate.formula import Expression, Reference
 from bot.validate.rounding import DIGITS, half_inverse, power
+from bot.validate.sample import EVERY
 from bot.validate.sources import Source, wide
 from bot.weights.floats import Array, narrow, widen
 
 BINS = 200  # of the errors' histogram, from 0 to TOP units in the last place
 TOP = 2.0
 BLOCK = 2**16  # elements at a time: their float64 copies mostly stay in the cache
-FEW = 4  # of a sample's rows, one in so many is compared with the base: that is to describe, not to prove
+FEW = 4  # of a sample's rows, one in so many tells how large the delta is: that is to describe, not to prove
 SAMPLE = 16  # one in so many errors goes into the histogram
 
 
@@ -74,16 +75,15 @@ class Measure:
 
 
 def measure(
-    name: str, merged: Source, *, index: Array, expected: Expression, origin: Source | None
+    name: str, merged: Source, *, index: Array, expected: Expression, origin: Source | None, sampled: bool
 ) -> Measure:
-    """Compares rows of a merged tensor with what is expected.
+    """Compares rows of a merged tensor with what is expected. `sampled`: they are, or are part of, a sample.
 
     `origin`: the base's tensor of that name or the source, if it has the merged one's shape.
     """
     rows, columns = merged.shape
     result = Measure(name, rows * columns, changed=origin is None)
     step = max(1, BLOCK // max(1, columns))
-    every = 1 if len(index) == rows else FEW
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # what is not finite is counted
         for first in range(0, len(index), step):
             part = index[first : first + step]
@@ -92,9 +92,12 @@ def measure(
             value = widen(raw, merged.dtype).astype(np.float64, copy=False)
             _add(result, value, reference=reference, dtype=merged.dtype)
             if origin is not None:
+                described = np.flatnonzero(part // EVERY % FEW == 0) if sampled else slice(None)
                 start = reference.start if origin == expected.start else None
                 base = wide(origin, part) if start is None else start
-                _compare_with_base(result, value, reference.value, base=base, dtype=merged.dtype, every=every)
+                _compare_with_base(
+                    result, value, reference.value, base=base, dtype=merged.dtype, rows=described
+                )
     return result
 
 
@@ -137,12 +140,12 @@ def _histogram(errors: Array) -> Array:
 
 
 def _compare_with_base(
-    result: Measure, value: Array, expected: Array, *, base: Array, dtype: str, every: int
+    result: Measure, value: Array, expected: Array, *, base: Array, dtype: str, rows: Array | slice
 ) -> None:
     """Adds up the change against the base, and how much of it is the adapter's delta."""
     if not result.changed:
         result.changed = not np.array_equal(value, widen(narrow(base, dtype), dtype))
-    value, expected, base = value[::every], expected[::every], np.ascontiguousarray(base[::every])
+    value, expected, base = value[rows], expected[rows], base[rows]
     change, delta = np.subtract(value, base).reshape(-1), np.subtract(expected, base).reshape(-1)
     flat = base.reshape(-1)
     result.base_square += float(flat @ flat)

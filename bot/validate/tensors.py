@@ -123,6 +123,7 @@ class _Look:
         whole = self.thorough or isinstance(expected, Evaluated)
         index = sample(binding.tensor, merged.shape, thorough=whole)
         rows, columns = merged.shape
+        sampled = len(index) < rows
         expected.rows(index[:1])  # what all rows share is made once, not by every thread
         size = self.reader.layout.tensors[binding.tensor].size
 
@@ -132,7 +133,9 @@ class _Look:
             if len(mine) < last - first:
                 odd = _not_finite(merged, first=first, last=last)
                 mine = np.union1d(mine, odd)
-            return measure(binding.tensor, merged, index=mine, expected=expected, origin=origin)
+            return measure(
+                binding.tensor, merged, index=mine, expected=expected, origin=origin, sampled=sampled
+            )
 
         step = max(1, TASK // max(1, columns))
         result = Measure(binding.tensor, rows * columns, changed=origin is None)

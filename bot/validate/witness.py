@@ -46,8 +46,13 @@ class _Case:
     index: Array
     measure: Measure
     waiting: list[tuple[int, int]] = field(default_factory=list)
+    looked: list[tuple[int, int]] = field(default_factory=list)
     written: int = 0
-    looked: int = 0
+
+    def is_complete(self) -> bool:
+        """Whether every row was looked at, and none twice."""
+        ends = [0, *(end for span in sorted(self.looked) for end in span), self.merged.shape[0]]
+        return ends[::2] == ends[1::2]
 
 
 class Witness:
@@ -117,8 +122,8 @@ class Witness:
         part = self._measured(case, spans)
         with self._lock:
             case.measure.absorb(part)
-            case.looked += waiting
-            if case.looked == rows:
+            case.looked += spans
+            if case.written >= rows and case.is_complete():
                 self._found.add_measure(case.measure)
                 self._cases[binding.tensor] = None
 
@@ -169,4 +174,12 @@ class Witness:
         """The comparison of the sample's rows among these spans, read back from the file."""
         bounds = [np.searchsorted(case.index, span) for span in spans]
         index = np.concatenate([case.index[start:end] for start, end in bounds])
-        return measure(case.name, case.merged, index=index, expected=case.formula, origin=case.origin)
+        sampled = len(case.index) < case.merged.shape[0]
+        return measure(
+            case.name,
+            case.merged,
+            index=index,
+            expected=case.formula,
+            origin=case.origin,
+            sampled=sampled,
+        )

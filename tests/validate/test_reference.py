@@ -153,7 +153,9 @@ def test_patterns_match_as_in_peft(key: str, module: str) -> None:
 def test_ulp_is_the_distance_to_the_next_number(name: str, dtype: torch.dtype) -> None:
     value = torch.tensor([1.0, 1.5, 3.99, 1e-3, 300.0, 0.0], dtype=dtype)
     following = torch.nextafter(value, torch.tensor(float("inf"), dtype=dtype))
-    assert np.array_equal(ulp(value.double().numpy(), dtype=name), (following.double() - value.double()).numpy())
+    assert np.array_equal(
+        ulp(value.double().numpy(), dtype=name), (following.double() - value.double()).numpy()
+    )
 
 
 def test_bound_holds_for_float32_and_not_for_bfloat16_deltas() -> None:
