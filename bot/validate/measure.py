@@ -17,7 +17,7 @@ BINS = 200  # of the errors' histogram, from 0 to TOP units in the last place
 TOP = 2.0
 BLOCK = 2**16  # elements at a time: their float64 copies mostly stay in the cache
 FEW = 4  # of a sample's rows, one in so many tells how large the delta is: that is to describe, not to prove
-SAMPLE = 16  # one in so many errors goes into the histogram
+SAMPLE = 61  # one in so many errors goes into the histogram; a prime, so that they stand in all columns
 
 
 @dataclass
@@ -95,9 +95,11 @@ def measure(
                 described = np.flatnonzero(part // EVERY % FEW == 0) if sampled else slice(None)
                 start = reference.start if origin == expected.start else None
                 base = wide(origin, part) if start is None else start
-                _compare_with_base(
-                    result, value, reference.value, base=base, dtype=merged.dtype, rows=described
-                )
+                few = value[described], reference.value[described], base[described]
+                _describe(result, *few)
+                other = None if origin.dtype == merged.dtype else merged.dtype
+                if not result.changed:
+                    result.changed = _differ(few[0], few[2], dtype=other) or _differ(value, base, dtype=other)
     return result
 
 
@@ -139,19 +141,19 @@ def _histogram(errors: Array) -> Array:
     return np.bincount(bins, minlength=BINS)
 
 
-def _compare_with_base(
-    result: Measure, value: Array, expected: Array, *, base: Array, dtype: str, rows: Array | slice
-) -> None:
+def _describe(result: Measure, value: Array, expected: Array, base: Array) -> None:
     """Adds up the change against the base, and how much of it is the adapter's delta."""
-    if not result.changed:
-        result.changed = not np.array_equal(value, widen(narrow(base, dtype), dtype))
-    value, expected, base = value[rows], expected[rows], base[rows]
     change, delta = np.subtract(value, base).reshape(-1), np.subtract(expected, base).reshape(-1)
     flat = base.reshape(-1)
     result.base_square += float(flat @ flat)
     result.change_square += float(change @ change)
     result.delta_square += float(delta @ delta)
     result.shared += float(change @ delta)
+
+
+def _differ(value: Array, base: Array, *, dtype: str | None) -> bool:
+    """Whether merged rows are others than the base's, rounded to `dtype` where that is another than the base's."""
+    return not np.array_equal(value, base if dtype is None else widen(narrow(base, dtype), dtype))
 
 
 def _largest(values: Array) -> float:
