@@ -23,6 +23,7 @@ from bot.settings import Settings
 
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
+    from bot.validate.found import Found
 
 ORIGINAL_CONFIG = "adapter_config.original.json"
 
@@ -130,26 +131,37 @@ def _build(
     """Merges into `out`, checks it, and writes down how it came about. Raises ValidationError for a failed check."""
     from bot.merge import run as merging  # noqa: PLC0415 - torch
     from bot.merge import sidecars  # noqa: PLC0415
+    from bot.validate.witness import looking_on  # noqa: PLC0415 - numpy
 
     plan = prepared.plan
     adapter_path = sources.adapter / plan.adapter_file
-    merged = merging.merge(
+    with looking_on(
         plan,
         base_folder=sources.base,
         base=prepared.layout,
-        config=prepared.config,
-        adapter_path=adapter_path,
+        adapter_folder=sources.adapter,
         out=out,
-        device=request.device,
-        progress=progress,
-    )
+        request=request,
+    ) as witness:
+        merged = merging.merge(
+            plan,
+            base_folder=sources.base,
+            base=prepared.layout,
+            config=prepared.config,
+            adapter_path=adapter_path,
+            out=out,
+            device=request.device,
+            progress=progress,
+            witness=witness,
+        )
+    seen = replace(witness.found(), digests=merged.digests) if witness else None
     sidecars.write_sidecars(
         plan, base_folder=sources.base, adapter_folder=sources.adapter, config=prepared.config, out=out
     )
     shutil.copyfile(sources.adapter / "adapter_config.json", out / ORIGINAL_CONFIG)
     report = None
     if request.validation != "none":
-        report = _passed(_check(out, prepared, sources, request=request, progress=progress))
+        report = _passed(_check(out, prepared, sources, request=request, progress=progress, seen=seen))
         write_record(out / REPORT_FILE, report)
     adapter_card, base_card = _cards_of(prepared)
     text = model_card.model_card(
@@ -161,7 +173,13 @@ def _build(
 
 
 def _check(
-    folder: Path, prepared: Prepared, sources: Sources, *, request: MergeRequest, progress: Progress
+    folder: Path,
+    prepared: Prepared,
+    sources: Sources,
+    *,
+    request: MergeRequest,
+    progress: Progress,
+    seen: Found | None = None,
 ) -> Report:
     from bot.merge.exact import exact_merge  # noqa: PLC0415 - torch
     from bot.validate import run as validation  # noqa: PLC0415
@@ -174,6 +192,7 @@ def _check(
         adapter_folder=sources.adapter,
         request=request,
         progress=progress,
+        seen=seen,
         exact=lambda: exact_merge(
             prepared.plan,
             base_folder=sources.base,

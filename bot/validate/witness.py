@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bot.records import Binding, Plan
+from bot.records import Binding, MergeRequest, Plan
 from bot.validate.copies import compare, place
 from bot.validate.expected import expected_tensors
 from bot.validate.formula import Formula
@@ -53,6 +53,22 @@ class _Case:
         """Whether every row was looked at, and none twice."""
         ends = [0, *(end for span in sorted(self.looked) for end in span), self.merged.shape[0]]
         return ends[::2] == ends[1::2]
+
+
+def looking_on(
+    plan: Plan, *, base_folder: Path, base: Layout, adapter_folder: Path, out: Path, request: MergeRequest
+) -> AbstractContextManager[Witness | None]:
+    """A witness, where it is asked for that tensors are checked."""
+    if request.validation not in ("tensors", "full"):
+        return nullcontext()
+    return Witness(
+        plan,
+        base_folder=base_folder,
+        base=base,
+        adapter_folder=adapter_folder,
+        out=out,
+        thorough=request.thorough,
+    )
 
 
 class Witness:
