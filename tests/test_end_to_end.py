@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from bot.merge import run as merging
 from bot.records import Plan, Publication, Report, from_dict
+from bot.weights.writer import ShardWriter
 from tests.e2e import ADAPTER, BASE, desk, hub, models, processes
 from tests.tiny.adapters import LORA_VARIANTS, save_adapter
 from tests.tiny.models import load, save_base
@@ -212,17 +213,13 @@ def test_without_a_report_nothing_is_published(desk):
 
 
 def test_a_merge_that_fails_its_checks_is_published_nowhere(desk, monkeypatch):
-    honest = merging.merge
+    honest = ShardWriter.write
 
-    def corrupt(plan, *, out, **given):
-        result = honest(plan, out=out, **given)
-        path = out / "model.safetensors"
-        tensors = load_file(path)
-        tensors["model.layers.1.mlp.up_proj.weight"] *= 1.001
-        save_file(tensors, path, metadata={"format": "pt"})
-        return result
+    def corrupt(self, spec, data, **given):
+        wrong = np.roll(data, 1, axis=0) if "1.mlp.up_proj" in spec.name else data
+        honest(self, spec, wrong, **given)
 
-    monkeypatch.setattr(merging, "merge", corrupt)
+    monkeypatch.setattr(ShardWriter, "write", corrupt)
     before = desk.state()
     for place in ("alice/wrong", desk.out):
         for flags in ([], ["--json"]):
