@@ -16,7 +16,7 @@ import click
 
 from bot import __version__, options
 from bot.errors import InputError
-from bot.records import as_dict
+from bot.serial import as_dict
 
 if TYPE_CHECKING:
     from rich.console import ConsoleRenderable
@@ -54,14 +54,16 @@ class _InOrder(click.Group):
 def cli() -> None:
     """Merge a PEFT adapter into its base model, check the result, and publish it.
 
-    ADAPTER is a Hub id, owner/name, optionally with @revision and :subfolder, or a local folder.
+    ADAPTER is a Hub id, owner/name, optionally with @revision and :subfolder, or a local folder. Several are merged
+    with --stack, or with --combination and --weights.
 
     DEST is a folder (./x, ../x, /x, ~/x) or a Hub repository (owner/name), which is created if it is missing.
     """
 
 
-@cli.command()
+@cli.command(cls=options.Weighing)
 @options.adapter
+@options.several
 @options.job
 @options.validate("full")
 @options.to(required=False)
@@ -77,8 +79,9 @@ def plan(**flags: Any) -> None:
     _answer(flags, as_dict(result), view.plan(result))
 
 
-@cli.command()
+@cli.command(cls=options.Weighing)
 @options.adapter
+@options.several
 @click.option(
     "--out", metavar="DIR", required=True, type=click.Path(file_okay=False), help="Folder for the result."
 )
@@ -100,9 +103,16 @@ def merge(**flags: Any) -> None:
     _answer(flags, _document(plan=planned, merged=merged, report=report), *parts)
 
 
-@cli.command()
+@cli.command(cls=options.Weighing)
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--adapter", metavar="ADAPTER", required=True, help="The adapter that was merged.")
+@click.option(
+    "--adapter",
+    metavar="ADAPTER",
+    required=True,
+    multiple=True,
+    help="The adapter that was merged; again for each of several.",
+)
+@options.several
 @options.job
 @options.validate("full", may_skip=False)
 @options.thorough
@@ -133,8 +143,9 @@ def publish(folder: Path, **flags: Any) -> None:
     _answer(flags, as_dict(publication), view.publication(publication))
 
 
-@cli.command()
+@cli.command(cls=options.Weighing)
 @options.adapter
+@options.several
 @options.job
 @options.validate("full")
 @options.thorough

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from bot.errors import InputError
-from bot.plan import destination
-from bot.records import Destination, MergeRequest
+from bot.plan import destination, recipe
+from bot.records import Destination, MergeRequest, Recipe
 
 Command = Callable[..., None]
 Option = Callable[[Command], Command]
@@ -28,7 +28,77 @@ def together(*parts: Option) -> Option:
     return apply
 
 
-adapter = click.argument("adapter")
+class Weighing(click.Command):
+    """A command whose `--weights 0.7 0.3` may also be written so: click's own options take a fixed number of values."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Joins the numbers behind --weights with commas; they end at the first word that is none."""
+        return super().parse_args(ctx, joined_weights(args))
+
+
+def joined_weights(words: Sequence[str]) -> list[str]:
+    """`--weights 0.7 0.3` as `--weights=0.7,0.3`."""
+    joined: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        numbers = []
+        while word == "--weights" and rest and is_number(rest[0]):
+            numbers.append(rest.pop(0))
+        joined.append(f"{word}={','.join(numbers)}" if numbers else word)
+    return joined
+
+
+def is_number(word: str) -> bool:
+    """Whether Python reads the word as a number (nan and inf included: they are refused where they can be named)."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _weights(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...]:
+    words = [word.strip() for word in text.split(",")] if text is not None else []
+    odd = [word for word in words if not is_number(word)]
+    if odd:
+        raise click.BadParameter(f"{odd[0]!r} is no number.")
+    return tuple(float(word) for word in words)
+
+
+adapter = click.argument("adapter", metavar="ADAPTER...", nargs=-1, required=True)
+several = together(
+    click.option(
+        "--stack", is_flag=True, help="Several adapters: merge one after the other, rounded once at the end."
+    ),
+    click.option(
+        "--combination",
+        type=click.Choice(recipe.COMBINATIONS),
+        help="Several adapters: make one of them as PEFT's add_weighted_adapter does (LoRA only). cat is their exact"
+        " weighted sum; linear sums A and B by themselves. Even plan fetches their weights then.",
+    ),
+    click.option(
+        "--weights",
+        metavar="W...",
+        callback=_weights,
+        help="One number for each adapter: 0.7 0.3, or 0.7,0.3.",
+    ),
+    click.option(
+        "--density", type=float, metavar="SHARE", help="Of ties, dare and magnitude_prune: what is kept."
+    ),
+    click.option(
+        "--majority-sign-method", type=click.Choice(recipe.SIGNS), help="Of ties: how signs are elected."
+    ),
+    click.option(
+        "--svd-rank",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Of svd: the rank; by default the largest.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), metavar="N", help="Of dare: the random numbers', 0 by default."
+    ),
+)
 job = together(
     click.option(
         "--base", metavar="BASE", help="Base model, a Hub id or a folder, in place of the adapter's own."
@@ -89,8 +159,11 @@ thorough = click.option(
 
 def request(flags: dict[str, Any]) -> MergeRequest:
     """The flags as the pipeline wants them. `publish` names no adapter: the folder's own report does."""
+    adapters = flags.get("adapter") or ("",)
     return MergeRequest(
-        adapter=flags.get("adapter", ""),
+        adapter=adapters[0],
+        further=tuple(adapters[1:]),
+        recipe=_recipe(flags),
         base=flags.get("base"),
         base_revision=flags.get("base_revision"),
         destination=_destination(flags),
@@ -100,6 +173,25 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         thorough=flags.get("thorough", False),
         dry_run=flags["dry_run"],
     )
+
+
+def _recipe(flags: dict[str, Any]) -> Recipe | None:
+    """What the flags say about several adapters; None when they say nothing."""
+    options = {
+        key: flags.get(key) for key in ("weights", "density", "majority_sign_method", "svd_rank", "seed")
+    }
+    given = [key for key, value in options.items() if value not in (None, ())]
+    method = flags.get("combination")
+    if flags.get("stack") and method:
+        raise click.UsageError(
+            "--stack and --combination are two ways to merge several adapters: choose one."
+        )
+    if flags.get("stack"):
+        method = recipe.STACK
+    if method is None and given:
+        flag = given[0].replace("_", "-")
+        raise click.UsageError(f"--{flag} says something about --combination, which is missing.")
+    return None if method is None else Recipe(method=method, **options)  # type: ignore[arg-type]
 
 
 def _destination(flags: dict[str, Any]) -> Destination | None:

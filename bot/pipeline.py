@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 from bot.connect import LazyHub, publisher
 from bot.errors import InputError, MergeError, RefusedError, ValidationError
 from bot.plan import card
-from bot.prepare import Prepared, Sources, fetch, prepare, reopen
+from bot.prepare import Prepared, Sources, fetch, reopen
 from bot.progress import Progress
 from bot.publish import folder as folders
 from bot.publish import messages, model_card
 from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, read_plan, read_report, write, write_record
 from bot.publish.shareable import shareable
-from bot.records import Destination, MergedModel, MergeRequest, Plan, Publication, Report, to_json
+from bot.records import Destination, MergedModel, MergeRequest, Plan, Publication, Report
+from bot.serial import to_json
 from bot.settings import Settings
+from bot.several import ORIGINAL, prepare
 
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
     from bot.validate.found import Found
-
-ORIGINAL_CONFIG = "adapter_config.original.json"
 
 
 def plan(request: MergeRequest, *, settings: Settings, progress: Progress) -> Plan:
@@ -85,7 +85,7 @@ def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress
     hub = LazyHub(settings)
     cards = tuple(
         card.read(model.files) if (model := reopen(p, hub=hub)) else None
-        for p in (record.adapter, record.base)
+        for p in (*record.adapters, record.base)
     )
     return _publish(folder, record, report, cards, to=publisher(settings), request=request, progress=progress)
 
@@ -158,14 +158,20 @@ def _build(
     sidecars.write_sidecars(
         plan, base_folder=sources.base, adapter_folder=sources.adapter, config=prepared.config, out=out
     )
-    shutil.copyfile(sources.adapter / "adapter_config.json", out / ORIGINAL_CONFIG)
+    original = "adapter_config.json" if plan.recipe is None else ORIGINAL  # of several, all of them
+    shutil.copyfile(sources.adapter / original, out / ORIGINAL)
     report = None
     if request.validation != "none":
         report = _passed(_check(out, prepared, sources, request=request, progress=progress, seen=seen))
         write_record(out / REPORT_FILE, report)
-    adapter_card, base_card = _cards_of(prepared)
+    adapter_card, *further_cards, base_card = _cards_of(prepared)
     text = model_card.model_card(
-        plan, report=report, adapter_card=adapter_card, base_card=base_card, destination=request.destination
+        plan,
+        report=report,
+        adapter_card=adapter_card,
+        further_cards=further_cards,
+        base_card=base_card,
+        destination=request.destination,
     )
     write(out / CARD_FILE, text)
     write_record(out / PLAN_FILE, plan)
@@ -234,7 +240,8 @@ def _publish(
         plan,
         report=report,
         adapter_card=cards[0],
-        base_card=cards[1],
+        further_cards=cards[1:-1],
+        base_card=cards[-1],
         destination=destination,
         endpoint=to.endpoint,
     )
@@ -259,7 +266,8 @@ def _copy(folder: Path, destination: Destination, *, plan: Plan, dry_run: bool) 
 
 
 def _cards_of(prepared: Prepared) -> tuple[str | None, ...]:
-    return card.read(prepared.adapter.files), card.read(prepared.base.files)
+    """The cards of every adapter, then the base's."""
+    return tuple(card.read(m.files) for m in (*(prepared.further or (prepared.adapter,)), prepared.base))
 
 
 def _check_unchanged(folder: Path, *, report: Report) -> None:

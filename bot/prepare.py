@@ -30,13 +30,17 @@ from bot.weights.layout import INDEX, Layout, read_header, read_layout
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """The plan, and what was opened to make it. `config` is the base's config.json."""
+    """The plan, and what was opened to make it. `config` is the base's config.json.
+
+    Of several adapters, `adapter` is what was made of them, in a folder, and `further` are they themselves.
+    """
 
     plan: Plan
     adapter: Model
     base: Model
     layout: Layout
     config: dict[str, Any]
+    further: tuple[Model, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +59,8 @@ def reopen(pinned: Pinned, *, hub: Hub) -> Model | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Opened:
-    """The adapter as it was found: its patched config and the header of its weights."""
+class Opened:
+    """An adapter as it was found: its patched config and the header of its weights."""
 
     adapter: Model
     weights: str
@@ -72,22 +76,31 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     Raises InputError, RefusedError, AccessError or HostError: whatever can be known to stand in the way is known now.
     """
     progress.say(f"Planning {request.adapter}")
-    adapter = open_reference(request.adapter, hub=hub)
+    opened = open_adapter(request.adapter, hub=hub)
+    base = base_model.resolve(
+        opened.adapter,
+        adapter_config=opened.config,
+        override=request.base,
+        revision=request.base_revision,
+        hub=hub,
+    )
+    layout = read_layout(base.model.files)
+    plan = plan_one(request, opened=opened, base=base, layout=layout)
+    return Prepared(plan=plan, adapter=opened.adapter, base=base.model, layout=layout, config=base.config)
+
+
+def open_adapter(text: str, *, hub: Hub) -> Opened:
+    """The adapter as the user wrote it down. Raises what its config and its header show to be wrong."""
+    adapter = open_reference(text, hub=hub)
     _, original = adapter_config.read(adapter.files)
     config, patched = patches.apply(original)
     policy.check(config)
     weights = adapter_config.weights_file(adapter.files)
     header = read_header(adapter.files, weights, size=adapter.files.sizes()[weights])
     renamed = adapter_keys.renames(t.name for t in header.tensors)
-    base = base_model.resolve(
-        adapter, adapter_config=config, override=request.base, revision=request.base_revision, hub=hub
-    )
-    layout = read_layout(base.model.files)
-    opened = _Opened(
+    return Opened(
         adapter=adapter, weights=weights, header=header, config=config, patches=patched, renamed=renamed
     )
-    plan = _plan(request, opened=opened, base=base, layout=layout)
-    return Prepared(plan=plan, adapter=adapter, base=base.model, layout=layout, config=base.config)
 
 
 def open_reference(text: str, *, hub: Hub) -> Model:
@@ -98,7 +111,7 @@ def open_reference(text: str, *, hub: Hub) -> Model:
     return hub.open(str(found.repo_id), revision=found.revision, subfolder=found.subfolder)
 
 
-def _bind(opened: _Opened, *, base: Base, layout: Layout) -> tuple[Bound, Literal["names", "layers"]]:
+def _bind(opened: Opened, *, base: Base, layout: Layout) -> tuple[Bound, Literal["names", "layers"]]:
     """By names where they tell all, else by looking at the model, which imports transformers and PEFT."""
     names = [opened.renamed.get(t.name, t.name) for t in opened.header.tensors]
     tensors = {n: replace(t, name=n) for n, t in zip(names, opened.header.tensors, strict=True)}
@@ -114,7 +127,8 @@ def _bind(opened: _Opened, *, base: Base, layout: Layout) -> tuple[Bound, Litera
     ), "layers"
 
 
-def _plan(request: MergeRequest, *, opened: _Opened, base: Base, layout: Layout) -> Plan:
+def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layout) -> Plan:
+    """The plan for one adapter on a base."""
     adapter, name = opened.adapter, base.model.files.name
     bound, way = _bind(opened, base=base, layout=layout)
     beside = sidecars.choose(adapter.files, base=base.model.files)
@@ -141,7 +155,7 @@ def _plan(request: MergeRequest, *, opened: _Opened, base: Base, layout: Layout)
         dtype=request.dtype,
         destination=request.destination,
         estimate=_estimate(request, opened=opened, base=base.model, layout=layout, bound=bound),
-        notes=(*base.notes, *_renaming(opened.renamed), *bound.notes),
+        notes=(*base.notes, *adapter_config.beside(adapter.files), *_renaming(opened.renamed), *bound.notes),
     )
 
 
@@ -153,7 +167,7 @@ def _renaming(renamed: dict[str, str]) -> list[str]:
 
 
 def _estimate(
-    request: MergeRequest, *, opened: _Opened, base: Model, layout: Layout, bound: Bound
+    request: MergeRequest, *, opened: Opened, base: Model, layout: Layout, bound: Bound
 ) -> Estimate:
     sizes = base.files.sizes()
     mine = opened.header.file_size if opened.adapter.pinned.kind == "hub" else 0
@@ -176,12 +190,13 @@ def fetch(prepared: Prepared, *, hub: Hub, progress: Progress) -> Sources:
     adapter_names = [adapter_config.FILE, plan.adapter_file, *chosen["adapter"]]
     base_names = [CONFIG, *plan.shards, *index, *chosen["base"]]
     return Sources(
-        adapter=_local(prepared.adapter, names=adapter_names, hub=hub, progress=progress),
-        base=_local(prepared.base, names=base_names, hub=hub, progress=progress),
+        adapter=local(prepared.adapter, names=adapter_names, hub=hub, progress=progress),
+        base=local(prepared.base, names=base_names, hub=hub, progress=progress),
     )
 
 
-def _local(model: Model, *, names: list[str], hub: Hub, progress: Progress) -> Path:
+def local(model: Model, *, names: list[str], hub: Hub, progress: Progress) -> Path:
+    """A folder on this machine that holds these files of the model."""
     if isinstance(model.files, LocalFiles):
         return model.files.folder
     return hub.download(model, names=names, progress=progress)

@@ -1,4 +1,4 @@
-"""The frozen records that flow from stage to stage, and their JSON form.
+"""The frozen records that flow from stage to stage. Their JSON form is in `bot.serial`.
 
 `Plan` → `MergedModel` → `Report` → `Publication`. Every boundary between two of them is a place to stop,
 inspect and resume. No logic of any stage lives here.
@@ -6,15 +6,10 @@ inspect and resume. No logic of any stage lives here.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 SCHEMA = 1
-T = TypeVar("T")
 Verdict = Literal["passed", "failed", "skipped"]
 Way = Literal["full", "tensors", "structure", "none"]
 
@@ -131,15 +126,36 @@ class Destination:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How several adapters go into one model.
+
+    `method` is a `combination_type` of PEFT's `add_weighted_adapter`, with one of `weights` for each adapter, or
+    `stack`: one after the other. The rest is None where the method takes none: `density` is the share of values that
+    is kept, `majority_sign_method` how signs are elected, `svd_rank` the rank of a decomposition, `seed` the random
+    numbers'.
+    """
+
+    method: str
+    weights: tuple[float, ...] = ()
+    density: float | None = None
+    majority_sign_method: str | None = None
+    svd_rank: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeRequest:
     """What somebody asked for, through whichever door.
 
-    `adapter` and `base` are references as typed (`owner/name@revision:subfolder`, or a folder). `dtype` and `device`
-    are `auto` or a name of theirs; `validation` is how much is checked, `thorough` whether that is all rows of changed
-    tensors or a sample; `dry_run` does everything but leave a result.
+    `adapter` and `base` are references as typed (`owner/name@revision:subfolder`, or a folder); `further` are adapters
+    beside the first, and `recipe` says what becomes of them. `dtype` and `device` are `auto` or a name of theirs;
+    `validation` is how much is checked, `thorough` whether that is all rows of changed tensors or a sample; `dry_run`
+    does everything but leave a result.
     """
 
     adapter: str
+    further: tuple[str, ...] = ()
+    recipe: Recipe | None = None
     base: str | None = None
     base_revision: str | None = None
     destination: Destination | None = None
@@ -167,12 +183,16 @@ class Plan:
     `adapter_config` is the patched config that PEFT gets; `base_found_by` says which source named the base. `way`:
     `names` for plain LoRA, bound and merged without a model, else `layers`, through PEFT's own. `renamed`: tensors of
     the adapter's file that are read under another name.
-    `key` identifies the job: same adapter, base and options, same key.
+    `key` identifies the job: same adapter, base and options, same key. With several adapters, `further` are those
+    behind the first and `recipe` says how they are merged: combined into one, whose config and tensors these are, or
+    as `stages`, each a plan of its own on what the one before it has made.
     """
 
     schema: int = SCHEMA
     key: str
     adapter: Pinned
+    further: tuple[Pinned, ...] = ()
+    recipe: Recipe | None = None
     base: Pinned
     base_found_by: str
     peft_type: str
@@ -192,6 +212,12 @@ class Plan:
     destination: Destination | None
     estimate: Estimate
     notes: tuple[str, ...] = ()
+    stages: tuple[Plan, ...] = ()
+
+    @property
+    def adapters(self) -> tuple[Pinned, ...]:
+        """Every adapter, in the order in which they were named."""
+        return self.adapter, *self.further
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +257,8 @@ class Report:
     level: Way
     plan_key: str
     adapter: Pinned
+    further: tuple[Pinned, ...] = ()
+    recipe: Recipe | None = None
     base: Pinned
     checks: tuple[Check, ...]
     files: dict[str, str]
@@ -252,36 +280,3 @@ class Publication:
     commit: str | None = None
     number: int | None = None
     existed: bool = False
-
-
-def to_json(record: object) -> str:
-    """The record as an indented JSON document, keys in the order of the record's fields."""
-    return json.dumps(as_dict(record), indent=2, ensure_ascii=False)
-
-
-def as_dict(record: object) -> dict[str, Any]:
-    """The record as plain dicts and lists."""
-    if not dataclasses.is_dataclass(record) or isinstance(record, type):
-        raise TypeError(f"{record!r} is not a record")
-    return dataclasses.asdict(record)
-
-
-def from_dict(record: type[T], data: dict[str, Any]) -> T:
-    """The inverse of `as_dict`. Raises TypeError or KeyError when `data` does not fit the record."""
-    hints = typing.get_type_hints(record)
-    unknown = set(data) - set(hints)
-    if unknown:
-        raise TypeError(f"{record.__name__} has no field {min(unknown)!r}")
-    return record(**{name: _decode(hints[name], value) for name, value in data.items()})
-
-
-def _decode(hint: Any, value: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(hint, types.UnionType):
-        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
-    if typing.get_origin(hint) is tuple:
-        return tuple(_decode(typing.get_args(hint)[0], item) for item in value)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value)
-    return value

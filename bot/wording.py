@@ -64,6 +64,29 @@ def peft_type(name: str) -> str:
     return _PEFT_TYPES.get(name, name)
 
 
+def recipe(plan: Plan) -> str:
+    """`combined by ties (density 0.5, signs by total)`, `stacked in this order`; nothing for one adapter."""
+    found = plan.recipe
+    if found is None:
+        return ""
+    if found.method == "stack":
+        return "stacked: merged one after the other, in this order"
+    more = (
+        ("density", found.density),
+        ("signs by", found.majority_sign_method),
+        ("rank", found.svd_rank),
+        ("seed", found.seed),
+    )
+    told = ", ".join(f"{name} {value}" for name, value in more if value is not None)
+    return f"combined by {found.method}" + (f" ({told})" if told else "")
+
+
+def weights(plan: Plan) -> list[str]:
+    """`weight 0.7` for each adapter; nothing where there are no weights."""
+    given = plan.recipe.weights if plan.recipe else ()
+    return [f"weight {weight:.12g}" for weight in given] or [""] * len(plan.adapters)
+
+
 def precision(plan: Plan) -> str:
     """`bfloat16`, or `as in the base (BF16)` with the dtypes of the changed tensors when none was asked for."""
     if plan.dtype != "auto":

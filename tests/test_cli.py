@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bot import __version__, cli, errors, pipeline, records
+from bot import __version__, cli, errors, pipeline, records, serial
 
 HERE = Path(__file__).parents[1]
 COMMANDS = ["plan", "merge", "validate", "publish", "run"]
@@ -167,10 +167,10 @@ def test_publish_takes_the_folder_and_asks_nothing_about_the_adapter(seen, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "document"),
     [
-        ("plan x", records.as_dict(PLAN)),
+        ("plan x", serial.as_dict(PLAN)),
         ("merge x --out o", {"plan": PLAN, "merged": MERGED, "report": REPORT}),
-        ("validate . --adapter x", records.as_dict(REPORT)),
-        ("publish . --to a/b", records.as_dict(PUBLICATION)),
+        ("validate . --adapter x", serial.as_dict(REPORT)),
+        ("publish . --to a/b", serial.as_dict(PUBLICATION)),
         ("run x --to a/b", {"plan": PLAN, "report": REPORT, "publication": PUBLICATION}),
     ],
 )
@@ -178,7 +178,7 @@ def test_publish_takes_the_folder_and_asks_nothing_about_the_adapter(seen, tmp_p
 def test_json_is_exactly_one_document(arguments, document, capfd):
     assert cli.main([*arguments.split(), "--json"]) == 0
     out, err = capfd.readouterr()
-    assert json.loads(out) == json.loads(json.dumps(document, default=records.as_dict))
+    assert json.loads(out) == json.loads(json.dumps(document, default=serial.as_dict))
     assert "work: done, 10 B" in err
 
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from bot.records import Plan, Publication, Report, from_dict
+from bot.records import Plan, Publication, Report
+from bot.serial import from_dict
 from bot.weights.writer import ShardWriter
 from tests.e2e import ADAPTER, BASE, desk, hub, models, processes
 from tests.tiny.adapters import LORA_VARIANTS, save_adapter

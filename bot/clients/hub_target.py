@@ -68,19 +68,21 @@ def look(api: HfApi, repo_id: str, *, attempts: int) -> Target | None:
 
 def is_own(target_id: str, plan: Plan) -> bool:
     """Whether the repository is the one that the adapter comes from (the Hub does not tell names by case)."""
-    return plan.adapter.kind == "hub" and plan.adapter.location.casefold() == target_id.casefold()
+    return any(a.kind == "hub" and a.location.casefold() == target_id.casefold() for a in plan.adapters)
 
 
 def restricted(plan: Plan) -> bool:
     """Whether the base or the adapter is not for everybody."""
-    return any(place.private or place.gated for place in (plan.base, plan.adapter))
+    return any(place.private or place.gated for place in (plan.base, *plan.adapters))
 
 
 def refuse_wider(destination: Destination, plan: Plan, *, private: bool) -> None:
     """Raises RefusedError when a merge of something private or gated would be read by everybody."""
     if not restricted(plan) or private:
         return
-    what = "base model" if plan.base.private or plan.base.gated else "adapter"
+    closed = [a.location for a in plan.adapters if a.private or a.gated]
+    adapter = "adapter" if len(plan.adapters) == 1 else f"adapter {closed[0]}" if closed else ""
+    what = "base model" if plan.base.private or plan.base.gated else adapter
     raise RefusedError(
         f"The {what} is private or gated, and {destination.location} would be readable by everybody.",
         advice="Publish to a private repository of your own: --to owner/name without --public and --pr.",

@@ -10,6 +10,7 @@ import torch
 
 from bot.merge.config import edited_config
 from bot.merge.modules import ModuleMerger
+from bot.merge.stack import chain, load_stages
 from bot.records import Binding, Plan
 from bot.weights.layout import Layout
 from bot.weights.reader import TensorReader, read_tensors
@@ -25,6 +26,10 @@ def exact_merge(
     `config` is the base's config.json. Nothing is loaded before the function is called for the first time; each
     binding can be asked for once.
     """
+    if plan.stages:
+        return _exact_stack(
+            plan, reader=TensorReader(base_folder, layout=base), config=config, adapter_path=adapter_path
+        )
     made: list[ModuleMerger] = []
     reader = TensorReader(base_folder, layout=base)
 
@@ -32,9 +37,30 @@ def exact_merge(
         if not made:
             edited = edited_config(config, {e.key: e.after for e in plan.config_edits})
             adapter = read_tensors(adapter_path, renamed=plan.renamed)
-            wide = torch.float32 if plan.peft_type in FLOAT32_ONLY else torch.float64
             cpu = torch.device("cpu")
-            made.append(ModuleMerger(plan, config=edited, base=base, adapter=adapter, device=cpu, dtype=wide))
+            made.append(
+                ModuleMerger(plan, config=edited, base=base, adapter=adapter, device=cpu, dtype=_wide(plan))
+            )
         return made[0].merge(binding, reader.read).double()
 
     return merged
+
+
+def _exact_stack(
+    plan: Plan, *, reader: TensorReader, config: dict[str, Any], adapter_path: Path
+) -> Callable[[Binding], torch.Tensor]:
+    """The same for a stack: float64 from the first stage to the last."""
+    made: list[Callable[[str], torch.Tensor]] = []
+
+    def merged(binding: Binding) -> torch.Tensor:
+        if not made:
+            adapters = load_stages(plan, adapter_path=adapter_path)
+            cpu = torch.device("cpu")
+            made.append(chain(plan, config=config, reader=reader, adapters=adapters, device=cpu, wide=_wide))
+        return made[0](binding.tensor).double()
+
+    return merged
+
+
+def _wide(plan: Plan) -> torch.dtype:
+    return torch.float32 if plan.peft_type in FLOAT32_ONLY else torch.float64

@@ -53,7 +53,7 @@ class LayerMerger:
     def _parts(self, binding: Binding, *, dtype: str) -> Iterator[Part]:
         origin = binding.tensor if binding.tensor in self.reader.layout.tensors else binding.source
         before = None if origin is None else self.reader.read(origin)
-        merged = self.modules.merge(binding, self.reader.read)
+        merged = self._merged(binding)
         comparable = binding.method != "copy" and not self.changed
         if comparable and (before is None or before.shape != merged.shape):
             self._changed, comparable = True, False
@@ -64,6 +64,9 @@ class LayerMerger:
                 same = narrow(array(before.reshape(matrix.shape)[first:last]), dtype)
                 self._changed = not np.array_equal(same, data)
             yield Part(first=first, last=last, data=data)
+
+    def _merged(self, binding: Binding) -> torch.Tensor:
+        return self.modules.merge(binding, self.reader.read)
 
 
 def array(tensor: torch.Tensor) -> Array:

@@ -152,11 +152,7 @@ class ModuleMerger:
     def _check_stored(self, binding: Binding, source: torch.Tensor) -> None:
         """The copy of the base that PEFT saves with a targeted embedding must be this base's."""
         for key in (k for k in binding.adapter if k.endswith(STORED)):
-            stored = self.adapter[key]
-            if stored.shape != source.shape or not all(
-                torch.allclose(stored[i:j].float(), source[i:j].float(), rtol=SAME, atol=1e-6)
-                for i, j in spans(0, source.shape[0], columns=source.shape[1], numbers=TASK)
-            ):
+            if not is_copy(self.adapter[key], source):
                 raise RefusedError(
                     f"The adapter stores the base's {binding.source}, and it is not the one of this base.",
                     advice="The adapter was trained on another model: name it with --base.",
@@ -173,6 +169,14 @@ class ModuleMerger:
         deltas = [self.adapter[k] for k in binding.adapter if k.endswith("trainable_tokens_delta")]
         if any(not torch.equal(deltas[0], delta) for delta in deltas[1:]):
             raise _contradiction(binding, "they were to be trained as one and differ")
+
+
+def is_copy(stored: torch.Tensor, source: torch.Tensor) -> bool:
+    """Whether an adapter's copy of a base's matrix is one of `source`, if perhaps by way of another dtype."""
+    return stored.shape == source.shape and all(
+        torch.allclose(stored[i:j].float(), source[i:j].float(), rtol=SAME, atol=1e-6)
+        for i, j in spans(0, source.shape[0], columns=source.shape[1], numbers=TASK)
+    )
 
 
 def _low_rank(layer: Any) -> tuple[torch.Tensor, ...] | None:

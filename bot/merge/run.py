@@ -38,6 +38,11 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     is not finite, without effect or contradictory, and for results that overflow; OSError as it comes from the disk.
     """
     device = choose(device)
+    if plan.stages:
+        with RowReader(base_folder, layout=base) as reader:
+            stack = _stack(plan, reader, config, adapter_path, device)
+            stream = Stream(plan, reader=reader, merger=stack, out=out, progress=progress, witness=witness)
+            return replace(stream.run(workers=workers), device=device)
     adapter = Adapter(adapter_path, renamed=plan.renamed)
     adapter.check_effect(plan.bindings)
     with RowReader(base_folder, layout=base) as reader:
@@ -53,6 +58,17 @@ def _rows(reader: RowReader, *, adapter: Adapter, device: str) -> Merger:
     from bot.merge.kernels import DeviceRowMerger  # noqa: PLC0415 - torch, which a plain merge does without
 
     return DeviceRowMerger(reader=reader, adapter=adapter.array, device=device)
+
+
+def _stack(plan: Plan, reader: RowReader, config: dict[str, Any], adapter_path: Path, device: str) -> Merger:
+    import torch  # noqa: PLC0415
+
+    from bot.merge.stack import StackMerger  # noqa: PLC0415 - transformers and PEFT
+    from bot.weights.reader import TensorReader  # noqa: PLC0415 - torch
+
+    tensors = TensorReader(reader.folder, layout=reader.layout)
+    target = torch.device(device)
+    return StackMerger(plan, config=config, reader=tensors, adapter_path=adapter_path, device=target)
 
 
 def _layers(

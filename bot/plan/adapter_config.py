@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from bot.errors import InputError, RefusedError
@@ -11,6 +12,7 @@ from bot.weights.files import Files
 FILE = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
+MOST = 8  # subfolders that are named
 MAX_BYTES = 10_000_000  # the largest seen in the wild has some 100 kB
 
 
@@ -18,13 +20,7 @@ def read(files: Files) -> tuple[str, dict[str, Any]]:
     """The file's text and its content. Raises InputError when it is missing or cannot be parsed."""
     sizes = files.sizes()
     if FILE not in sizes:
-        nested = sorted(name.removesuffix(f"/{FILE}") for name in sizes if name.endswith(f"/{FILE}"))
-        advice = f"It has adapters in subfolders: write {files.name}:{nested[0]}." if nested else (
-            "Name the folder or repository that save_pretrained wrote the adapter to."
-        )  # fmt: skip
-        raise InputError(
-            f"{files.name} has no {FILE}, so it is no PEFT adapter.", advice=advice, code="no-adapter-config"
-        )
+        raise _absent(files)
     if sizes[FILE] > MAX_BYTES:
         raise _broken(files, f"it has {sizes[FILE]} bytes")
     text = _decode(files.read(FILE), files=files)
@@ -59,6 +55,51 @@ def weights_file(files: Files) -> str:
         f"{files.name} has no {WEIGHTS}.",
         advice="Save or upload the adapter's weights too.",
         code="no-adapter-weights",
+    )
+
+
+def nested(files: Files) -> list[str]:
+    """The subfolders that hold an adapter, in natural order: `checkpoint-90` before `checkpoint-100`."""
+    found = {name.removesuffix(f"/{FILE}") for name in files.sizes() if name.endswith(f"/{FILE}")}
+    return sorted(found, key=lambda name: [(w.isdigit(), int(w) if w.isdigit() else w) for w in _parts(name)])
+
+
+def beside(files: Files) -> list[str]:
+    """A note on adapters in subfolders, for a plan that takes the one that lies above them; none without them."""
+    found = nested(files)
+    if not found:
+        return []
+    return [
+        f"not merged are {listed(found)}: each has an adapter of its own, chosen with {_chosen(files, found)}"
+    ]
+
+
+def listed(names: list[str]) -> str:
+    """`3 subfolders (checkpoint-100, checkpoint-200, checkpoint-300)`: the first and the last of many."""
+    shown = names if len(names) <= MOST else [*names[: MOST - 1], "…", names[-1]]
+    return f"{len(names)} subfolder{'s' * (len(names) > 1)} ({', '.join(shown)})"
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"(\d+)", name)
+
+
+def _chosen(files: Files, found: list[str]) -> str:
+    return f"{files.name}{'/' if ':' in files.name else ':'}{found[-1]}"
+
+
+def _absent(files: Files) -> InputError:
+    found = nested(files)
+    if found:
+        return InputError(
+            f"{files.name} has no {FILE} of its own; {listed(found)} {'has' if len(found) == 1 else 'have'} one.",
+            advice=f"Choose one: {_chosen(files, found)}.",
+            code="no-adapter-config",
+        )
+    return InputError(
+        f"{files.name} has no {FILE}, so it is no PEFT adapter.",
+        advice="Name the folder or repository that save_pretrained wrote the adapter to.",
+        code="no-adapter-config",
     )
 
 

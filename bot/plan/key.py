@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import Any
 
 from bot.records import MergeRequest, Pinned
+from bot.serial import as_dict
 
 
-def job_key(adapter: Pinned, *, base: Pinned, request: MergeRequest) -> str:
+def job_key(adapter: Pinned, *, base: Pinned, request: MergeRequest, further: Sequence[Pinned] = ()) -> str:
     """32 hex digits. Two local folders with the same content count as the same."""
-    parts = [_identity(adapter), _identity(base), request.dtype]
+    parts: list[Any] = [_identity(adapter), _identity(base), request.dtype]
+    if request.recipe is not None:
+        parts += [[_identity(pinned) for pinned in further], as_dict(request.recipe)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

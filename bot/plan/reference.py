@@ -1,4 +1,4 @@
-"""How models are written down: `owner/name@revision:subfolder`, or a local folder."""
+"""How models are written down: `owner/name@revision:subfolder`, or a local folder, also with `:subfolder`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def parse(text: str) -> Reference:
             advice="Write owner/name as it stands in the address.",
             code="reference-unknown",
         )
-    if is_path(text) or (text and Path(text).is_dir()):
-        return Reference(folder=Path(text).expanduser())
+    if is_path(text) or (text and (Path(text).is_dir() or Path(text.rpartition(":")[0] or "-").is_dir())):
+        return Reference(folder=_folder(text))
     head, _, subfolder = text.partition(":")
     repo_id, _, revision = head.partition("@")
     if not is_repo_id(repo_id):
@@ -41,13 +41,27 @@ def parse(text: str) -> Reference:
             advice="Write owner/name, optionally @revision and :subfolder, or ./folder.",
             code="reference-unknown",
         )
-    if any(part in {"", ".", ".."} for part in subfolder.split("/")) and subfolder:
+    _check_within(subfolder)
+    return Reference(repo_id=repo_id, revision=revision or None, subfolder=subfolder)
+
+
+def _folder(text: str) -> Path:
+    """The folder, or with `:subfolder` behind it one that lies in it, unless the colon is part of a name."""
+    folder = Path(text).expanduser()
+    head, colon, subfolder = text.rpartition(":")
+    if not colon or folder.exists() or DRIVE.match(text) or not Path(head).expanduser().is_dir():
+        return folder
+    _check_within(subfolder)
+    return Path(head).expanduser() / subfolder
+
+
+def _check_within(subfolder: str) -> None:
+    if subfolder and any(part in {"", ".", ".."} for part in subfolder.split("/")):
         raise InputError(
             f"The subfolder {subfolder!r} leads out of the repository.",
             advice="Write it as it stands in the repository, like :checkpoint-500.",
             code="reference-unknown",
         )
-    return Reference(repo_id=repo_id, revision=revision or None, subfolder=subfolder)
 
 
 def is_path(text: str) -> bool:

@@ -20,7 +20,8 @@ from typing import Literal
 from bot.errors import MergeError, RefusedError
 from bot.publish.disk import explained
 from bot.publish.lock import locked
-from bot.records import SCHEMA, Plan, from_dict
+from bot.records import SCHEMA, Plan
+from bot.serial import from_dict
 
 State = Literal["free", "finished", "replaceable"]
 PLAN_FILE = "merge_plan.json"

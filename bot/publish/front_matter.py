@@ -6,7 +6,7 @@ Cards are strangers' text, so every value is matched against what the key may ho
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,30 +47,39 @@ License = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Inherited:
-    """What goes into the block, and the two licences when they are not the same."""
+    """What goes into the block, and the licences when they are not the same: those of the adapters, then the base's."""
 
     metadata: dict[str, Any]
-    conflict: tuple[str, str] | None
+    conflict: tuple[str, ...] | None
 
 
-def inherit(plan: Plan, *, adapter_card: str | None, base_card: str | None, endpoint: str) -> Inherited:
+def inherit(
+    plan: Plan,
+    *,
+    adapter_card: str | None,
+    base_card: str | None,
+    endpoint: str,
+    further_cards: Sequence[str | None] = (),
+) -> Inherited:
     """The merged model's metadata. A card whose front matter is absent or broken counts as empty."""
-    adapter, base = parse(adapter_card), parse(base_card)
-    ours = _license(adapter, plan.adapter, endpoint)
-    theirs = _license(base, plan.base, endpoint)
-    differ = bool(ours and theirs and _called(ours) != _called(theirs))
+    adapters, base = [parse(card) for card in (adapter_card, *further_cards)], parse(base_card)
+    own = [_license(card, place, endpoint) for card, place in zip(adapters, plan.adapters, strict=True)]
+    ours, theirs = [terms for terms in own if terms], _license(base, plan.base, endpoint)
+    names = list(dict.fromkeys(_called(terms) for terms in ours))
+    differ = len({*names, *([_called(theirs)] if theirs else [])}) > 1
+    adapter = {key: value for card in reversed(adapters) for key, value in card.items()}
     pipeline = _first(adapter, "pipeline_tag", SLUG) or _first(base, "pipeline_tag", SLUG)
-    tags = [tag for card in (adapter, base) for tag in _items(card, "tags", NAME)]
+    tags = [tag for card in (*adapters, base) for tag in _items(card, "tags", NAME)]
     metadata: dict[str, Any] = {
         **_base_model(plan),
         "library_name": "transformers",
-        **(theirs if differ or not ours else ours),
+        **(theirs if differ or not ours else ours[0]),
         "pipeline_tag": pipeline or PIPELINES.get(plan.task_type or ""),
-        "language": _items(adapter, "language", LANGUAGE) or _items(base, "language", LANGUAGE),
-        "datasets": _items(adapter, "datasets", REPO_ID) or _items(base, "datasets", REPO_ID),
+        "language": _all(adapters, "language", LANGUAGE) or _items(base, "language", LANGUAGE),
+        "datasets": _all(adapters, "datasets", REPO_ID) or _items(base, "datasets", REPO_ID),
         "tags": _tags(tags),
     }
-    conflict = (_called(ours), _called(theirs)) if differ else None
+    conflict = (*names, _called(theirs)) if differ else None
     return Inherited(metadata={key: value for key, value in metadata.items() if value}, conflict=conflict)
 
 
@@ -134,6 +143,10 @@ def _is_dropped(tag: str) -> bool:
 
 def _first(card: Mapping[str, Any], key: str, shape: re.Pattern[str]) -> str:
     return next(iter(_items(card, key, shape)), "")
+
+
+def _all(cards: Iterable[Mapping[str, Any]], key: str, shape: re.Pattern[str]) -> list[str]:
+    return list(dict.fromkeys(item for card in cards for item in _items(card, key, shape)))[:MOST]
 
 
 def _items(card: Mapping[str, Any], key: str, shape: re.Pattern[str]) -> list[str]:

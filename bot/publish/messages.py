@@ -5,8 +5,9 @@ from __future__ import annotations
 from bot import wording
 from bot.publish.escape import code, joined, plain, without_paths
 from bot.publish.marker import marker
-from bot.publish.model_card import HUB, checks, source
+from bot.publish.model_card import HUB, checks, merged_from, source
 from bot.records import Destination, Plan, Report
+from bot.wording import counted
 
 LONGEST_TITLE = 200  # the Hub's limits are 3 and 200
 MOST_CHANGES = 20
@@ -16,7 +17,8 @@ def title(plan: Plan) -> str:
     """The title of the Hub PR. A title is plain text for the Hub, so only its length and its line are minded."""
     base = plan.base.location.rpartition("/")[2] if plan.base.kind == "hub" else "its base model"
     name = "".join(character for character in base if character.isprintable() and character not in "@<>")
-    text = f"Merge the adapter into {name}: a complete model that loads without PEFT"
+    what = "the adapter" if plan.recipe is None else counted(len(plan.adapters), "adapter")
+    text = f"Merge {what} into {name}: a complete model that loads without PEFT"
     return text if len(text) <= LONGEST_TITLE else text[: LONGEST_TITLE - 1] + "…"
 
 
@@ -48,16 +50,22 @@ def _who(requested_by: str | None) -> str:
     return f"This pull request was opened automatically by adapter-merge-bot, {asker}."
 
 
+def _who_merges(plan: Plan, endpoint: str) -> str:
+    what = merged_from(plan, endpoint=endpoint)
+    return f"The adapter{what.removeprefix('the adapter')} is" if plan.recipe is None else f"{what} are"
+
+
 def _changes(plan: Plan, destination: Destination, endpoint: str) -> list[str]:
     lines = [
         (
-            f"- The adapter {source(plan.adapter, endpoint=endpoint)} is merged into"
+            f"- {_who_merges(plan, endpoint)} merged into"
             f" {source(plan.base, endpoint=endpoint)}; the result is added as a complete model."
             f" Tensors changed: {len(plan.bindings):,}, added: {len(plan.added):,}."
             f" Precision: {plain(wording.precision(plan))}."
         ),
     ]
-    if plan.adapter.kind == "hub" and plan.adapter.location.casefold() == destination.location.casefold():
+    own = destination.location.casefold()
+    if any(a.kind == "hub" and a.location.casefold() == own for a in plan.adapters):
         lines.append(
             "- The adapter's own files are deleted in the same commit, because transformers would load them on top of"
             " the merged weights and apply the adapter twice. They stay in the history, at the commit named above."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from bot import wording
@@ -31,9 +31,19 @@ def model_card(
     base_card: str | None,
     destination: Destination | None,
     endpoint: str = HUB,
+    further_cards: Sequence[str | None] = (),
 ) -> str:
-    """The card, front matter included. `adapter_card` and `base_card` are README texts as their authors wrote them."""
-    found = front_matter.inherit(plan, adapter_card=adapter_card, base_card=base_card, endpoint=endpoint)
+    """The card, front matter included.
+
+    `adapter_card`, `further_cards` (the other adapters') and `base_card` are README texts as their authors wrote them.
+    """
+    found = front_matter.inherit(
+        plan,
+        adapter_card=adapter_card,
+        further_cards=further_cards,
+        base_card=base_card,
+        endpoint=endpoint,
+    )
     name = _name(plan, destination)
     sections = (
         [marker(plan.key), f"# {plain(name)}", "", *_what(plan, endpoint), ""],
@@ -54,6 +64,18 @@ def source(place: Pinned, *, endpoint: str = HUB) -> str:
     url = f"{endpoint}/{quote(place.location)}"
     within = f", folder {code(place.subfolder)}" if place.subfolder else ""
     return f"[{plain(place.location)}]({url}) at commit [{place.commit[:12]}]({url}/tree/{quote(place.commit)}){within}"
+
+
+def merged_from(plan: Plan, *, endpoint: str = HUB) -> str:
+    """`the adapter A`, or all of several with what becomes of them."""
+    links = [source(place, endpoint=endpoint) for place in plan.adapters]
+    if plan.recipe is None:
+        return f"the adapter {links[0]}"
+    told = [
+        f"{link} ({weight})" if weight else link
+        for link, weight in zip(links, wording.weights(plan), strict=True)
+    ]
+    return f"{len(links)} adapter{'s' * (len(links) > 1)}, {plain(wording.recipe(plan))}: {', '.join(told)},"
 
 
 def checks(report: Report | None, *, plan: Plan) -> list[str]:
@@ -81,17 +103,17 @@ def _check(check: Check, plan: Plan) -> str:
 def _name(plan: Plan, destination: Destination | None) -> str:
     if destination is not None and destination.kind != "folder":
         return destination.location
-    if plan.adapter.kind == "folder":
-        return f"{folder_name(plan.adapter)}, merged"
-    return f"{plan.adapter.location.rpartition('/')[2]}, merged"
+    names = [folder_name(a) if a.kind == "folder" else a.location.rpartition("/")[2] for a in plan.adapters]
+    return f"{' and '.join(names)}, merged"
 
 
 def _what(plan: Plan, endpoint: str) -> list[str]:
     kind = plain(wording.peft_type(plan.peft_type))
+    what = merged_from(plan, endpoint=endpoint).replace("the adapter", f"the {kind} adapter", 1)
     return [
         (
-            f"This is a complete model: the {kind} adapter {source(plan.adapter, endpoint=endpoint)}"
-            f" merged into its base model {source(plan.base, endpoint=endpoint)}."
+            f"This is a complete model: {what} merged into"
+            f" {'its' if plan.recipe is None else 'the'} base model {source(plan.base, endpoint=endpoint)}."
             " It loads without PEFT and runs at the base model's speed."
         ),
         "",
@@ -108,19 +130,34 @@ def _use(plan: Plan, destination: Destination | None) -> list[str]:
 def _sources(plan: Plan, endpoint: str) -> list[str]:
     named_by = plain(without_paths(plan.base_found_by, plan))
     return [
-        f"- Adapter: {source(plan.adapter, endpoint=endpoint)}",
+        *(f"- Adapter: {link}" for link in _weighed(plan, endpoint)),
         f"- Base model: {source(plan.base, endpoint=endpoint)}, named by {named_by}",
+    ]
+
+
+def _weighed(plan: Plan, endpoint: str) -> list[str]:
+    links = (source(place, endpoint=endpoint) for place in plan.adapters)
+    return [
+        f"{link}, {weight}" if weight else link
+        for link, weight in zip(links, wording.weights(plan), strict=True)
     ]
 
 
 def _license(found: front_matter.Inherited) -> list[str]:
     if found.conflict is None:
         return []
-    adapter, base = (code(name) for name in found.conflict)
+    *adapters, base = (code(name) for name in found.conflict if name)
+    if not found.conflict[-1]:
+        named = " and ".join((*adapters, base))
+        return [
+            "",
+            f"**Licence:** the adapters' cards say {named}, so this card states none; all of them apply.",
+        ]
+    whose = "the adapter's card says" if len(adapters) == 1 else "the adapters' cards say"
     return [
         "",
         (
-            f"**Licence:** the adapter's card says {adapter} and the base model's says {base}. The merged weights"
+            f"**Licence:** {whose} {' and '.join(adapters)} and the base model's says {base}. The merged weights"
             " contain the base model, so this card states the base model's licence; the adapter's terms apply as well."
         ),
     ]
@@ -128,6 +165,7 @@ def _license(found: front_matter.Inherited) -> list[str]:
 
 def _how(plan: Plan, report: Report | None) -> list[str]:
     lines = [
+        *([f"- Several adapters: {plain(wording.recipe(plan))}"] if plan.recipe else []),
         f"- Precision: {plain(wording.precision(plan))}",
         f"- Tensors changed by the adapter: {len(plan.bindings):,}; added to those of the base: {len(plan.added):,}",
         f"- Files: {_listed(plan.shards)}",

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bot.errors import InputError
-from bot.records import Plan, Report, from_dict, to_json
+from bot.records import Plan, Report
+from bot.serial import from_dict, to_json
 
 PLAN_FILE, REPORT_FILE, CARD_FILE = "merge_plan.json", "merge_report.json", "README.md"
 R = TypeVar("R", Plan, Report)

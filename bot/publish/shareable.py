@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from bot.publish.escape import folder_name, without_paths
-from bot.records import Plan, Report, as_dict, from_dict
+from bot.records import Plan, Report
+from bot.serial import as_dict, from_dict
 
 R = TypeVar("R", Plan, Report)
 
@@ -13,7 +14,7 @@ R = TypeVar("R", Plan, Report)
 def shareable(record: R, *, plan: Plan) -> R:
     """The same plan or report for publishing on the Hub: a local folder keeps the last part of its path only."""
     names = {
-        place.location: folder_name(place) for place in (plan.adapter, plan.base) if place.kind == "folder"
+        place.location: folder_name(place) for place in (*plan.adapters, plan.base) if place.kind == "folder"
     }
     if plan.destination is not None and plan.destination.kind == "folder":
         names[plan.destination.location] = "folder"

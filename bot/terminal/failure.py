@@ -7,7 +7,8 @@ import traceback
 from typing import Any
 
 from bot.errors import InternalError, MergeBotError
-from bot.records import Report, as_dict
+from bot.records import Report
+from bot.serial import as_dict
 from bot.terminal import session
 from bot.terminal.text import clean
 

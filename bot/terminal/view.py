@@ -41,7 +41,7 @@ def plan(record: Plan) -> ConsoleRenderable:
     """The whole plan: what is merged into what, what changes on the way, what it takes."""
     rows = _facts()
     kind = f"{wording.peft_type(record.peft_type)}, {record.task_type or 'no task type'}"
-    _fact(rows, "Adapter", *_pinned(record.adapter), kind)
+    _fact(rows, "Adapters" if record.further else "Adapter", *_adapters(record), kind)
     _fact(rows, "Base", *_pinned(record.base), f"named by {record.base_found_by}")
     files, precision = counted(len(record.shards), "file"), wording.precision(record)
     _fact(rows, "Model", f"{record.model_class}, {files}, precision {precision}")
@@ -61,7 +61,9 @@ def plan(record: Plan) -> ConsoleRenderable:
 def summary(record: Plan) -> ConsoleRenderable:
     """The plan in a few lines: for the head of a result."""
     rows = _facts()
-    _fact(rows, "Adapter", str(record.adapter))
+    told = zip(record.adapters, wording.weights(record), strict=True)
+    lines = [f"{pinned}, {weight}" if weight else str(pinned) for pinned, weight in told]
+    _fact(rows, "Adapters" if record.further else "Adapter", *lines, *_recipe(record))
     _fact(rows, "Base", f"{record.base}, named by {record.base_found_by}")
     _fact(rows, "Changes", *_bindings(record.bindings))
     repairs = (f"{p.key}: {p.reason}" for p in record.patches if not p.inert)
@@ -125,6 +127,18 @@ def _pinned(model: Pinned) -> Iterable[str]:
     place = f"{model.location}:{model.subfolder}" if model.subfolder else model.location
     yield f"{place}{f', {access}' if access else ''}"
     yield f"{'commit' if model.kind == 'hub' else 'contents'} {model.commit}{asked}"
+
+
+def _adapters(record: Plan) -> Iterable[str]:
+    for pinned, weight in zip(record.adapters, wording.weights(record), strict=True):
+        place, commit = _pinned(pinned)
+        yield f"{place}, {weight}" if weight else place
+        yield commit
+    yield from _recipe(record)
+
+
+def _recipe(record: Plan) -> list[str]:
+    return [wording.recipe(record)] if record.recipe else []
 
 
 def _bindings(bindings: tuple[Binding, ...]) -> Iterable[str]:

@@ -73,7 +73,8 @@ def _compared(
     """One model in memory at a time: base + adapter first, then merged."""
     try:
         model, lacked = load_base(plan, base_folder=base_folder, merged=merged)
-        tokens = trained_tokens(plan.adapter_config)
+        configs = [p.adapter_config for p in (plan.stages or (plan,))]
+        tokens = tuple(sorted({token for config in configs for token in trained_tokens(config)}))
         rows = batches(merged, model=model, task=plan.task_type, prompts=prompts, tokens=tokens)
         expected = ask_live(
             model,

@@ -54,7 +54,7 @@ def load_base(plan: Plan, *, base_folder: Path, merged: Path) -> tuple[Any, set[
             ignore_mismatched_sizes=True,  # what the adapter brings whole may have other rows: looked at below
             **LOCAL,
         )
-    brought = {b.parameter for b in plan.bindings if b.method == "replace"}
+    brought = {b.parameter for p in (plan.stages or (plan,)) for b in p.bindings if b.method == "replace"}
     if odd := {str(k[0]) for k in info["mismatched_keys"]} - brought:
         raise ValueError(f"the base has another shape of {min(odd)}")
     return model.eval(), set(info["missing_keys"])
@@ -76,7 +76,14 @@ def ask_live(
         base = answers(model, rows, device=device)
     except Exception as error:  # the base alone, as published: no fault of a merge
         raise NoPromptsError(f"the base itself does not answer them ({sentence(error)})") from error
-    tuned = _with_adapter(model, plan=plan, adapter_folder=adapter_folder)
+    *before, last = plan.stages or (plan,)
+    for number, stage in enumerate(before):
+        _part(model, stage)
+        live_stage = _with_adapter(model, plan=stage, adapter_folder=adapter_folder, stacked=number > 0)
+        model = live_stage.merge_and_unload()
+    if before:
+        _part(model, last)
+    tuned = _with_adapter(model, plan=last, adapter_folder=adapter_folder, stacked=bool(before))
     live = answers(tuned, rows, device=device)
     rounded = None
     if _is_rounded(plan):
@@ -88,17 +95,30 @@ def ask_live(
     return Answers(base=base, live=live, rounded=rounded)
 
 
-def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path) -> Any:
-    """PEFT's own model, from the patched config and the weights as they are."""
+def _part(model: Any, plan: Plan) -> None:
+    """Gives each parameter that a stage unties one of its own: PEFT would merge into what it was tied to, as well."""
+    added = {tensor.name for tensor in plan.added}
+    for name in (b.parameter for b in plan.bindings if b.tensor in added and b.method != "replace"):
+        module, _, attribute = name.rpartition(".")
+        own = nn.Parameter(model.get_parameter(name).detach().clone(), requires_grad=False)
+        setattr(model.get_submodule(module), attribute, own)
+
+
+def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path, stacked: bool = False) -> Any:
+    """PEFT's own model, from the patched config and the weights as they are.
+
+    Behind others (`stacked`) without its copies of the base: PEFT would put them in the place of what was merged.
+    """
     weights = (
         adapter_folder / plan.adapter_file
     ).absolute()  # a link in the Hub's cache leads to a file without suffix
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "adapter_config.json").write_text(json.dumps(plan.adapter_config), encoding="utf-8")
-        if plan.renamed:
+        if plan.renamed or stacked:
             tensors = {plan.renamed.get(name, name): tensor for name, tensor in load_file(weights).items()}
-            save_file(tensors, folder / WEIGHTS)
+            copies = [name for name in tensors if stacked and name.endswith(".base_layer.weight")]
+            save_file({n: t for n, t in tensors.items() if n not in copies}, folder / WEIGHTS)
         else:
             (folder / WEIGHTS).symlink_to(weights)
         tuned = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=False, autocast_adapter_dtype=True)

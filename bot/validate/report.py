@@ -32,6 +32,8 @@ def make_report(
         level=level,
         plan_key=plan.key,
         adapter=plan.adapter,
+        further=plan.further,
+        recipe=plan.recipe,
         base=plan.base,
         checks=tuple(checks),
         files=digests(merged, known=known),

@@ -8,7 +8,8 @@ import pytest
 
 from bot import __version__
 from bot.publish.result import write_record
-from bot.records import Check, Report, from_dict, to_json
+from bot.records import Check, Report
+from bot.serial import from_dict, to_json
 from bot.validate import report
 from tests.validate.factory import Case
 
