@@ -68,7 +68,13 @@ def largest(merged, base, wanted):
     return max(float((after[n] - before[n].double() - delta).abs().max()) for n, delta in wanted.items())
 
 
-@pytest.mark.parametrize("method", COMBINATIONS)
+def quickly(names, *slow):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
+
+@pytest.mark.parametrize(
+    "method", quickly(COMBINATIONS, "dare_linear_svd", "magnitude_prune_svd", "dare_ties", "magnitude_prune")
+)
 def test_a_combination_is_what_peft_makes_of_the_adapters(pair, together, method):
     base, adapters = pair(FIRST, SECOND)
     seed = {"seed": 7} if "dare" in method else {}
@@ -189,7 +195,7 @@ STACKS = {
 PROVEN = ("lora, then ia3", "three")  # by answers, too: they take seconds
 
 
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", quickly(STACKS, "oft, then loha", "dora, then lora", "three"))
 def test_a_stack_is_one_merge_after_the_other(pair, together, name):
     base, adapters = pair(*STACKS[name])
     out, plan = together(adapters, stack(), validation="full" if name in PROVEN else "tensors")

@@ -16,8 +16,8 @@ from bot.records import (
     Plan,
     Report,
     Sidecar,
-    to_json,
 )
+from bot.serial import to_json
 
 KEY = "3f1c9a2b7d5e8f60"
 ADAPTER = Pinned(kind="hub", location="alice/cat-lora", commit="a" * 40, revision="main")
