@@ -23,7 +23,6 @@ WHAT = {
 # What these take out of the base's weights is done again from the weights that are there: the base's own.
 FROM_BASE = {"PSOFT": "PSOFT", "OSF": "OSF", "FROD": "FRoD", "TINYLORA": "TinyLoRA"}
 INITS_FROM_BASE = {"pissa": "PiSSA", "olora": "OLoRA"}
-EQUAL = ("fan_in_fan_out", "ensure_weight_tying")  # what one adapter has one of
 
 
 def check_combination(plans: Sequence[Plan]) -> None:
@@ -41,12 +40,12 @@ def check_combination(plans: Sequence[Plan]) -> None:
                 raise _not_combined(plan.adapter, f"has {WHAT.get(method, method)}, in {binding.parameter}")
     first = plans[0]
     for plan in plans[1:]:
-        same = all(bool(plan.adapter_config.get(k)) == bool(first.adapter_config.get(k)) for k in EQUAL)
-        if plan.model_class != first.model_class or not same:
+        turned = [bool(p.adapter_config.get("fan_in_fan_out")) for p in (first, plan)]
+        if plan.model_class != first.model_class or turned[0] != turned[1]:
             raise RefusedError(
-                f"{first.adapter} and {plan.adapter} were trained on different models:"
-                f" {first.model_class} and {plan.model_class}.",
-                advice="Combine adapters of one task.",
+                f"{first.adapter} was trained on {first.model_class} with fan_in_fan_out {turned[0]}, and"
+                f" {plan.adapter} on {plan.model_class} with {turned[1]}: one adapter cannot be both.",
+                advice="Combine adapters of one task, or merge them with --stack.",
                 code="adapters-differ",
             )
 
