@@ -105,6 +105,13 @@ job = together(
     ),
     click.option("--base-revision", metavar="REV", help="Branch, tag or commit of the base model."),
     click.option(
+        "--quantized-base",
+        type=click.Choice(["original", "dequantize"]),
+        default="original",
+        show_default=True,
+        help="For a quantised base: merge into the model it was made from, or into its dequantised weights.",
+    ),
+    click.option(
         "--dtype",
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
         default="auto",
@@ -169,6 +176,7 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         destination=_destination(flags),
         dtype=flags.get("dtype", "auto"),
         device=flags.get("device", "auto"),
+        quantized_base=flags.get("quantized_base", "original"),
         validation="none" if flags.get("no_validate") else flags.get("validation", "none"),
         thorough=flags.get("thorough", False),
         dry_run=flags["dry_run"],

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from bot.connect import LazyHub, publisher
 from bot.errors import InputError, MergeError, RefusedError, ValidationError
+from bot.local_sources import local_sources
 from bot.plan import card
-from bot.prepare import Prepared, Sources, fetch, reopen
+from bot.prepare import Prepared, Sources, reopen
 from bot.progress import Progress
 from bot.publish import folder as folders
 from bot.publish import messages, model_card
@@ -46,9 +47,12 @@ def merge(
     if folders.check(folder, key=prepared.plan.key) == "finished":
         progress.say(f"{folder} holds this merge already.")
         return prepared.plan, None, read_report(folder)
-    sources = fetch(prepared, hub=hub, progress=progress)
     place = _scratch(settings, plan=prepared.plan) if request.dry_run else folder
-    with folders.staging(place, key=prepared.plan.key, needed=prepared.plan.estimate.output_bytes) as staged:
+    needed = prepared.plan.estimate.output_bytes
+    with (
+        local_sources(prepared, hub=hub, room=place, progress=progress) as sources,
+        folders.staging(place, key=prepared.plan.key, needed=needed) as staged,
+    ):
         merged, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)
         if not request.dry_run:
             staged.finish()
@@ -62,8 +66,9 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
     """
     hub = LazyHub(settings)
     prepared = prepare(request, hub=hub, progress=progress)
-    sources = fetch(prepared, hub=hub, progress=progress)
-    report = _check(folder, prepared, sources, request=request, progress=progress)
+    room = _scratch(settings, plan=prepared.plan)
+    with local_sources(prepared, hub=hub, room=room, progress=progress) as sources:
+        report = _check(folder, prepared, sources, request=request, progress=progress)
     if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
         write_record(folder / REPORT_FILE, report)
     return _passed(report)
@@ -106,9 +111,12 @@ def run(
     if found is not None:
         progress.say(f"Published by an earlier run: {found.url}")
         return prepared.plan, None, found
-    sources = fetch(prepared, hub=hub, progress=progress)
     place = _scratch(settings, plan=prepared.plan)
-    with folders.staging(place, key=prepared.plan.key, needed=prepared.plan.estimate.output_bytes) as staged:
+    needed = prepared.plan.estimate.output_bytes
+    with (
+        local_sources(prepared, hub=hub, room=place, progress=progress) as sources,
+        folders.staging(place, key=prepared.plan.key, needed=needed) as staged,
+    ):
         _, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)
         if request.dry_run:
             return prepared.plan, report, None

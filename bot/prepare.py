@@ -26,6 +26,7 @@ from bot.records import Bound, Estimate, MergeRequest, Patch, Pinned, Plan
 from bot.weights.files import Hub, LocalFiles, Model
 from bot.weights.header import Header
 from bot.weights.layout import INDEX, Layout, read_header, read_layout
+from bot.weights.quantised.logical import Quantised, read_quantised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Prepared:
     """The plan, and what was opened to make it. `config` is the base's config.json.
 
     Of several adapters, `adapter` is what was made of them, in a folder, and `further` are they themselves.
+    With `quantised`, layout and config are those of the base once it is dequantised.
     """
 
     plan: Plan
@@ -41,6 +43,7 @@ class Prepared:
     layout: Layout
     config: dict[str, Any]
     further: tuple[Model, ...] = ()
+    quantised: Quantised | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,15 @@ class Opened:
     renamed: dict[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpenedBase:
+    """A base as it was found; `layout` is what the merge starts from, with `quantised` its dequantised weights."""
+
+    base: Base
+    layout: Layout
+    quantised: Quantised | None = None
+
+
 def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     """Makes the plan. Reads JSON files and safetensors headers only.
 
@@ -77,16 +89,16 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     """
     progress.say(f"Planning {request.adapter}")
     opened = open_adapter(request.adapter, hub=hub)
-    base = base_model.resolve(
-        opened.adapter,
-        adapter_config=opened.config,
-        override=request.base,
-        revision=request.base_revision,
-        hub=hub,
+    found = open_base(opened, request=request, hub=hub)
+    plan = plan_one(request, opened=opened, base=found.base, layout=found.layout)
+    return Prepared(
+        plan=dequantised(plan, found.quantised),
+        adapter=opened.adapter,
+        base=found.base.model,
+        layout=found.layout,
+        config=found.base.config,
+        quantised=found.quantised,
     )
-    layout = read_layout(base.model.files)
-    plan = plan_one(request, opened=opened, base=base, layout=layout)
-    return Prepared(plan=plan, adapter=opened.adapter, base=base.model, layout=layout, config=base.config)
 
 
 def open_adapter(text: str, *, hub: Hub) -> Opened:
@@ -100,6 +112,37 @@ def open_adapter(text: str, *, hub: Hub) -> Opened:
     renamed = adapter_keys.renames(t.name for t in header.tensors)
     return Opened(
         adapter=adapter, weights=weights, header=header, config=config, patches=patched, renamed=renamed
+    )
+
+
+def open_base(opened: Opened, *, request: MergeRequest, hub: Hub) -> OpenedBase:
+    """The base that the request or the adapter names, as the merge will start from it."""
+    base = base_model.resolve(
+        opened.adapter,
+        adapter_config=opened.config,
+        override=request.base,
+        revision=request.base_revision,
+        hub=hub,
+        quantized=request.quantized_base,
+    )
+    layout = read_layout(base.model.files)
+    quantised = read_quantised(base.model.files, config=base.config, layout=layout)
+    if quantised is not None:
+        layout = quantised.logical
+        base = replace(base, config=quantised.config, notes=(*base.notes, quantised.note))
+    return OpenedBase(base=base, layout=layout, quantised=quantised)
+
+
+def dequantised(plan: Plan, quantised: Quantised | None) -> Plan:
+    """The plan of a merge into dequantised weights, which lie on the disk until it is checked."""
+    if quantised is None:
+        return plan
+    disk = plan.estimate.disk_bytes + quantised.logical.total_bytes
+    return replace(
+        plan,
+        dequantized=quantised.title,
+        config_edits=(*quantised.edits, *plan.config_edits),
+        estimate=replace(plan.estimate, disk_bytes=disk),
     )
 
 
@@ -186,9 +229,10 @@ def fetch(prepared: Prepared, *, hub: Hub, progress: Progress) -> Sources:
     """Brings the plan's files here: the adapter's, then the base's. Local folders stay where they are."""
     plan = prepared.plan
     chosen = {o: [s.name for s in plan.sidecars if s.origin == o] for o in ("adapter", "base")}
-    index = [INDEX] if prepared.layout.index is not None else []
+    stored = prepared.quantised.stored if prepared.quantised else prepared.layout
+    index = [INDEX] if stored.index is not None else []
     adapter_names = [adapter_config.FILE, plan.adapter_file, *chosen["adapter"]]
-    base_names = [CONFIG, *plan.shards, *index, *chosen["base"]]
+    base_names = [CONFIG, *(s.file for s in stored.shards), *index, *chosen["base"]]
     return Sources(
         adapter=local(prepared.adapter, names=adapter_names, hub=hub, progress=progress),
         base=local(prepared.base, names=base_names, hub=hub, progress=progress),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 SCHEMA = 1
 Verdict = Literal["passed", "failed", "skipped"]
 Way = Literal["full", "tensors", "structure", "none"]
+QuantizedBase = Literal["original", "dequantize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class AddedTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigEdit:
-    """A change to the merged model's `config.json`; `key` is dotted for nested configs."""
+    """A change to the merged model's `config.json`; `key` is dotted for nested configs, `after` None: it is gone."""
 
     key: str
     before: Any
@@ -149,6 +150,7 @@ class MergeRequest:
 
     `adapter` and `base` are references as typed (`owner/name@revision:subfolder`, or a folder); `further` are adapters
     beside the first, and `recipe` says what becomes of them. `dtype` and `device` are `auto` or a name of theirs;
+    `quantized_base` is what a quantised base stands for: the model that it was made from, or its dequantised weights.
     `validation` is how much is checked, `thorough` whether that is all rows of changed tensors or a sample; `dry_run`
     does everything but leave a result.
     """
@@ -161,6 +163,7 @@ class MergeRequest:
     destination: Destination | None = None
     dtype: str = "auto"
     device: str = "auto"
+    quantized_base: QuantizedBase = "original"
     validation: Way = "tensors"
     thorough: bool = False
     dry_run: bool = False
@@ -182,7 +185,8 @@ class Plan:
 
     `adapter_config` is the patched config that PEFT gets; `base_found_by` says which source named the base. `way`:
     `names` for plain LoRA, bound and merged without a model, else `layers`, through PEFT's own. `renamed`: tensors of
-    the adapter's file that are read under another name.
+    the adapter's file that are read under another name. `dequantized` says what the base's weights are stored as when
+    the merge goes into their dequantised values, else it is empty.
     `key` identifies the job: same adapter, base and options, same key. With several adapters, `further` are those
     behind the first and `recipe` says how they are merged: combined into one, whose config and tensors these are, or
     as `stages`, each a plan of its own on what the one before it has made.
@@ -212,6 +216,7 @@ class Plan:
     destination: Destination | None
     estimate: Estimate
     notes: tuple[str, ...] = ()
+    dequantized: str = ""
     stages: tuple[Plan, ...] = ()
 
     @property

@@ -17,15 +17,15 @@ from typing import Any
 
 from bot import prepare as single
 from bot.errors import RefusedError
-from bot.plan import adapter_config, base_model, combination, dtype, key, recipe, sidecars
+from bot.plan import adapter_config, combination, dtype, key, recipe, sidecars
 from bot.plan.base_model import Base
 from bot.plan.binding import scale_of
 from bot.plan.estimate import estimate
-from bot.prepare import Opened, Prepared, open_adapter, plan_one
+from bot.prepare import Opened, OpenedBase, Prepared, dequantised, open_adapter, open_base, plan_one
 from bot.progress import Progress
 from bot.records import AddedTensor, ConfigEdit, MergeRequest, Patch, Pinned, Plan, Recipe
 from bot.weights.files import Hub, LocalFiles, Model
-from bot.weights.layout import Layout, read_header, read_layout
+from bot.weights.layout import Layout, read_header
 from bot.wording import counted
 
 ORIGINAL = "adapter_config.original.json"
@@ -45,8 +45,8 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
         progress.say(f"Planning {text}")
         adapters.append(open_adapter(text, hub=hub))
     combination.check_distinct([a.adapter.pinned for a in adapters])
-    base = _base(request, adapters, hub=hub)
-    layout = read_layout(base.model.files)
+    found = _base(request, adapters, hub=hub)
+    base, layout = found.base, found.layout
     stack = chosen.method == recipe.STACK
     plans = (_stages if stack else _singly)(request, adapters, base=base, layout=layout)
     folder = Path(tempfile.mkdtemp(prefix="merge-bot-adapters-"))
@@ -60,6 +60,7 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     plan = _signed(request, plan, adapters, plans, base=base, notes=notes)
+    plan = dequantised(plan, found.quantised)
     models = [a.adapter for a in adapters]
     prepared = Prepared(
         plan=plan,
@@ -68,22 +69,21 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
         layout=layout,
         config=base.config,
         further=tuple(models),
+        quantised=found.quantised,
     )
     weakref.finalize(prepared, shutil.rmtree, folder, ignore_errors=True)
     return prepared
 
 
-def _base(request: MergeRequest, adapters: Sequence[Opened], *, hub: Hub) -> Base:
+def _base(request: MergeRequest, adapters: Sequence[Opened], *, hub: Hub) -> OpenedBase:
     """The one base of all. Raises RefusedError when they name different ones and the user names none."""
     found = [
-        base_model.resolve(
-            a.adapter, adapter_config=a.config, override=request.base, revision=request.base_revision, hub=hub
-        )
+        open_base(a, request=request, hub=hub)
         for a in (adapters if request.base is None else adapters[:1])
     ]
     first = found[0]
     for opened, other in zip(adapters, found, strict=False):
-        one, two = first.model.pinned, other.model.pinned
+        one, two = first.base.model.pinned, other.base.model.pinned
         if (one.location, one.commit, one.subfolder) != (two.location, two.commit, two.subfolder):
             raise RefusedError(
                 f"{adapters[0].adapter.pinned} names the base {one}, and {opened.adapter.pinned} names {two}.",

@@ -15,11 +15,17 @@ from bot.errors import InputError, RefusedError
 from bot.plan import card
 from bot.plan.local import open_folder
 from bot.plan.reference import is_path, is_repo_id, parse
+from bot.records import QuantizedBase
 from bot.weights.files import Files, Hub, Model
+from bot.weights.quantised.method import Method, can_dequantize, find
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 SPURIOUS_REVISIONS = frozenset({"unsloth"})  # written into configs by a tool, never a revision of the base
 MAX_PARENTS = 3
+OTHER_RELATIONS = frozenset(
+    {"finetune", "adapter", "merge"}
+)  # what a card may call its base, beside "quantized"
+ALIKE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +39,19 @@ class Base:
 
 
 def resolve(
-    adapter: Model, *, adapter_config: dict[str, Any], override: str | None, revision: str | None, hub: Hub
+    adapter: Model,
+    *,
+    adapter_config: dict[str, Any],
+    override: str | None,
+    revision: str | None,
+    hub: Hub,
+    quantized: QuantizedBase = "original",
 ) -> Base:
     """The base at a pinned commit.
 
-    `override` and `revision` are the user's own words. Raises InputError or RefusedError with advice when no base
-    can be named, and what the Hub raises when it cannot be opened.
+    `override` and `revision` are the user's own words; so is `quantized`, which says whether a quantised repository
+    stands for the model that it was made from or is the base itself. Raises InputError or RefusedError with advice
+    when no base can be named, and what the Hub raises when it cannot be opened.
     """
     notes: list[str] = []
     if override is not None:
@@ -47,6 +60,8 @@ def resolve(
         model, found_by = _from_adapter(
             adapter, adapter_config=adapter_config, revision=revision, hub=hub, notes=notes
         )
+    if quantized == "dequantize":
+        return Base(model=model, config=read_config(model.files), found_by=found_by, notes=tuple(notes))
     return _full_precision(model, found_by=found_by, hub=hub, notes=notes)
 
 
@@ -105,33 +120,74 @@ def _revision(adapter_config: dict[str, Any], *, notes: list[str]) -> str | None
 
 def _full_precision(model: Model, *, found_by: str, hub: Hub, notes: list[str]) -> Base:
     """The base itself, or for a quantised repository the model that it was made from."""
+    quantised: dict[str, Any] | None = None
     for _ in range(MAX_PARENTS):
         config = read_config(model.files)
-        if not is_quantized(config):
+        if quantised is not None:
+            _check_alike(config, quantised=quantised, name=model.files.name)
+        method = find(config)
+        if method is None:
             return Base(model=model, config=config, found_by=found_by, notes=tuple(notes))
+        quantised = config
         parent = _parent(model.files, config=config)
         if parent is None:
-            break
-        notes.append(f"{model.files.name} is quantised: the merge goes into {parent}, which it was made from")
-        model, found_by = hub.open(parent), f"{found_by}, then the quantised repository's own base"
+            raise _orphan(model.files, method, "does not name the model that it was made from")
+        notes.append(
+            f"{model.files.name} is quantised ({method.title}): the merge goes into {parent}, which it was made from"
+        )
+        model, found_by = (
+            _open_parent(parent, files=model.files, method=method, hub=hub),
+            f"{found_by}, then the quantised repository's own base",
+        )
     raise RefusedError(
-        f"The base {model.files.name} is quantised and does not name the model that it was made from.",
+        f"The base {model.files.name} was quantised several times over.",
         advice="Name the full-precision model with --base.",
         code="base-quantized",
     )
 
 
+def _open_parent(parent: str, *, files: Files, method: Method, hub: Hub) -> Model:
+    try:
+        return hub.open(parent)
+    except InputError as error:
+        if error.code != "not-found":
+            raise
+        raise _orphan(files, method, f"was made from {parent}, which the Hub does not have") from error
+
+
 def _parent(files: Files, *, config: dict[str, Any]) -> str | None:
-    for name in (card.base_models(card.read(files), name=files.name), config.get("_name_or_path")):
+    text = card.read(files)
+    if card.metadata(text).get("base_model_relation") in OTHER_RELATIONS:
+        return None
+    for name in (card.base_models(text, name=files.name), config.get("_name_or_path")):
         if isinstance(name, str) and "/" in name and is_repo_id(name) and name.lower() != files.name.lower():
             return name
     return None
 
 
-def is_quantized(config: dict[str, Any]) -> bool:
-    """Whether the weights beside this config.json are quantised."""
-    nested = [v for v in config.values() if isinstance(v, dict)]
-    return any(c.get("quantization_config") for c in [config, *nested])
+def _check_alike(config: dict[str, Any], *, quantised: dict[str, Any], name: str) -> None:
+    """A quantised repository's card may name another ancestor: sizes that differ show it before any download."""
+    for key in ALIKE:
+        mine, theirs = quantised.get(key), config.get(key)
+        if mine is not None and theirs is not None and mine != theirs:
+            raise RefusedError(
+                f"{name} has {key} {theirs!r} and the quantised base that names it {mine!r}: it was not made from it.",
+                advice="Name the full-precision model with --base.",
+                code="base-quantized",
+            )
+
+
+def _orphan(files: Files, method: Method, what: str) -> RefusedError:
+    also = (
+        ", or merge into its dequantised weights with --quantized-base dequantize"
+        if can_dequantize(method)
+        else ""
+    )
+    return RefusedError(
+        f"The base {files.name} is quantised ({method.title}) and {what}.",
+        advice=f"Name the full-precision model with --base{also}.",
+        code="base-quantized",
+    )
 
 
 def read_config(files: Files) -> dict[str, Any]:

@@ -16,6 +16,8 @@ def job_key(adapter: Pinned, *, base: Pinned, request: MergeRequest, further: Se
     parts: list[Any] = [_identity(adapter), _identity(base), request.dtype]
     if request.recipe is not None:
         parts += [[_identity(pinned) for pinned in further], as_dict(request.recipe)]
+    if request.quantized_base != "original":  # the keys of earlier results stay as they are
+        parts.append(request.quantized_base)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

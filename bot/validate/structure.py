@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bot.errors import MergeBotError
 from bot.records import Check, Plan
+from bot.validate.dequantised import check_dequantised
 from bot.validate.expected import expected_tensors
 from bot.validate.sidecars import check_sidecars
 from bot.weights.files import LocalFiles
@@ -46,7 +47,8 @@ def check_structure(
     sidecars = check_sidecars(
         merged, plan=plan, layout=layout, base=base, base_folder=base_folder, adapter_folder=adapter_folder
     )
-    return [files, _index(merged, layout), *tensors, *_leftovers(merged, layout), *sidecars]
+    own = [check_dequantised(merged, plan=plan, layout=layout)] if plan.dequantized else []
+    return [files, _index(merged, layout), *tensors, *_leftovers(merged, layout), *sidecars, *own]
 
 
 def verdict(name: str, problems: list[str], *, figure: str = "", good: str) -> Check:
