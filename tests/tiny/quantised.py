@@ -57,7 +57,9 @@ def save_fp8(folder: Path, base: Path, *, block: int = 16, scale_dtype: torch.dt
         if name.endswith(LINEAR):
             rows, columns = weight.shape
             tiles = weight.float().reshape(rows // block, block, columns // block, block)
-            scale = (tiles.abs().amax((1, 3)) / FP8_MAX).log2().ceil().exp2()  # a power of two fits every dtype
+            scale = (
+                (tiles.abs().amax((1, 3)) / FP8_MAX).log2().ceil().exp2()
+            )  # a power of two fits every dtype
             if scale_dtype is torch.float32:
                 scale = scale * 1.1
             codes = (tiles / scale[:, None, :, None]).reshape(rows, columns)
@@ -98,7 +100,11 @@ def save_fbgemm(folder: Path, base: Path) -> Path:
     """The base with its linear layers in FP8, one scale for each row, as Meta's FP8 Llamas are stored."""
     tensors = load_file(save_compressed(folder, base, strategy="channel") / WEIGHTS)
     shutil.rmtree(folder)
-    settings = {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head"]}
+    settings = {
+        "quant_method": "fbgemm_fp8",
+        "activation_scale_ub": 1200.0,
+        "modules_to_not_convert": ["lm_head"],
+    }
     ready = {n: t.float() if n.endswith("_scale") else t for n, t in tensors.items()}
     return _save(folder, base, ready, settings)
 
@@ -115,7 +121,10 @@ def save_mxfp4(folder: Path, base: Path) -> Path:
         shape = (experts, rows, columns // 32, 16)
         tensors[f"{name}_blocks"] = torch.randint(0, 256, shape, generator=generator).to(torch.uint8)
         tensors[f"{name}_scales"] = torch.randint(121, 126, shape[:-1], generator=generator).to(torch.uint8)
-    settings = {"quant_method": "mxfp4", "modules_to_not_convert": ["self_attn", "router", "embed_tokens", "lm_head"]}
+    settings = {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": ["self_attn", "router", "embed_tokens", "lm_head"],
+    }
     return _save(folder, base, tensors, settings)
 
 
@@ -125,7 +134,11 @@ def save_plain(folder: Path, quantised: Path, base: Path) -> Path:
     settings = json.loads((quantised / "config.json").read_text())["quantization_config"]
     options = {}
     if settings["quant_method"] != "bitsandbytes":
-        kind = {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config", "compressed-tensors": "CompressedTensorsConfig"}
+        kind = {
+            "fp8": "FineGrainedFP8Config",
+            "mxfp4": "Mxfp4Config",
+            "compressed-tensors": "CompressedTensorsConfig",
+        }
         keys = {"dequantize": True}
         options = {"quantization_config": getattr(transformers, kind[settings["quant_method"]])(**keys)}
     model = model_class(base).from_pretrained(quantised, dtype=dtype, **options)

@@ -20,7 +20,7 @@ from bot.weights.reader import TORCH_DTYPES
 Block = tuple[int, Tensor]
 Read = Callable[[str], Tensor]
 
-ELEMENTS = 2**22  # of a block: what float32 copies of it take is all the memory needed
+ELEMENTS = 2**20  # of a block: its copies in float32 are all the memory that is needed
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
@@ -57,14 +57,16 @@ def _bnb4(packed: Packed, read: Read) -> Iterator[Block]:
     if not torch.equal(read(packed.parts["quant_map"]).float().flatten(), table):
         raise _another_table(packed)
     codes = read(packed.parts["weight"]).contiguous().reshape(-1).view(torch.uint8)
+    pairs = _pairs(table.repeat_interleave(16), table.repeat(16))
     largest, block = _largest(packed, read), packed.block[0]
     count = torch.Size(packed.shape).numel()
     for first in range(0, count, ELEMENTS):  # a multiple of every block's size
         last = min(first + ELEMENTS, count)
-        pairs = codes[first // 2 : (last + 1) // 2]
-        values = table[torch.stack((pairs >> 4, pairs & 15), dim=1).flatten()[: last - first].long()]
-        shared = largest[first // block : -(-last // block)].repeat_interleave(block)[: last - first]
-        yield first, values * shared
+        values = _looked_up(codes[first // 2 : (last + 1) // 2], pairs)[: last - first]
+        shared, whole = largest[first // block :], (last - first) // block
+        values[: whole * block].view(-1, block).mul_(shared[:whole, None])
+        values[whole * block :].mul_(shared[whole : whole + 1])  # the last one may be cut
+        yield first, values
 
 
 def _largest(packed: Packed, read: Read) -> Tensor:
@@ -97,20 +99,31 @@ def _scaled(packed: Packed, read: Read) -> Iterator[Block]:
     across = torch.arange(columns) // wide
     for index, (matrix, scale) in enumerate(zip(codes, scales, strict=True)):
         for first, last in _rows(rows, columns):
-            grid = scale[torch.arange(first, last) // high][:, across]
-            yield (index * rows + first) * columns, matrix[first:last].float() * grid
+            down = torch.arange(first, last) // high
+            grid = scale[down[0] : down[-1] + 1].index_select(1, across).index_select(0, down - down[0])
+            yield (index * rows + first) * columns, grid.mul_(matrix[first:last].float())
 
 
 def _mxfp4(packed: Packed, read: Read) -> Iterator[Block]:
     """Two codes a byte, the first one in the low half; stored by output, used by input: turned over."""
     table = _signed(E2M1)
+    pairs = _pairs(table.repeat(16), table.repeat_interleave(16))
     experts, columns, rows = packed.shape
     codes, scales = read(packed.parts["weight"]), read(packed.parts["scale"])
     for index in range(experts):
-        pairs, exponents = codes[index], scales[index].int().unsqueeze(-1) - BIAS
-        values = table[torch.stack((pairs & 15, pairs >> 4), dim=-1).flatten(-2).long()]
-        matrix = torch.ldexp(values, exponents).reshape(rows, columns)
-        yield index * rows * columns, matrix.T.contiguous()
+        values = _looked_up(codes[index].reshape(-1), pairs).view(-1, 32)
+        exponents = scales[index].reshape(-1, 1).int() - BIAS
+        yield index * rows * columns, torch.ldexp(values, exponents).view(rows, columns).T.contiguous()
+
+
+def _pairs(first: Tensor, second: Tensor) -> Tensor:
+    """The two values of each byte, (256,), side by side in one word: one look-up gives both."""
+    return torch.stack((first, second), dim=1).view(torch.int64).flatten()
+
+
+def _looked_up(codes: Tensor, pairs: Tensor) -> Tensor:
+    """The values of the bytes, in float32, twice as many."""
+    return pairs.index_select(0, codes.int()).view(torch.float32)
 
 
 def _rows(rows: int, columns: int) -> Iterator[tuple[int, int]]:
