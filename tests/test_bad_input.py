@@ -214,7 +214,7 @@ def test_a_quantised_base_leads_to_the_model_that_it_was_made_from(desk):
     adapter = desk.adapter(base="acme/tiny-bnb")
     answer = desk("merge", adapter, "--out", desk.out)
     assert answer.code == 0, answer.err
-    assert f"acme/tiny-bnb is quantised: the merge goes into {BASE}" in answer.out
+    assert f"acme/tiny-bnb is quantised (bitsandbytes): the merge goes into {BASE}" in answer.out
     assert torch.allclose(desk.plain(desk.out), desk.wanted(), atol=1e-4)
 
 

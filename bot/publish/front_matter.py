@@ -33,6 +33,13 @@ TOOL_TAGS = frozenset(
         "text-embeddings-inference", "model_hub_mixin", "pytorch_model_hub_mixin",
     }
 )  # fmt: skip
+# The weights of a merge are never quantised, though its base or what the adapter was trained on may have been.
+QUANTIZED_TAGS = frozenset(
+    {
+        "4-bit", "4bit", "8-bit", "8bit", "bitsandbytes", "bnb", "nf4", "fp4", "int4", "int8", "fp8", "mxfp4",
+        "gptq", "awq", "compressed-tensors", "quantized", "quantization",
+    }
+)  # fmt: skip
 KEYED_TAGS = ("base_model:", "dataset:", "deploy:", "doi:", "language:", "license:", "region:")
 OWN_TAGS = ("merged", "adapter-merge-bot")
 PIPELINES = {
@@ -138,7 +145,7 @@ def _tags(tags: Iterable[str]) -> list[str]:
 
 
 def _is_dropped(tag: str) -> bool:
-    return tag in ADAPTER_TAGS | TOOL_TAGS or tag.startswith(KEYED_TAGS)
+    return tag in ADAPTER_TAGS | TOOL_TAGS | QUANTIZED_TAGS or tag.startswith(KEYED_TAGS)
 
 
 def _first(card: Mapping[str, Any], key: str, shape: re.Pattern[str]) -> str:

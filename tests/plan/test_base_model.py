@@ -191,3 +191,78 @@ def test_config_json_is_read_once() -> None:
     assert found.config == LLAMA
     assert isinstance(found.model.files, Stored)
     assert found.model.files.reads == ["config.json"]
+
+
+METHODS = [
+    "bitsandbytes",
+    "gptq",
+    "awq",
+    "fp8",
+    "fbgemm_fp8",
+    "compressed-tensors",
+    "mxfp4",
+    "quanto",
+    "hqq",
+    "torchao",
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leads_to_the_parent(method: str) -> None:
+    config = {**LLAMA, "quantization_config": {"quant_method": method}}
+    hub = Repositories(
+        **HUB, org__quantized={"config.json": config, "README.md": "---\nbase_model: org/own\n---\n"}
+    )
+    found = base(hub, {"base_model_name_or_path": "org/quantized"})
+    assert found.model.pinned.location == "org/own"
+    assert found.notes == (
+        f"org/quantized is quantised ({method}): the merge goes into org/own, which it was made from",
+    )
+
+
+def test_a_parent_that_is_gone_is_a_refusal_with_both_ways_out() -> None:
+    quantized = {"config.json": QUANTIZED, "README.md": "---\nbase_model: org/gone\n---\n"}
+    with pytest.raises(RefusedError, match="org/gone") as refusal:
+        base(Repositories(org__quantized=quantized), {"base_model_name_or_path": "org/quantized"})
+    assert refusal.value.code == "base-quantized"
+    assert "--base" in refusal.value.advice
+    assert "--quantized-base dequantize" in refusal.value.advice
+
+
+def test_a_gated_parent_is_not_passed_over() -> None:
+    gated = AccessError("gated", advice="none", code="gated")
+    quantized = {"config.json": QUANTIZED, "README.md": "---\nbase_model: org/own\n---\n"}
+    with pytest.raises(AccessError):
+        base(
+            Repositories(org__own=gated, org__quantized=quantized),
+            {"base_model_name_or_path": "org/quantized"},
+        )
+
+
+@pytest.mark.parametrize("relation", ["finetune", "adapter", "merge"])
+def test_what_was_trained_and_then_quantised_has_no_original_there(relation: str) -> None:
+    card = f"---\nbase_model: org/own\nbase_model_relation: {relation}\n---\n"
+    hub = Repositories(**HUB, org__quantized={"config.json": QUANTIZED, "README.md": card})
+    with pytest.raises(RefusedError, match="does not name"):
+        base(hub, {"base_model_name_or_path": "org/quantized"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("model_type", "qwen2"), ("hidden_size", 64), ("num_hidden_layers", 3)]
+)
+def test_a_parent_of_another_shape_is_none(key: str, value: object) -> None:
+    sizes = {**LLAMA, "hidden_size": 32, "num_hidden_layers": 2}
+    quantized = {"config.json": {**QUANTIZED, **sizes}, "README.md": "---\nbase_model: org/own\n---\n"}
+    hub = Repositories(org__own={"config.json": {**sizes, key: value}}, org__quantized=quantized)
+    with pytest.raises(RefusedError, match=key):
+        base(hub, {"base_model_name_or_path": "org/quantized"})
+
+
+def test_dequantising_keeps_the_quantised_repository_itself() -> None:
+    quantized = {"config.json": QUANTIZED, "README.md": "---\nbase_model: org/own\n---\n"}
+    hub = Repositories(**HUB, org__quantized=quantized)
+    found = resolve(
+        adapter(), adapter_config={}, override="org/quantized", revision=None, hub=hub, quantized="dequantize"
+    )
+    assert found.model.pinned.location == "org/quantized"
+    assert found.config == QUANTIZED
