@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,13 @@ from bot.weights.files import Hub
 
 
 @contextmanager
-def local_sources(prepared: Prepared, *, hub: Hub, room: Path, progress: Progress) -> Iterator[Sources]:
+def local_sources(
+    prepared: Prepared, *, hub: Hub, room: Callable[[], Path], progress: Progress
+) -> Iterator[Sources]:
     """Folders that hold the base and adapter of the plan.
 
-    A quantised base that is to be dequantised is written beside `room`, for as long as the sources are in use; the
-    checks and the merge meet a plain base. Raises what fetching raises, MergeError when the disk declines.
+    A quantised base that is to be dequantised is written beside what `room` names, for as long as the sources are in
+    use; the merge and its checks meet a plain base. Raises what fetching raises, MergeError when the disk declines.
     """
     sources = fetch(prepared, hub=hub, progress=progress)
     quantised = prepared.quantised
@@ -27,7 +29,8 @@ def local_sources(prepared: Prepared, *, hub: Hub, room: Path, progress: Progres
         return
     from bot.weights.quantised.write import write_dequantised  # noqa: PLC0415 - torch
 
-    place = room.with_name(f"{room.name}.dequantised")
+    result = room()
+    place = result.with_name(f"{result.name}.dequantised")
     beside = [s.name for s in prepared.plan.sidecars if s.origin == "base"]
     needed = quantised.logical.total_bytes
     with folders.staging(place, key=prepared.plan.key, needed=needed) as staged:

@@ -50,7 +50,7 @@ def merge(
     place = _scratch(settings, plan=prepared.plan) if request.dry_run else folder
     needed = prepared.plan.estimate.output_bytes
     with (
-        local_sources(prepared, hub=hub, room=place, progress=progress) as sources,
+        local_sources(prepared, hub=hub, room=lambda: place, progress=progress) as sources,
         folders.staging(place, key=prepared.plan.key, needed=needed) as staged,
     ):
         merged, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)
@@ -66,8 +66,9 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
     """
     hub = LazyHub(settings)
     prepared = prepare(request, hub=hub, progress=progress)
-    room = _scratch(settings, plan=prepared.plan)
-    with local_sources(prepared, hub=hub, room=room, progress=progress) as sources:
+    with local_sources(
+        prepared, hub=hub, room=lambda: _scratch(settings, plan=prepared.plan), progress=progress
+    ) as sources:
         report = _check(folder, prepared, sources, request=request, progress=progress)
     if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
         write_record(folder / REPORT_FILE, report)
@@ -114,7 +115,7 @@ def run(
     place = _scratch(settings, plan=prepared.plan)
     needed = prepared.plan.estimate.output_bytes
     with (
-        local_sources(prepared, hub=hub, room=place, progress=progress) as sources,
+        local_sources(prepared, hub=hub, room=lambda: place, progress=progress) as sources,
         folders.staging(place, key=prepared.plan.key, needed=needed) as staged,
     ):
         _, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)

@@ -255,7 +255,10 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The proof: `verdict` is `failed` when any check failed. `files` maps names to SHA-256 of the merged files."""
+    """The proof: `verdict` is `failed` when any check failed. `files` maps names to SHA-256 of the merged files.
+
+    `notes` are the plan's: what is to be known of base and adapter.
+    """
 
     schema: int = SCHEMA
     verdict: Verdict
@@ -270,6 +273,7 @@ class Report:
     versions: dict[str, str]
     device: str
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def check(self, name: str) -> Check | None:
         """The check of that name, or None."""

@@ -94,6 +94,13 @@ def precision(plan: Plan) -> str:
     return f"as in the base ({', '.join(sorted({b.dtype for b in plan.bindings}))})"
 
 
+def into(plan: Plan) -> str:
+    """`its base model`, or what of a quantised one."""
+    if not plan.dequantized:
+        return "its base model"
+    return f"the dequantised weights of its quantised base model ({plan.dequantized})"
+
+
 def change(entry: Patch | ConfigEdit) -> tuple[str, str]:
     """What a key was and what it is now. A patch sees only keys that exist, an edit may bring a new one."""
     before = NOT_SET if isinstance(entry, ConfigEdit) and entry.before is None else _value(entry.before)

@@ -70,6 +70,7 @@ def test_a_real_quantised_repository_leads_to_its_original(desk):
     says = f"acme/tiny-nf4 is quantised (bitsandbytes): the merge goes into {BASE}"
     assert says in " ".join(answer.out.split())
     assert says in (desk.out / "README.md").read_text()
+    assert json.loads((desk.out / "merge_report.json").read_text())["notes"][0].startswith(says)
     assert json.loads((desk.out / "merge_plan.json").read_text())["base"]["location"] == BASE
     assert torch.allclose(desk.plain(desk.out), desk.wanted(), atol=1e-4)
 

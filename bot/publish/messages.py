@@ -56,10 +56,13 @@ def _who_merges(plan: Plan, endpoint: str) -> str:
 
 
 def _changes(plan: Plan, destination: Destination, endpoint: str) -> list[str]:
+    base = source(plan.base, endpoint=endpoint)
+    if plan.dequantized:
+        base = f"{plain(wording.into(plan))} {base}"
     lines = [
         (
             f"- {_who_merges(plan, endpoint)} merged into"
-            f" {source(plan.base, endpoint=endpoint)}; the result is added as a complete model."
+            f" {base}; the result is added as a complete model."
             f" Tensors changed: {len(plan.bindings):,}, added: {len(plan.added):,}."
             f" Precision: {plain(wording.precision(plan))}."
         ),

@@ -113,7 +113,7 @@ def _what(plan: Plan, endpoint: str) -> list[str]:
     return [
         (
             f"This is a complete model: {what} merged into"
-            f" {'its' if plan.recipe is None else 'the'} base model {source(plan.base, endpoint=endpoint)}."
+            f" {plain(wording.into(plan))} {source(plan.base, endpoint=endpoint)}."
             " It loads without PEFT and runs at the base model's speed."
         ),
         "",

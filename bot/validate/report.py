@@ -40,6 +40,7 @@ def make_report(
         versions=versions(),
         device=device,
         seconds=round(seconds, 3),
+        notes=plan.notes,
     )
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from bot import pipeline
 from bot.errors import ValidationError
 from bot.progress import Silent
-from bot.records import MergeRequest
+from bot.publish import messages
+from bot.records import Destination, MergeRequest
 from bot.settings import Settings
 from tests.merge.oracle import compare, float64_weights, read_tensors
 from tests.tiny.adapters import LORA_VARIANTS, save_adapter
@@ -174,9 +175,14 @@ def test_the_plan_the_card_and_the_report_say_it(quantised: Callable, merged: Ca
     assert (edit.before["quant_method"], edit.after) == ("bitsandbytes", None)
     card = (out / "README.md").read_text()
     assert "merged into its dequantised weights" in card
-    check = next(
-        c for c in json.loads((out / "merge_report.json").read_text())["checks"] if c["name"] == "dequantised"
+    assert f"merged into the dequantised weights of its quantised base model ({title})" in card
+    to = Destination(kind="hub_pr", location="me/there")
+    assert "the dequantised weights of its quantised" in messages.body(
+        plan, report=None, destination=to, requested_by=None
     )
+    report = json.loads((out / "merge_report.json").read_text())
+    assert any("its dequantised weights" in note for note in report["notes"])
+    check = next(c for c in report["checks"] if c["name"] == "dequantised")
     assert (check["verdict"], check["figure"]) == ("passed", title)
     assert "not on the full-precision model" in check["detail"]
     size = sum(p.stat().st_size for p in out.glob("*.safetensors"))

@@ -131,6 +131,18 @@ def test_the_last_block_of_fp8_may_be_cut(tmp_path: Path) -> None:
     assert torch.equal(found, (codes.double() * grid).bfloat16())
 
 
+def test_compressed_tensors_may_have_blocks_too(tmp_path: Path) -> None:
+    codes, scale = (torch.randn(256, 128) * 100).to(torch.float8_e4m3fn), torch.rand(2, 1)
+    group = {"weights": {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]}}
+    settings = {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "config_groups": {"g": group},
+    }
+    found = dequantise(tmp_path, {"a.weight": codes, "a.weight_scale": scale}, settings)["a.weight"]
+    assert torch.equal(found, Fp8Dequantize(None)._dequantize_one(codes, scale, torch.bfloat16))
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_mxfp4_is_transformers_by_the_bit(dtype: str, tmp_path: Path) -> None:
     codes = torch.arange(256, dtype=torch.uint8).repeat(3 * 48 * 2 * 16 // 256).reshape(3, 48, 2, 16)
