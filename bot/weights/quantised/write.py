@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from bot.progress import Progress
 from bot.weights.layout import INDEX
@@ -30,11 +35,11 @@ def write_dequantised(
             with ShardWriter(out / shard.file, header=shard.header) as writer:
                 for spec in shard.header.tensors:
                     if spec.name not in packed:
-                        writer.write(spec, reader.read(spec.name))
+                        writer.write(spec, _as_bytes(reader.read(spec.name)))
                         progress.advance(spec.size)
                         continue
                     for first, values in dequantised(packed[spec.name], read=reader.read):
-                        writer.write(spec, values, at=first * values.element_size())
+                        writer.write(spec, _as_bytes(values), at=first * values.element_size())
                         progress.advance(values.nbytes)
     progress.end()
     if quantised.logical.index is not None:
@@ -44,3 +49,9 @@ def write_dequantised(
     for name in beside:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).symlink_to((source / name).resolve())
+
+
+def _as_bytes(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """The tensor's bytes as on disk: numpy has no bfloat16."""
+    array: np.ndarray[Any, Any] = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return array
