@@ -78,8 +78,7 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
 def _base(request: MergeRequest, adapters: Sequence[Opened], *, hub: Hub) -> OpenedBase:
     """The one base of all. Raises RefusedError when they name different ones and the user names none."""
     found = [
-        open_base(a, request=request, hub=hub)
-        for a in (adapters if request.base is None else adapters[:1])
+        open_base(a, request=request, hub=hub) for a in (adapters if request.base is None else adapters[:1])
     ]
     first = found[0]
     for opened, other in zip(adapters, found, strict=False):

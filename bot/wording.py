@@ -96,9 +96,10 @@ def precision(plan: Plan) -> str:
 
 def into(plan: Plan) -> str:
     """`its base model`, or what of a quantised one."""
+    whose = "its" if plan.recipe is None else "the"
     if not plan.dequantized:
-        return "its base model"
-    return f"the dequantised weights of its quantised base model ({plan.dequantized})"
+        return f"{whose} base model"
+    return f"the dequantised weights of {whose} quantised base model ({plan.dequantized})"
 
 
 def change(entry: Patch | ConfigEdit) -> tuple[str, str]:
