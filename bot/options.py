@@ -125,6 +125,11 @@ job = together(
         show_default=True,
         help="Where the arithmetic runs.",
     ),
+    click.option(
+        "--allow-pickle",
+        is_flag=True,
+        help="Read weights that are there only as pickle (.bin), as tensors and nothing else.",
+    ),
 )
 output = together(
     click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
@@ -180,6 +185,7 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         validation="none" if flags.get("no_validate") else flags.get("validation", "none"),
         thorough=flags.get("thorough", False),
         dry_run=flags["dry_run"],
+        allow_pickle=flags.get("allow_pickle", False),
     )
 
 

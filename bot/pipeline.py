@@ -6,14 +6,15 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot.connect import LazyHub, publisher
 from bot.errors import InputError, MergeError, RefusedError, ValidationError
-from bot.local_sources import local_sources
+from bot.opening import reopen
 from bot.plan import card
-from bot.prepare import Prepared, Sources, reopen
+from bot.prepare import Prepared
 from bot.progress import Progress
 from bot.publish import folder as folders
 from bot.publish import messages, model_card
@@ -23,6 +24,7 @@ from bot.records import Destination, MergedModel, MergeRequest, Plan, Publicatio
 from bot.serial import to_json
 from bot.settings import Settings
 from bot.several import ORIGINAL, prepare
+from bot.sources import Sources, fetched
 
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
@@ -47,11 +49,13 @@ def merge(
     if folders.check(folder, key=prepared.plan.key) == "finished":
         progress.say(f"{folder} holds this merge already.")
         return prepared.plan, None, read_report(folder)
-    place = _scratch(settings, plan=prepared.plan) if request.dry_run else folder
+    scratch = partial(_scratch, settings, plan=prepared.plan)
     needed = prepared.plan.estimate.output_bytes
     with (
-        local_sources(prepared, hub=hub, room=lambda: place, progress=progress) as sources,
-        folders.staging(place, key=prepared.plan.key, needed=needed) as staged,
+        fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources,
+        folders.staging(
+            scratch() if request.dry_run else folder, key=prepared.plan.key, needed=needed
+        ) as staged,
     ):
         merged, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)
         if not request.dry_run:
@@ -66,9 +70,8 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
     """
     hub = LazyHub(settings)
     prepared = prepare(request, hub=hub, progress=progress)
-    with local_sources(
-        prepared, hub=hub, room=lambda: _scratch(settings, plan=prepared.plan), progress=progress
-    ) as sources:
+    scratch = partial(_scratch, settings, plan=prepared.plan)
+    with fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources:
         report = _check(folder, prepared, sources, request=request, progress=progress)
     if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
         write_record(folder / REPORT_FILE, report)
@@ -112,11 +115,11 @@ def run(
     if found is not None:
         progress.say(f"Published by an earlier run: {found.url}")
         return prepared.plan, None, found
-    place = _scratch(settings, plan=prepared.plan)
+    scratch = partial(_scratch, settings, plan=prepared.plan)
     needed = prepared.plan.estimate.output_bytes
     with (
-        local_sources(prepared, hub=hub, room=lambda: place, progress=progress) as sources,
-        folders.staging(place, key=prepared.plan.key, needed=needed) as staged,
+        fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources,
+        folders.staging(scratch(), key=prepared.plan.key, needed=needed) as staged,
     ):
         _, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)
         if request.dry_run:

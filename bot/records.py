@@ -98,7 +98,9 @@ class ConfigEdit:
 class Bound:
     """An adapter bound to a base.
 
-    `vocabulary` is the number of rows of the merged model's embeddings, if it has any.
+    `vocabulary` is the number of rows of the merged model's embeddings, if it has any. `renamed` and `patches`: adapter
+    tensors, and what its config says of modules, brought to the names that the model has today; `adapter_config` is
+    the patched config, None when it is as it was. `experts`: see `Plan`.
     """
 
     model_class: str
@@ -106,6 +108,10 @@ class Bound:
     bindings: tuple[Binding, ...]
     added: tuple[AddedTensor, ...] = ()
     config_edits: tuple[ConfigEdit, ...] = ()
+    renamed: dict[str, str] = field(default_factory=dict)
+    patches: tuple[Patch, ...] = ()
+    adapter_config: dict[str, Any] | None = None
+    experts: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -151,8 +157,9 @@ class MergeRequest:
     `adapter` and `base` are references as typed (`owner/name@revision:subfolder`, or a folder); `further` are adapters
     beside the first, and `recipe` says what becomes of them. `dtype` and `device` are `auto` or a name of theirs;
     `quantized_base` is what a quantised base stands for: the model that it was made from, or its dequantised weights.
-    `validation` is how much is checked, `thorough` whether that is all rows of changed tensors or a sample; `dry_run`
-    does everything but leave a result.
+    `allow_pickle`: weights that lie there only as pickle are read, as tensors and nothing else. `validation` is how
+    much is checked, `thorough` whether that is all rows of changed tensors or a sample; `dry_run` does everything but
+    leave a result.
     """
 
     adapter: str
@@ -167,6 +174,7 @@ class MergeRequest:
     validation: Way = "tensors"
     thorough: bool = False
     dry_run: bool = False
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +193,9 @@ class Plan:
 
     `adapter_config` is the patched config that PEFT gets; `base_found_by` says which source named the base. `way`:
     `names` for plain LoRA, bound and merged without a model, else `layers`, through PEFT's own. `renamed`: tensors of
-    the adapter's file that are read under another name. `dequantized` says what the base's weights are stored as when
-    the merge goes into their dequantised values, else it is empty.
+    the adapter's file that are read under another name. `experts`: LoRA pairs in the layout of PEFT before 0.19.1, by
+    the name of A, and how many experts they are for. `dequantized` says what the base's weights are stored as when the
+    merge goes into their dequantised values, else it is empty.
     `key` identifies the job: same adapter, base and options, same key. With several adapters, `further` are those
     behind the first and `recipe` says how they are merged: combined into one, whose config and tensors these are, or
     as `stages`, each a plan of its own on what the one before it has made.
@@ -215,6 +224,7 @@ class Plan:
     dtype: str
     destination: Destination | None
     estimate: Estimate
+    experts: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     dequantized: str = ""
     stages: tuple[Plan, ...] = ()

@@ -17,11 +17,12 @@ from typing import Any
 
 from bot import prepare as single
 from bot.errors import RefusedError
+from bot.opening import Opened, OpenedBase, local, open_adapter, open_base
 from bot.plan import adapter_config, combination, dtype, key, recipe, sidecars
 from bot.plan.base_model import Base
 from bot.plan.binding import scale_of
 from bot.plan.estimate import estimate
-from bot.prepare import Opened, OpenedBase, Prepared, dequantised, open_adapter, open_base, plan_one
+from bot.prepare import Prepared, as_found, plan_one
 from bot.progress import Progress
 from bot.records import AddedTensor, ConfigEdit, MergeRequest, Patch, Pinned, Plan, Recipe
 from bot.weights.files import Hub, LocalFiles, Model
@@ -43,7 +44,7 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     adapters = []
     for text in (request.adapter, *request.further):
         progress.say(f"Planning {text}")
-        adapters.append(open_adapter(text, hub=hub))
+        adapters.append(open_adapter(text, allow_pickle=request.allow_pickle, hub=hub))
     combination.check_distinct([a.adapter.pinned for a in adapters])
     found = _base(request, adapters, hub=hub)
     base, layout = found.base, found.layout
@@ -60,17 +61,10 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     plan = _signed(request, plan, adapters, plans, base=base, notes=notes)
-    plan = dequantised(plan, found.quantised)
     models = [a.adapter for a in adapters]
-    prepared = Prepared(
-        plan=plan,
-        adapter=_here(folder),
-        base=base.model,
-        layout=layout,
-        config=base.config,
-        further=tuple(models),
-        quantised=found.quantised,
-    )
+    opened = replace(adapters[-1], adapter=_here(folder), pickle="")
+    plan = as_found(plan, opened=opened, found=found)
+    prepared = Prepared(plan=plan, opened=opened, found=found, further=tuple(models))
     weakref.finalize(prepared, shutil.rmtree, folder, ignore_errors=True)
     return prepared
 
@@ -129,11 +123,16 @@ def _gather(
     for number, opened in enumerate(adapters, 1):
         model, place = opened.adapter, folder / str(number)
         place.mkdir()
-        names = [adapter_config.FILE, opened.weights]
+        names = [adapter_config.FILE, opened.pickle or adapter_config.WEIGHTS]
         wanted = [*names, *beside[model.files.name]]
-        here = single.local(model, names=wanted, hub=hub, progress=progress)
+        here = local(model, names=wanted, hub=hub, progress=progress)
         for name in names:
             (place / name).symlink_to((here / name).resolve())
+        if opened.pickle:
+            from bot.weights import pickled  # noqa: PLC0415 - torch
+
+            weights = place / adapter_config.WEIGHTS
+            pickled.convert(place / opened.pickle, out=weights, header=opened.header, progress=progress)
     order = list(reversed(adapters)) if last else list(adapters)
     order.sort(key=lambda a: sidecars.VOCABULARY.isdisjoint(beside[a.adapter.files.name]))
     donors = [a.adapter.files for a in order if beside[a.adapter.files.name]]
@@ -185,7 +184,7 @@ def _combined(
         combine.load_ingredient(
             str(opened.adapter.pinned),
             plan,
-            path=folder / str(number) / opened.weights,
+            path=folder / str(number) / adapter_config.WEIGHTS,
             scale=partial(scale_of, config=plan.adapter_config),
         )
         for number, opened, plan in zip(_numbers(adapters), adapters, plans, strict=True)
@@ -197,9 +196,7 @@ def _combined(
     header = read_header(here.files, adapter_config.WEIGHTS, size=size)
     for number in _numbers(adapters):
         shutil.rmtree(folder / str(number), ignore_errors=True)
-    opened = Opened(
-        adapter=here, weights=adapter_config.WEIGHTS, header=header, config=config, patches=(), renamed={}
-    )
+    opened = Opened(adapter=here, header=header, config=config, renamed={})
     return plan_one(request, opened=opened, base=base, layout=layout)
 
 
@@ -214,8 +211,8 @@ def _stacked(
 ) -> Plan:
     """The plan for a chain of merges: what all stages together change, and the stages."""
     stages = tuple(
-        replace(plan, adapter_file=f"{number}/{opened.weights}")
-        for number, (plan, opened) in enumerate(zip(plans, adapters, strict=True), 1)
+        replace(plan, adapter_file=f"{number}/{adapter_config.WEIGHTS}")
+        for number, plan in enumerate(plans, 1)
     )
     bindings = combination.joined_bindings(stages, base=frozenset(layout.tensors))
     final = {b.tensor: b for b in bindings}

@@ -14,6 +14,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bot.weights.writer import ShardWriter
 from tests.e2e import ADAPTER, BASE, desk, hub, models, processes, tree, wait_for
@@ -194,6 +195,21 @@ def test_a_base_without_safetensors_is_refused(desk):
     adapter = desk.adapter(base="acme/pickled")
     error = desk.refused("merge", adapter, "--out", desk.out, code=3, reason="base-not-safetensors")
     assert "pickle" in error["sentence"]
+    assert "--allow-pickle" in error["advice"]
+
+
+def test_an_allowed_pickle_base_on_the_hub_is_planned_from_its_directory_and_merged(desk):
+    files = {p.name: p for p in desk.models.base.iterdir() if "safetensors" not in p.name}
+    tensors = {k: v for p in desk.models.base.glob("*.safetensors") for k, v in load_file(p).items()}
+    torch.save(tensors, desk.root / "pytorch_model.bin")
+    desk.hub.commit("acme/old", {**files, "pytorch_model.bin": desk.root / "pytorch_model.bin"})
+    adapter = desk.adapter(base="acme/old")
+    plan = desk.done("plan", adapter, "--allow-pickle")
+    assert any("weights_only" in note for note in plan["notes"])
+    desk.done("merge", adapter, "--out", desk.out, "--allow-pickle", "--validate", "full")
+    torch.testing.assert_close(desk.plain(desk.out), desk.wanted(adapter), atol=2e-5, rtol=0)
+    desk.done("validate", desk.out, "--adapter", adapter, "--allow-pickle")
+    assert not any(desk.scratch.iterdir())
 
 
 def quantised(desk, name, card=None):

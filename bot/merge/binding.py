@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bot.errors import RefusedError
+from bot.merge.choice import choose_model, is_part, part_of, under
 from bot.merge.conversion import Converter, Group
-from bot.merge.model import Names, build_virtual, candidate_classes, find_names, load_config
-from bot.merge.operations import SHARED, Operations, find_operations, plain_name
-from bot.merge.skeleton import PREFIX, inject, peft_config
+from bot.merge.experts import old_experts
+from bot.merge.model import Names, find_names, load_config
+from bot.merge.operations import Operations, find_operations
+from bot.merge.renaming import modern_config, patched
+from bot.merge.skeleton import inject, peft_config
 from bot.merge.ties import tied_groups, untie, untie_edits
 from bot.records import AddedTensor, Binding, Bound, ConfigEdit
 from bot.weights.header import FLOATS, TensorSpec
@@ -35,10 +38,15 @@ def bind(
     Raises RefusedError for whatever names, shapes and configs show to be wrong, InputError for a broken config.
     """
     transformers_config = load_config(config, name=name)
-    model = _choose_model(transformers_config, adapter_config=adapter_config, tensors=tensors, name=name)
+    model, renamed = choose_model(
+        transformers_config, adapter_config=adapter_config, tensors=tensors, name=name
+    )
+    patches = modern_config(model, adapter_config, keys=tensors, renamed=renamed) if renamed else ()
+    adapter_config, tensors = patched(adapter_config, patches), under(tensors, renamed)
     names = find_names(model, layout=layout)
     converter = Converter(model)  # before PEFT puts its layers into the model
     peft_model = inject(model, config=peft_config(adapter_config))
+    tensors, experts = old_experts(peft_model, tensors=tensors, version=adapter_config.get("peft_version"))
     operations = find_operations(
         peft_model, tensors=tensors, plain=names.shapes, init=adapter_config.get("init_lora_weights")
     )
@@ -55,41 +63,17 @@ def bind(
         bindings=tuple(bindings),
         added=tuple(_added(bindings, layout=layout)),
         config_edits=(*edits, *_head_edits(config, model=model, adapter_config=adapter_config)),
-        notes=tuple(notes),
+        renamed=renamed,
+        patches=patches,
+        experts=experts,
+        adapter_config=adapter_config if patches else None,
+        notes=(*notes, *part_of(config, model=model, name=name), *_old_layout(experts)),
     )
 
 
-def _choose_model(
-    config: PretrainedConfig, *, adapter_config: dict[str, Any], tensors: Mapping[str, TensorSpec], name: str
-) -> PreTrainedModel:
-    """The first candidate class that has every module the adapter names, sized as the adapter's whole tensors are."""
-    homeless: list[str] = []
-    for model_class in candidate_classes(config, adapter_config=adapter_config):
-        try:
-            model = build_virtual(config, model_class=model_class)
-        except (
-            AttributeError,
-            TypeError,
-            ValueError,
-        ):  # a class for the text_config alone (Qwen3_5ForCausalLM)
-            continue
-        missing = _homeless(model, tensors=tensors)
-        if not missing:
-            if not _resize(config, model=model, tensors=tensors):
-                return model
-            return build_virtual(config, model_class=model_class)
-        homeless = homeless or missing
-    if not homeless:
-        raise RefusedError(
-            f"{name} ({config.model_type}) names no model class that transformers has.",
-            advice="Name a base with a standard architecture with --base.",
-            code="architecture-unknown",
-        )
-    raise RefusedError(
-        f"{len(homeless)} of the adapter's {len(tensors)} tensors find no module in {name}: {homeless[0]}, …",
-        advice="The adapter was trained on another architecture: name its base with --base.",
-        code="adapter-does-not-fit",
-    )
+def _old_layout(experts: Mapping[str, int]) -> list[str]:
+    layout = f"{len(experts)} pairs of expert factors are stored as PEFT did before 0.19.1, and rearranged"
+    return [layout] if experts else []
 
 
 def _vocabulary(model: PreTrainedModel) -> int | None:
@@ -98,42 +82,6 @@ def _vocabulary(model: PreTrainedModel) -> int | None:
     except (AttributeError, NotImplementedError):  # what transformers raises for models without embeddings
         return None
     return weight.shape[0] if weight is not None and weight.ndim == 2 else None
-
-
-def _homeless(model: PreTrainedModel, *, tensors: Mapping[str, TensorSpec]) -> list[str]:
-    """The adapter tensors that belong to no module of the model."""
-    known = {n for n, _ in model.named_parameters(remove_duplicate=False)}
-    known |= {n.rpartition(".")[0] for n in known}
-    return [key for key in tensors if not _has_home(key, known=known)]
-
-
-def _has_home(key: str, *, known: set[str]) -> bool:
-    if not key.startswith(PREFIX):
-        return key.startswith(SHARED)  # shared by all layers; what is not is left over in the end
-    module = plain_name(key.removeprefix(PREFIX))
-    while module and module not in known:
-        module = module.rpartition(".")[0]
-    return bool(module)
-
-
-def _resize(config: PretrainedConfig, *, model: PreTrainedModel, tensors: Mapping[str, TensorSpec]) -> bool:
-    """Gives the config the adapter's number of labels, and of tokens where it brings more; whether that changed it.
-
-    Only whole tensors tell that differ from the model's in the number of rows and in nothing else.
-    """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    text = config.get_text_config()
-    before = config.num_labels, getattr(text, "vocab_size", None)
-    for key, spec in tensors.items():
-        parameter = parameters.get(plain_name(key.removeprefix(PREFIX)))
-        if parameter is None or not spec.shape or tuple(parameter.shape[1:]) != spec.shape[1:]:
-            continue
-        rows = parameter.shape[0]
-        if rows == before[0] != spec.shape[0]:
-            config.num_labels = spec.shape[0]
-        elif rows == before[1] and spec.shape[0] > rows:  # fewer would cut a padded vocabulary
-            text.vocab_size = spec.shape[0]
-    return before != (config.num_labels, getattr(text, "vocab_size", None))
 
 
 def _check_base(names: Names, *, layout: Layout, operations: Operations, name: str) -> None:
@@ -268,7 +216,8 @@ def _head_edits(
     """Edits that make plain transformers build the class and the head that the adapter was trained with."""
     edits = []
     class_name, before = type(model).__name__, config.get("architectures")
-    if class_name not in (before or []) and str(adapter_config.get("task_type")) not in OPEN_ENDED:
+    whole = not is_part(config, model)
+    if whole and class_name not in (before or []) and str(adapter_config.get("task_type")) not in OPEN_ENDED:
         reason = f"the adapter was trained on {class_name}"
         edits.append(ConfigEdit(key="architectures", before=before, after=[class_name], reason=reason))
     plain = load_config(config, name="the base")

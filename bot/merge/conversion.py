@@ -51,6 +51,11 @@ class Converter:
             name, pattern = rename_source_key(tensor, [], [], prefix, self.state)
         return name, pattern
 
+    def renamed(self, name: str) -> str:
+        """Today's name of whatever carries an old module name; only renamings are applied, nothing is converted."""
+        found: str = rename_source_key(name, self._renamings, [])[0]
+        return found
+
     def parameters(self, first: str, *, pattern: str) -> tuple[str, ...]:
         """All parameters of the conversion that yields `first`."""
         head, *others = self._by_pattern[pattern].target_patterns

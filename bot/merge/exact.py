@@ -12,6 +12,7 @@ from bot.merge.config import edited_config
 from bot.merge.modules import ModuleMerger
 from bot.merge.stack import chain, load_stages
 from bot.records import Binding, Plan
+from bot.weights.experts import rearranged
 from bot.weights.layout import Layout
 from bot.weights.reader import TensorReader, read_tensors
 
@@ -36,7 +37,7 @@ def exact_merge(
     def merged(binding: Binding) -> torch.Tensor:
         if not made:
             edited = edited_config(config, {e.key: e.after for e in plan.config_edits})
-            adapter = read_tensors(adapter_path, renamed=plan.renamed)
+            adapter = rearranged(read_tensors(adapter_path, renamed=plan.renamed), experts=plan.experts)
             cpu = torch.device("cpu")
             made.append(
                 ModuleMerger(plan, config=edited, base=base, adapter=adapter, device=cpu, dtype=_wide(plan))

@@ -77,7 +77,11 @@ def load_config(config: dict[str, Any], *, name: str) -> PretrainedConfig:
             code="architecture-unknown",
         )
     try:
-        loaded: PretrainedConfig = CONFIG_MAPPING[model_type].from_dict(dict(config))
+        kind = CONFIG_MAPPING[model_type]
+        plain = kind._decode_special_floats(
+            dict(config)
+        )  # {"__float__": "Infinity"}, as transformers writes it
+        loaded: PretrainedConfig = kind.from_dict(plain)
     except (
         Exception
     ) as error:  # any class may raise anything over a config from the wild: a bad file, not our bug
@@ -97,9 +101,31 @@ def candidate_classes(config: PretrainedConfig, *, adapter_config: dict[str, Any
     own = [mapping.get("base_model_class")] if library.split(".", maxsplit=1)[0] == "transformers" else []
     task = TASK_CLASSES.get(str(adapter_config.get("task_type")), {}).get(config.model_type)
     fallback = modeling_auto.MODEL_MAPPING_NAMES.get(config.model_type)
-    names = [*own, task, *(config.architectures or []), fallback]
+    names = [*own, task, *(config.architectures or []), fallback, *_text_classes(config)]
     flat = [n for name in names for n in (name if isinstance(name, list | tuple) else [name])]
     return [n for n in dict.fromkeys(flat) if isinstance(n, str) and is_model_class(n)]
+
+
+def _text_classes(config: PretrainedConfig) -> list[str]:
+    """The class for the text part alone, where transformers itself loads it from the whole model's checkpoint."""
+    text = config.get_text_config(decoder=True)
+    name = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(text.model_type)
+    if text is config or not isinstance(name, str) or not is_model_class(name):
+        return []
+    key = getattr(transformers, name).config_class.base_config_key
+    return [name] if key and getattr(config, key, None) is text else []
+
+
+def config_of(model_class: str, config: PretrainedConfig) -> PretrainedConfig:
+    """The config that the class is built with: of a composite one, the text part for a class that is for text alone.
+
+    transformers' Auto classes do the same.
+    """
+    kind = getattr(transformers, model_class).config_class
+    if kind is None or isinstance(config, kind):
+        return config
+    text = config.get_text_config(decoder=True)
+    return text if isinstance(text, kind) else config
 
 
 def is_model_class(name: str) -> bool:
@@ -113,7 +139,7 @@ def build_virtual(
 ) -> PreTrainedModel:
     """The model with virtual parameters of at least `dtype`: all arithmetic happens in that dtype."""
     with torch.device("meta"):
-        model: PreTrainedModel = getattr(transformers, model_class)(config)
+        model: PreTrainedModel = getattr(transformers, model_class)(config_of(model_class, config))
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None:

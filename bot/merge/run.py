@@ -77,10 +77,11 @@ def _layers(
     import torch  # noqa: PLC0415
 
     from bot.merge.layers import LayerMerger  # noqa: PLC0415 - transformers and PEFT
+    from bot.weights.experts import rearranged  # noqa: PLC0415 - torch
     from bot.weights.reader import TensorReader, read_tensors  # noqa: PLC0415 - torch
 
     tensors = TensorReader(reader.folder, layout=reader.layout)
-    adapter = read_tensors(adapter_path, renamed=plan.renamed)
+    adapter = rearranged(read_tensors(adapter_path, renamed=plan.renamed), experts=plan.experts)
     return LayerMerger(
         plan, config=config, reader=tensors, adapter=adapter, rows=rows, device=torch.device(device)
     )

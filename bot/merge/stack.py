@@ -21,6 +21,7 @@ from bot.merge.modules import STORED, ModuleMerger, is_copy
 from bot.merge.piece import Piece
 from bot.merge.shards import merged_header
 from bot.records import Binding, Plan
+from bot.weights.experts import rearranged
 from bot.weights.layout import Layout, Shard
 from bot.weights.reader import TensorReader, read_tensors
 
@@ -49,7 +50,7 @@ def load_stages(plan: Plan, *, adapter_path: Path) -> list[dict[str, torch.Tenso
     for stage in plan.stages:
         path = adapter_path.parents[1] / stage.adapter_file
         Adapter(path, renamed=stage.renamed).check_effect(stage.bindings)
-        found.append(read_tensors(path, renamed=stage.renamed))
+        found.append(rearranged(read_tensors(path, renamed=stage.renamed), experts=stage.experts))
     return found
 
 

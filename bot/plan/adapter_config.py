@@ -40,15 +40,20 @@ def parse(text: str, *, files: Files) -> dict[str, Any]:
     return config
 
 
-def weights_file(files: Files) -> str:
-    """The name of the adapter's weights. Raises InputError when there are none, RefusedError when only pickle."""
+def weights_file(files: Files, *, allow_pickle: bool = False) -> str:
+    """The name of the adapter's weights; safetensors before pickle, and that only when it is allowed.
+
+    Raises InputError when there are none, RefusedError when they are only pickle.
+    """
     sizes = files.sizes()
     if WEIGHTS in sizes:
         return WEIGHTS
+    if PICKLE in sizes and allow_pickle:
+        return PICKLE
     if PICKLE in sizes:
         raise RefusedError(
-            f"{files.name} has its weights only as pickle ({PICKLE}), which can run code when it is loaded.",
-            advice="Load it with PEFT where you trust it and save it again: save_pretrained writes safetensors.",
+            f"{files.name} has its weights only as pickle ({PICKLE}), a format that can carry code.",
+            advice="Add --allow-pickle to read it as tensors and nothing else.",
             code="pickle-only",
         )
     raise InputError(

@@ -19,12 +19,13 @@ from bot.records import Plan
 from bot.validate.answers import Answers
 from bot.validate.expected import output_dtype
 from bot.validate.formula import BLOCK, Evaluated, Formula
-from bot.validate.models import LOCAL, model_type
+from bot.validate.models import LOCAL, config_for, model_type
 from bot.validate.oracle import Exact, Oracle, transposed_modules
 from bot.validate.prompts import NoPromptsError, answers
 from bot.validate.quiet import sentence
 from bot.validate.reference import NoReferenceError
 from bot.validate.workers import workers
+from bot.weights.experts import rearranged
 from bot.weights.files import LocalFiles
 from bot.weights.floats import narrow, widen
 from bot.weights.layout import read_layout
@@ -48,7 +49,7 @@ def load_base(plan: Plan, *, base_folder: Path, merged: Path) -> tuple[Any, set[
         torch.manual_seed(0)  # a head that the base lacks starts at random
         model, info = model_type(plan.model_class).from_pretrained(
             base_folder,
-            config=config,
+            config=config_for(model_type(plan.model_class), config),
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # what the adapter brings whole may have other rows: looked at below
@@ -115,8 +116,9 @@ def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path, stacked: bool
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "adapter_config.json").write_text(json.dumps(plan.adapter_config), encoding="utf-8")
-        if plan.renamed or stacked:
+        if plan.renamed or plan.experts or stacked:
             tensors = {plan.renamed.get(name, name): tensor for name, tensor in load_file(weights).items()}
+            tensors = rearranged(tensors, experts=plan.experts)
             copies = [name for name in tensors if stacked and name.endswith(".base_layer.weight")]
             save_file({n: t for n, t in tensors.items() if n not in copies}, folder / WEIGHTS)
         else:

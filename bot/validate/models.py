@@ -36,11 +36,18 @@ def _family(found: type) -> str:
     return ""
 
 
+def config_for(kind: Any, config: Any) -> Any:
+    """The config that the class takes: of a composite one the text part, for a class that is for text alone."""
+    own = getattr(kind, "config_class", None)
+    text = config.get_text_config(decoder=True)
+    return text if own and not isinstance(config, own) and isinstance(text, own) else config
+
+
 def meta_model(folder: Path, name: str) -> Any:
     """The model of a folder's config.json without weights."""
     kind = model_type(name)
     with quiet(), torch.device("meta"):
-        config = AutoConfig.from_pretrained(folder, **LOCAL)
+        config = config_for(kind, AutoConfig.from_pretrained(folder, **LOCAL))
         model = kind.from_config(config) if name.startswith("Auto") else kind._from_config(config)
         model.tie_weights()
     return model

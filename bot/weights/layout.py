@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -14,6 +15,8 @@ from bot.weights.header import Header, TensorSpec, broken, header_length, parse
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
 FIRST_READ = 100_000  # what the Hub's own client asks for: most headers fit, so one request is enough
 SHARD_NAME = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
 
@@ -73,32 +76,50 @@ def shard_names(files: Files, *, sizes: dict[str, int], index: str | None) -> li
     )
     for name in names:
         if name not in sizes:
-            raise InputError(
-                f"{files.name} lacks the shard {name}.",
-                advice="Download or save the model again.",
-                code="shard-missing",
-            )
+            raise _missing(files, name)
     if not names:
         raise no_safetensors(files, sizes=sizes)
     return names
 
 
-def weight_map(index: str, *, files: Files) -> dict[str, str]:
+def weight_map(
+    index: str, *, files: Files, suffix: str = ".safetensors", name: str = INDEX
+) -> dict[str, str]:
     """The index's tensor → shard map, checked to name plain files."""
     try:
         found = json.loads(index)["weight_map"]
         ok = all(
-            isinstance(v, str) and PurePosixPath(v).name == v and v.endswith(".safetensors")
-            for v in found.values()
+            isinstance(v, str) and PurePosixPath(v).name == v and v.endswith(suffix) for v in found.values()
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise broken(f"{files.name}/{INDEX}", f"its weight map cannot be read ({error})") from error
+        raise broken(f"{files.name}/{name}", f"its weight map cannot be read ({error})") from error
     if not ok:
-        raise broken(f"{files.name}/{INDEX}", "it names a shard outside of its folder")
+        raise broken(f"{files.name}/{name}", "it names a shard outside of its folder")
     return dict(found)
 
 
-def _complete_set(sizes: dict[str, int]) -> list[str]:
+def is_only_pickle(sizes: Mapping[str, int]) -> bool:
+    """Whether a model's weights lie there as pickle, and not as safetensors."""
+    return not _has_safetensors(sizes) and (PICKLE in sizes or PICKLE_INDEX in sizes)
+
+
+def _has_safetensors(sizes: Mapping[str, int]) -> bool:
+    return SINGLE in sizes or INDEX in sizes or bool(_complete_set(sizes))
+
+
+def pickle_shards(files: Files, *, sizes: Mapping[str, int]) -> dict[str, str]:
+    """The tensor → pickle file map of the index; empty when one file holds all. Raises InputError for a lost shard."""
+    if PICKLE in sizes:
+        return {}
+    index = files.read(PICKLE_INDEX).decode("utf-8", "replace")
+    found = weight_map(index, files=files, suffix=".bin", name=PICKLE_INDEX)
+    for name in found.values():
+        if name not in sizes:
+            raise _missing(files, name)
+    return found
+
+
+def _complete_set(sizes: Mapping[str, int]) -> list[str]:
     """The shards of a model whose index is lost, if none of them is missing."""
     found = {name: m for name in sizes if (m := SHARD_NAME.fullmatch(name))}
     counts = {int(m[1]) for m in found.values()}
@@ -128,12 +149,24 @@ def _check_index(layout: Layout, *, index: str, files: Files) -> None:
         raise broken(f"{files.name}/{INDEX}", f"index and shards do not agree on {odd!r}")
 
 
-def no_safetensors(files: Files, *, sizes: dict[str, int]) -> RefusedError:
+def _missing(files: Files, name: str) -> InputError:
+    return InputError(
+        f"{files.name} lacks the shard {name}.",
+        advice="Download or save the model again.",
+        code="shard-missing",
+    )
+
+
+def no_safetensors(files: Files, *, sizes: Mapping[str, int]) -> RefusedError:
     """The refusal of a model without safetensors weights."""
-    pickle = any(n.startswith("pytorch_model") and n.endswith(".bin") for n in sizes)
-    what = "only pickle weights (pytorch_model*.bin)" if pickle else "no model.safetensors"
+    if is_only_pickle(sizes):
+        return RefusedError(
+            f"{files.name} has only pickle weights (pytorch_model*.bin), a format that can carry code.",
+            advice="Add --allow-pickle to read them as tensors and nothing else, or name another base with --base.",
+            code="base-not-safetensors",
+        )
     return RefusedError(
-        f"{files.name} has {what}.",
+        f"{files.name} has no model.safetensors.",
         advice="Save the model as safetensors (save_pretrained does) or name another base with --base.",
         code="base-not-safetensors",
     )

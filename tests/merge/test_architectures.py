@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from bot.errors import RefusedError
 from tests.merge.oracle import compare, read_tensors
 from tests.tiny.adapters import LORA_VARIANTS
+from tests.tiny.architectures import SLOW
 from tests.tiny.models import ARCHITECTURES
 
 TASKS = {
@@ -19,15 +20,21 @@ TASKS = {
     "bert_tokcls": "TOKEN_CLS",
     "bert_model": "FEATURE_EXTRACTION",
     "t5": "SEQ_2_SEQ_LM",
+    **dict.fromkeys(("mt5", "pegasus", "marian", "t5gemma"), "SEQ_2_SEQ_LM"),
     "bart": "SEQ_2_SEQ_LM",
 }
+
+
+def some(names: Iterable[str]) -> list[object]:
+    """The names as parameters, those that are only many marked slow."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in sorted(names)]
 
 
 def config(architecture: str, **keys: object) -> dict:
     return {"r": 4, "lora_alpha": 8, "task_type": TASKS.get(architecture), **keys}
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", some(ARCHITECTURES))
 def test_every_architecture(architecture: str, adapter_on: Callable, merged: Callable) -> None:
     base, adapter = adapter_on(architecture, config(architecture))
     out, plan = merged(adapter)
@@ -37,7 +44,7 @@ def test_every_architecture(architecture: str, adapter_on: Callable, merged: Cal
     assert read_tensors(out).keys() == read_tensors(base).keys()
 
 
-@pytest.mark.parametrize("architecture", sorted(a for a, e in ARCHITECTURES.items() if e.parameters))
+@pytest.mark.parametrize("architecture", some(a for a, e in ARCHITECTURES.items() if e.parameters))
 def test_experts(architecture: str, adapter_on: Callable, merged: Callable) -> None:
     """Experts that the model stacks and the checkpoint stores one by one (or stacked, or transposed)."""
     entry = ARCHITECTURES[architecture]

@@ -1,9 +1,9 @@
 """The table of tiny architectures: config, small sizes, model class, LoRA targets, inputs. Data only."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from tests.tiny.tokenizers import BPE_SPECIALS, VOCAB_SIZE, Kind
+from tests.tiny.architecture import Architecture
+from tests.tiny.further import ATTENTION, other_models, text_models
+from tests.tiny.multimodal import entries
+from tests.tiny.tokenizers import BPE_SPECIALS, VOCAB_SIZE
 
 HIDDEN = 32
 TEXT = {"vocab_size": VOCAB_SIZE, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -47,22 +47,6 @@ IMAGE_TOKENS = {
     "vision_start_token_id": BPE_SPECIALS.index("<vision_start>"),
     "vision_end_token_id": BPE_SPECIALS.index("<vision_end>"),
 }
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """How to build one tiny model; `needs` names the input recipe in `inputs.py`."""
-
-    config: str
-    sizes: dict[str, Any]
-    auto: str = "AutoModelForCausalLM"
-    targets: tuple[str, ...] = LINEAR
-    tokenizer: Kind | None = "bpe"
-    needs: str = "text"
-    parameters: tuple[str, ...] = field(default=())
-    """LoRA `target_parameters`: expert weights, which are parameters and no modules."""
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -261,3 +245,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         parameters=("feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj"),
     ),
 }
+
+MORE = {
+    name: Architecture(config=config, sizes=sizes, auto="AutoModelForImageTextToText", targets=ATTENTION)
+    for name, (config, sizes) in entries(
+        text=DECODER, gemma=GEMMA, vision=VISION, tokens=IMAGE_TOKENS
+    ).items()
+}
+MORE |= text_models(text=DECODER, gemma=GEMMA, tiny=TEXT)
+MORE |= other_models(encoder=ENCODER, vision=VISION, gemma=GEMMA, bart=ARCHITECTURES["bart"].sizes, tiny=TEXT)
+ARCHITECTURES |= MORE
+SLOW = frozenset(MORE)  # by their number only

@@ -67,6 +67,11 @@ def audio(config: PreTrainedConfig, generator: Generator) -> dict[str, Tensor]:
     return {"input_features": features, "decoder_input_ids": text(config, generator)["input_ids"][:, :-4]}
 
 
+def wave(config: PreTrainedConfig, generator: Generator) -> dict[str, Tensor]:
+    """Two rows of sound."""
+    return {"input_values": torch.randn(2, 200, generator=generator)}
+
+
 #: By the names that `architectures.py` uses.
 RECIPES: dict[str, Recipe] = {
     "text": text,
@@ -76,4 +81,5 @@ RECIPES: dict[str, Recipe] = {
     "image_in_text": image_in_text,
     "patches_and_text": patches_and_text,
     "audio": audio,
+    "wave": wave,
 }

@@ -1,0 +1,140 @@
+"""Opens adapter and base as they were found: configs and headers, no weights. What they show to be wrong is raised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bot.errors import RefusedError
+from bot.plan import adapter_config, adapter_keys, base_model, patches, policy, reference
+from bot.plan.base_model import Base
+from bot.plan.local import open_folder
+from bot.progress import Progress
+from bot.records import MergeRequest, Patch, Pinned
+from bot.weights.files import Files, Hub, LocalFiles, Model
+from bot.weights.header import Header
+from bot.weights.layout import Layout, is_only_pickle, read_header, read_layout
+from bot.weights.quantised.logical import Quantised, read_quantised
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An adapter as it was found: its patched config and the header of its weights.
+
+    `pickle` is the file that the weights are there as, when they are there only as pickle; the header is then that of
+    the safetensors file that is made of it. `renamed`: its tensors that are read under another name.
+    """
+
+    adapter: Model
+    header: Header
+    config: dict[str, Any]
+    patches: tuple[Patch, ...] = ()
+    renamed: dict[str, str]
+    pickle: str = ""
+
+    @property
+    def pickles(self) -> dict[str, str]:
+        """The pickle file, by the name of what is made of it; else empty."""
+        return {adapter_config.WEIGHTS: self.pickle} if self.pickle else {}
+
+    @property
+    def fetched_bytes(self) -> int:
+        """What the weights cost to fetch."""
+        return self.header.file_size if self.adapter.pinned.kind == "hub" else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedBase:
+    """A base as it was found. `layout` is what the merge starts from, `stored` what lies there.
+
+    They differ with `quantised`, which says how to dequantise it, and with `pickles`: the pickle files by the names of
+    the safetensors files that are made of them.
+    """
+
+    base: Base
+    layout: Layout
+    stored: Layout
+    quantised: Quantised | None = None
+    pickles: dict[str, str]
+
+
+def reopen(pinned: Pinned, *, hub: Hub) -> Model | None:
+    """The model at the state that a plan has pinned; None for a local folder that is gone."""
+    if pinned.kind == "hub":
+        return hub.open(pinned.location, revision=pinned.commit, subfolder=pinned.subfolder)
+    return open_folder(Path(pinned.location)) if Path(pinned.location).is_dir() else None
+
+
+def open_reference(text: str, *, hub: Hub) -> Model:
+    """The adapter as the user wrote it down."""
+    found = reference.parse(text)
+    if found.folder is not None:
+        return open_folder(found.folder)
+    return hub.open(str(found.repo_id), revision=found.revision, subfolder=found.subfolder)
+
+
+def open_adapter(text: str, *, allow_pickle: bool, hub: Hub) -> Opened:
+    """The adapter as the user wrote it down. Raises what its config and its header show to be wrong."""
+    adapter = open_reference(text, hub=hub)
+    _, original = adapter_config.read(adapter.files)
+    config, patched = patches.apply(original)
+    policy.check(config)
+    weights, header = _header(adapter.files, allow_pickle=allow_pickle)
+    return Opened(
+        adapter=adapter,
+        header=header,
+        config=config,
+        patches=patched,
+        renamed=adapter_keys.renames(t.name for t in header.tensors),
+        pickle=weights if weights == adapter_config.PICKLE else "",
+    )
+
+
+def _header(files: Files, *, allow_pickle: bool) -> tuple[str, Header]:
+    weights = adapter_config.weights_file(files, allow_pickle=allow_pickle)
+    if weights != adapter_config.PICKLE:
+        return weights, read_header(files, weights, size=files.sizes()[weights])
+    from bot.weights.pickled import read_pickled_header  # noqa: PLC0415 - torch
+
+    return weights, read_pickled_header(files, weights)
+
+
+def open_base(opened: Opened, *, request: MergeRequest, hub: Hub) -> OpenedBase:
+    """The base that the request or the adapter names, as the merge will start from it."""
+    base = base_model.resolve(
+        opened.adapter,
+        adapter_config=opened.config,
+        override=request.base,
+        revision=request.base_revision,
+        hub=hub,
+        quantized=request.quantized_base,
+    )
+    stored, pickles = _layout(base.model.files, allow_pickle=request.allow_pickle)
+    quantised = read_quantised(base.model.files, config=base.config, layout=stored)
+    if quantised is None:
+        return OpenedBase(base=base, layout=stored, stored=stored, pickles=pickles)
+    if pickles:
+        raise RefusedError(
+            f"{base.model.files.name} is quantised and lies there only as pickle.",
+            advice="Name the model that it was made from with --base.",
+            code="base-quantised",
+        )
+    base = replace(base, config=quantised.config, notes=(*base.notes, quantised.note))
+    return OpenedBase(base=base, layout=quantised.logical, stored=stored, quantised=quantised, pickles={})
+
+
+def _layout(files: Files, *, allow_pickle: bool) -> tuple[Layout, dict[str, str]]:
+    """The base's layout, and the pickle files that it is to be made of, if any."""
+    if not (allow_pickle and is_only_pickle(files.sizes())):
+        return read_layout(files), {}
+    from bot.weights.pickled import read_pickled_layout  # noqa: PLC0415 - torch
+
+    return read_pickled_layout(files)
+
+
+def local(model: Model, *, names: list[str], hub: Hub, progress: Progress) -> Path:
+    """A folder on this machine that holds these files of the model: its own, or a copy of the Hub's."""
+    if isinstance(model.files, LocalFiles):
+        return model.files.folder
+    return hub.download(model, names=names, progress=progress)

@@ -1,0 +1,88 @@
+"""Brings here what a plan has decided on: files of the Hub, and what they have to become before a merge can read them.
+
+Pickle weights become safetensors, quantised ones are dequantised; both are written down for as long as they are in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.opening import local
+from bot.plan import adapter_config
+from bot.plan.base_model import CONFIG
+from bot.prepare import Prepared
+from bot.progress import Progress
+from bot.publish.folder import staging
+from bot.weights.files import Hub
+from bot.weights.layout import INDEX, Layout, Shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Local folders that hold every file of adapter and base that the plan needs."""
+
+    adapter: Path
+    base: Path
+
+
+@contextmanager
+def fetched(
+    prepared: Prepared, *, hub: Hub, scratch: Callable[[], Path], progress: Progress
+) -> Iterator[Sources]:
+    """Brings the plan's files here: the adapter's, then the base's. Local folders stay where they are.
+
+    What has to be written anew goes into folders beside `scratch()`, gone in the end. Raises what fetching raises,
+    RefusedError for weights that cannot be read, MergeError when the disk declines.
+    """
+    plan, opened, found = prepared.plan, prepared.opened, prepared.found
+    chosen = {o: [s.name for s in plan.sidecars if s.origin == o] for o in ("adapter", "base")}
+    beside = [adapter_config.FILE, *chosen["adapter"]]
+    files = [*beside, opened.pickle or plan.adapter_file]
+    adapter = local(opened.adapter, names=files, hub=hub, progress=progress)
+    index = [INDEX] if found.stored.index is not None and not found.pickles else []
+    rest = [CONFIG, *index, *chosen["base"]]
+    files = [*rest, *(found.pickles.get(s.file, s.file) for s in found.stored.shards)]
+    base = local(found.base.model, names=files, hub=hub, progress=progress)
+    with ExitStack() as stack:
+
+        def room(name: str, size: int) -> Path:
+            place = scratch()
+            place = place.with_name(f"{place.name}-{name}")
+            return stack.enter_context(staging(place, key=plan.key, needed=size)).folder
+
+        if opened.pickle:
+            layout = Layout((Shard(file=plan.adapter_file, header=opened.header),))
+            out = room("adapter", layout.total_bytes)
+            _unpickle(opened.pickles, adapter, layout=layout, rest=beside, out=out, progress=progress)
+            adapter = out
+        if found.pickles:
+            out = room("base", found.layout.total_bytes)
+            _unpickle(found.pickles, base, layout=found.layout, rest=rest, out=out, progress=progress)
+            base = out
+        if found.quantised is not None:
+            from bot.weights.quantised.write import write_dequantised  # noqa: PLC0415 - torch
+
+            out = room("base", found.layout.total_bytes)
+            write_dequantised(
+                out, quantised=found.quantised, source=base, beside=chosen["base"], progress=progress
+            )
+            base = out
+        yield Sources(adapter=adapter, base=base)
+
+
+def _unpickle(
+    pickles: dict[str, str], folder: Path, *, layout: Layout, rest: list[str], out: Path, progress: Progress
+) -> None:
+    """Writes each pickle file as the safetensors file that the plan has read its header of."""
+    from bot.weights import pickled  # noqa: PLC0415 - torch
+
+    progress.begin("Reading pickle", total=layout.total_bytes)
+    for shard in layout.shards:
+        source = folder / pickles[shard.file]
+        pickled.convert(source, out=out / shard.file, header=shard.header, progress=progress)
+    progress.end()
+    pickled.write_index(layout, out=out)
+    pickled.link_rest(rest, source=folder, out=out)

@@ -1,0 +1,125 @@
+"""Image-text models beside the two in `architectures.py`, asked with text alone. Data only."""
+
+from typing import Any
+
+#: Name → config class and sizes, by the sizes of a text decoder and a vision tower.
+Entries = dict[str, tuple[str, dict[str, Any]]]
+
+
+def entries(
+    *, text: dict[str, Any], gemma: dict[str, Any], vision: dict[str, Any], tokens: dict[str, int]
+) -> Entries:
+    """The table. `tokens`: ids of the image tokens."""
+    clip = vision | {"model_type": "clip_vision_model"}
+    siglip = vision | {"model_type": "siglip_vision_model"}
+    image = {"image_token_index": tokens["image_token_id"]}
+    llama, head = text | {"model_type": "llama"}, {"head_dim": 8}
+    mrope = {"rope_type": "default", "mrope_section": [2, 1, 1]}
+    patches = {"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64}
+    patches |= {"num_heads": 4, "patch_size": 4}
+    window = {"fullatt_block_indexes": [1], "window_size": 16}
+    positions = {"num_position_embeddings": 16}
+    return {
+        "qwen2_5_vl": (
+            "Qwen2_5_VLConfig",
+            tokens | {"text_config": text | {"rope_parameters": mrope}, "vision_config": patches | window},
+        ),
+        "qwen3_vl": (
+            "Qwen3VLConfig",
+            tokens
+            | {"text_config": text | head | {"rope_parameters": mrope}}
+            | {"vision_config": patches | positions | {"deepstack_visual_indexes": [0]}},
+        ),
+        "qwen3_5": (
+            "Qwen3_5Config",
+            tokens
+            | {
+                "text_config": text
+                | head
+                | {"layer_types": ["linear_attention", "full_attention"]}
+                | {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+                | {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+                | {"rope_parameters": mrope | {"partial_rotary_factor": 1.0, "rope_theta": 10000.0}}
+            }
+            | {"vision_config": patches | positions},
+        ),
+        "llava_next": (
+            "LlavaNextConfig",
+            image | {"text_config": llama, "vision_config": clip, "image_seq_length": 4},
+        ),
+        "llava_onevision": (
+            "LlavaOnevisionConfig",
+            image | {"text_config": text | {"model_type": "qwen2"}, "vision_config": siglip},
+        ),
+        "vipllava": (
+            "VipLlavaConfig",
+            image | {"text_config": llama, "vision_config": clip, "vision_feature_layers": [-1]},
+        ),
+        "video_llava": ("VideoLlavaConfig", image | {"text_config": llama, "vision_config": clip}),
+        "paligemma": (
+            "PaliGemmaConfig",
+            image
+            | {"text_config": text | head | {"model_type": "gemma", "tie_word_embeddings": True}}
+            | {"vision_config": siglip | {"projection_dim": 32}, "projection_dim": 32},
+        ),
+        "gemma3_vl": (
+            "Gemma3Config",
+            image
+            | {"text_config": gemma | {"model_type": "gemma3_text"}, "vision_config": siglip}
+            | {"mm_tokens_per_image": 1},
+        ),
+        "mllama": (
+            "MllamaConfig",
+            image
+            | {"text_config": text | {"cross_attention_layers": [1], "model_type": "mllama_text_model"}}
+            | {
+                "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+                | {"num_global_layers": 1, "attention_heads": 4, "image_size": 16, "patch_size": 8}
+                | {"vision_output_dim": 64, "intermediate_layers_indices": [0], "max_num_tiles": 1}
+                | {"supported_aspect_ratios": [[1, 1]]}
+            },
+        ),
+        "idefics3": (
+            "Idefics3Config",
+            {"text_config": llama, "vision_config": vision, "scale_factor": 2}
+            | {"image_token_id": tokens["image_token_id"]},
+        ),
+        "internvl": (
+            "InternVLConfig",
+            {"text_config": text | {"model_type": "qwen2"}, "image_seq_length": 1}
+            | {"vision_config": vision | {"image_size": [16, 16], "patch_size": [8, 8]}}
+            | {"image_token_id": tokens["image_token_id"]},
+        ),
+        "aria": (
+            "AriaConfig",
+            image
+            | {
+                "text_config": text
+                | {"model_type": "aria_text", "moe_num_experts": 4, "moe_topk": 2}
+                | {"moe_num_shared_experts": 1}
+            }
+            | {"vision_config": vision | {"model_type": "idefics3_vision"}}
+            | {"projector_patch_to_query_dict": {"4": 4}},
+        ),
+        "mistral3": (
+            "Mistral3Config",
+            image
+            | {"text_config": text | head | {"model_type": "mistral"}}
+            | {"vision_config": vision | head | {"model_type": "pixtral"}},
+        ),
+        "llama4": (
+            "Llama4Config",
+            image
+            | {
+                "text_config": text
+                | head
+                | {"num_local_experts": 2, "intermediate_size_mlp": 64, "attention_chunk_size": 16}
+                | {"interleave_moe_layer_step": 2, "model_type": "llama4_text"}
+            }
+            | {
+                "vision_config": vision
+                | {"vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32}
+                | {"pixel_shuffle_ratio": 1.0}
+            },
+        ),
+    }
