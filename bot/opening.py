@@ -8,12 +8,14 @@ from typing import Any
 
 from bot.errors import RefusedError
 from bot.plan import adapter_config, adapter_keys, base_model, patches, policy, reference
+from bot.plan import initial as starts
 from bot.plan.base_model import Base
+from bot.plan.initial import Initial
 from bot.plan.local import open_folder
 from bot.progress import Progress
 from bot.records import MergeRequest, Patch, Pinned
 from bot.weights.files import Files, Hub, LocalFiles, Model
-from bot.weights.header import Header
+from bot.weights.header import Header, TensorSpec
 from bot.weights.layout import Layout, is_only_pickle, read_header, read_layout
 from bot.weights.quantised.logical import Quantised, read_quantised
 
@@ -23,7 +25,8 @@ class Opened:
     """An adapter as it was found: its patched config and the header of its weights.
 
     `pickle` is the file that the weights are there as, when they are there only as pickle; the header is then that of
-    the safetensors file that is made of it. `renamed`: its tensors that are read under another name.
+    the safetensors file that is made of it. `renamed`: its tensors that are read under another name. With `initial`,
+    which is to be subtracted, config and `tensors` are those of the plain LoRA that the two make.
     """
 
     adapter: Model
@@ -32,6 +35,7 @@ class Opened:
     patches: tuple[Patch, ...] = ()
     renamed: dict[str, str]
     pickle: str = ""
+    initial: Initial | None = None
 
     @property
     def pickles(self) -> dict[str, str]:
@@ -39,9 +43,21 @@ class Opened:
         return {adapter_config.WEIGHTS: self.pickle} if self.pickle else {}
 
     @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        """The adapter's tensors by the names that PEFT has for them."""
+        names = [self.renamed.get(t.name, t.name) for t in self.header.tensors]
+        found = {n: replace(t, name=n) for n, t in zip(names, self.header.tensors, strict=True)}
+        return starts.stacked(found) if self.initial else found
+
+    @property
+    def weights_bytes(self) -> int:
+        """The size of the weights, with those of the initial adapter."""
+        return self.header.file_size + (self.initial.header.file_size if self.initial else 0)
+
+    @property
     def fetched_bytes(self) -> int:
         """What the weights cost to fetch."""
-        return self.header.file_size if self.adapter.pinned.kind == "hub" else 0
+        return self.weights_bytes if self.adapter.pinned.kind == "hub" else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +90,21 @@ def open_reference(text: str, *, hub: Hub) -> Model:
     return hub.open(str(found.repo_id), revision=found.revision, subfolder=found.subfolder)
 
 
-def open_adapter(text: str, *, allow_pickle: bool, hub: Hub) -> Opened:
-    """The adapter as the user wrote it down. Raises what its config and its header show to be wrong."""
+def open_adapter(text: str, *, request: MergeRequest, hub: Hub) -> Opened:
+    """The adapter as the user wrote it down. Raises what its config and its header show to be wrong.
+
+    What has changed the base at its start is looked for where there is one adapter only.
+    """
     adapter = open_reference(text, hub=hub)
     _, original = adapter_config.read(adapter.files)
     config, patched = patches.apply(original)
-    policy.check(config)
-    weights, header = _header(adapter.files, allow_pickle=allow_pickle)
-    return Opened(
+    start = None if request.further else _start(request, adapter=adapter, config=config, hub=hub)
+    if start is None and not request.further and starts.is_another_base(request.base, config=config):
+        config, more = starts.residual_config(config, base=str(request.base))
+        patched = (*patched, *more)
+    policy.check(config if start is None else {**config, starts.INIT: True})
+    weights, header = _header(adapter.files, allow_pickle=request.allow_pickle)
+    opened = Opened(
         adapter=adapter,
         header=header,
         config=config,
@@ -89,6 +112,21 @@ def open_adapter(text: str, *, allow_pickle: bool, hub: Hub) -> Opened:
         renamed=adapter_keys.renames(t.name for t in header.tensors),
         pickle=weights if weights == adapter_config.PICKLE else "",
     )
+    return opened if start is None else _started(opened, start=start)
+
+
+def _start(request: MergeRequest, *, adapter: Model, config: dict[str, Any], hub: Hub) -> Model | None:
+    """The adapter's initial state: the one that was named, or for a start that needs it the one beside it."""
+    if request.initial_adapter is not None:
+        return open_reference(request.initial_adapter, hub=hub)
+    return starts.inside(adapter, hub=hub) if starts.needs(config) else None
+
+
+def _started(opened: Opened, *, start: Model) -> Opened:
+    """The plain LoRA of twice the rank that the adapter and its initial state make."""
+    found = starts.read(start, config=opened.config, tensors=opened.tensors)
+    config, more = starts.stacked_config(opened.config)
+    return replace(opened, config=config, patches=(*opened.patches, *more), initial=found)
 
 
 def _header(files: Files, *, allow_pickle: bool) -> tuple[str, Header]:

@@ -112,6 +112,11 @@ job = together(
         help="For a quantised base: merge into the model it was made from, or into its dequantised weights.",
     ),
     click.option(
+        "--initial-adapter",
+        metavar="ADAPTER",
+        help="The adapter before its first step, where its start changed the base (PiSSA, CorDA, LoRA-GA).",
+    ),
+    click.option(
         "--dtype",
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
         default="auto",
@@ -178,6 +183,7 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         recipe=_recipe(flags),
         base=flags.get("base"),
         base_revision=flags.get("base_revision"),
+        initial_adapter=flags.get("initial_adapter"),
         destination=_destination(flags),
         dtype=flags.get("dtype", "auto"),
         device=flags.get("device", "auto"),

@@ -55,7 +55,7 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     Raises InputError, RefusedError, AccessError or HostError: whatever can be known to stand in the way is known now.
     """
     progress.say(f"Planning {request.adapter}")
-    opened = open_adapter(request.adapter, allow_pickle=request.allow_pickle, hub=hub)
+    opened = open_adapter(request.adapter, request=request, hub=hub)
     found = open_base(opened, request=request, hub=hub)
     plan = plan_one(request, opened=opened, base=found.base, layout=found.layout)
     return Prepared(plan=as_found(plan, opened=opened, found=found), opened=opened, found=found)
@@ -84,8 +84,7 @@ def as_found(plan: Plan, *, opened: Opened, found: OpenedBase) -> Plan:
 
 def _bind(opened: Opened, *, base: Base, layout: Layout) -> tuple[Bound, Literal["names", "layers"]]:
     """By names where they tell all, else by looking at the model, which imports transformers and PEFT."""
-    names = [opened.renamed.get(t.name, t.name) for t in opened.header.tensors]
-    tensors = {n: replace(t, name=n) for n, t in zip(names, opened.header.tensors, strict=True)}
+    tensors = opened.tensors
     bindings = bind_by_names(base.config, adapter_config=opened.config, tensors=tensors, layout=layout)
     if bindings:
         model_class, vocabulary = base.config["architectures"][0], base.config["vocab_size"]
@@ -102,12 +101,21 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
     """The plan for one adapter on a base. The estimate leaves out what fetching the base costs."""
     adapter, name = opened.adapter, base.model.files.name
     bound, way = _bind(opened, base=base, layout=layout)
-    renamed = {**bound.renamed, **{k: bound.renamed.get(v, v) for k, v in opened.renamed.items()}}
+    start = opened.initial
+    first = start.model.pinned if start else None
     beside = sidecars.choose(adapter.files, base=base.model.files)
+    odd: list[str] = []
     if any(s.origin == "adapter" and s.name in sidecars.VOCABULARY for s in beside):
-        sidecars.check_vocabulary(adapter.files, rows=bound.vocabulary, name=name)
+        odd = sidecars.check_vocabulary(
+            adapter.files, base=base.model.files, rows=bound.vocabulary, name=name
+        )
     return Plan(
-        key=key.job_key(adapter.pinned, base=base.model.pinned, request=request),
+        key=key.job_key(
+            adapter.pinned,
+            base=base.model.pinned,
+            request=request,
+            initial=first,
+        ),
         adapter=adapter.pinned,
         base=base.model.pinned,
         base_found_by=base.found_by,
@@ -117,7 +125,7 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
         way=way,
         adapter_config=bound.adapter_config or opened.config,
         adapter_file=adapter_config.WEIGHTS,
-        renamed=renamed,
+        renamed=_modern(opened.renamed, bound),
         experts=bound.experts,
         patches=(*opened.patches, *bound.patches),
         bindings=bound.bindings,
@@ -128,8 +136,31 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
         dtype=request.dtype,
         destination=request.destination,
         estimate=_estimate(request, opened=opened, layout=layout, bound=bound),
-        notes=(*base.notes, *adapter_config.beside(adapter.files), *_renaming(renamed), *bound.notes),
+        notes=(
+            *base.notes,
+            *adapter_config.beside(adapter.files),
+            *_started(opened, base=base.model),
+            *_renaming(_modern(opened.renamed, bound)),
+            *odd,
+            *bound.notes,
+        ),
+        initial=first,
+        initial_renamed=_modern(start.renamed, bound) if start else {},
     )
+
+
+def _modern(renamed: dict[str, str], bound: Bound) -> dict[str, str]:
+    """Names in a file → names in the model, where they differ."""
+    return {**bound.renamed, **{k: bound.renamed.get(v, v) for k, v in renamed.items()}}
+
+
+def _started(opened: Opened, *, base: Model) -> list[str]:
+    """What there is to say about a start that changed the base."""
+    if opened.initial is not None:
+        return [f"the initial adapter {opened.initial.model.pinned} is subtracted: W + s·(BA - B₀A₀)"]
+    if any(patch.rule == "residual-base" for patch in opened.patches):
+        return [f"{base.files.name} is taken as the residual base, as told by --base"]
+    return []
 
 
 def _renaming(renamed: dict[str, str]) -> list[str]:
@@ -145,6 +176,6 @@ def _estimate(request: MergeRequest, *, opened: Opened, layout: Layout, bound: B
         bindings=bound.bindings,
         added=bound.added,
         dtype=request.dtype,
-        adapter_bytes=opened.header.file_size,
+        adapter_bytes=opened.weights_bytes,
         download_bytes=opened.fetched_bytes,
     )

@@ -155,11 +155,11 @@ class MergeRequest:
     """What somebody asked for, through whichever door.
 
     `adapter` and `base` are references as typed (`owner/name@revision:subfolder`, or a folder); `further` are adapters
-    beside the first, and `recipe` says what becomes of them. `dtype` and `device` are `auto` or a name of theirs;
-    `quantized_base` is what a quantised base stands for: the model that it was made from, or its dequantised weights.
-    `allow_pickle`: weights that lie there only as pickle are read, as tensors and nothing else. `validation` is how
-    much is checked, `thorough` whether that is all rows of changed tensors or a sample; `dry_run` does everything but
-    leave a result.
+    beside the first, and `recipe` says what becomes of them; `initial_adapter` is the adapter's state before the first
+    step, for starts that changed the base. `dtype` and `device` are `auto` or a name of theirs; `quantized_base` is
+    what a quantised base stands for: the model that it was made from, or its dequantised weights. `allow_pickle`:
+    weights that lie there only as pickle are read, as tensors and nothing else. `validation` is how much is checked,
+    `thorough` whether that is all rows of changed tensors or a sample; `dry_run` does everything but leave a result.
     """
 
     adapter: str
@@ -167,6 +167,7 @@ class MergeRequest:
     recipe: Recipe | None = None
     base: str | None = None
     base_revision: str | None = None
+    initial_adapter: str | None = None
     destination: Destination | None = None
     dtype: str = "auto"
     device: str = "auto"
@@ -195,7 +196,9 @@ class Plan:
     `names` for plain LoRA, bound and merged without a model, else `layers`, through PEFT's own. `renamed`: tensors of
     the adapter's file that are read under another name. `experts`: LoRA pairs in the layout of PEFT before 0.19.1, by
     the name of A, and how many experts they are for. `dequantized` says what the base's weights are stored as when the
-    merge goes into their dequantised values, else it is empty.
+    merge goes into their dequantised values, else it is empty. `initial`: the adapter's state before the first step,
+    which is subtracted; then `adapter_config` and `bindings` are those of the plain LoRA of twice the rank that the two
+    make.
     `key` identifies the job: same adapter, base and options, same key. With several adapters, `further` are those
     behind the first and `recipe` says how they are merged: combined into one, whose config and tensors these are, or
     as `stages`, each a plan of its own on what the one before it has made.
@@ -227,12 +230,19 @@ class Plan:
     experts: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     dequantized: str = ""
+    initial: Pinned | None = None
+    initial_renamed: dict[str, str] = field(default_factory=dict)
     stages: tuple[Plan, ...] = ()
 
     @property
     def adapters(self) -> tuple[Pinned, ...]:
         """Every adapter, in the order in which they were named."""
         return self.adapter, *self.further
+
+    @property
+    def sources(self) -> tuple[Pinned, ...]:
+        """Everything that the result is made of."""
+        return (*self.adapters, self.base, *((self.initial,) if self.initial else ()))
 
 
 @dataclass(frozen=True, kw_only=True)

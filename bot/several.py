@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bot import prepare as single
-from bot.errors import RefusedError
+from bot.errors import InputError, RefusedError
 from bot.opening import Opened, OpenedBase, local, open_adapter, open_base
 from bot.plan import adapter_config, combination, dtype, key, recipe, sidecars
 from bot.plan.base_model import Base
@@ -40,11 +40,17 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     chosen = recipe.complete(request.recipe, count=1 + len(request.further))
     if chosen is None:
         return single.prepare(request, hub=hub, progress=progress)
+    if request.initial_adapter is not None:
+        raise InputError(
+            "--initial-adapter belongs to one adapter, and several are named.",
+            advice="Merge that adapter first, and the others into the result with --base.",
+            code="usage",
+        )
     request = replace(request, recipe=chosen)
     adapters = []
     for text in (request.adapter, *request.further):
         progress.say(f"Planning {text}")
-        adapters.append(open_adapter(text, allow_pickle=request.allow_pickle, hub=hub))
+        adapters.append(open_adapter(text, request=request, hub=hub))
     combination.check_distinct([a.adapter.pinned for a in adapters])
     found = _base(request, adapters, hub=hub)
     base, layout = found.base, found.layout

@@ -58,6 +58,20 @@ def fetched(
             out = room("adapter", layout.total_bytes)
             _unpickle(opened.pickles, adapter, layout=layout, rest=beside, out=out, progress=progress)
             adapter = out
+        if opened.initial is not None:
+            from bot.merge.stacked import stack as put_together  # noqa: PLC0415 - torch
+
+            start = local(opened.initial.model, names=[adapter_config.WEIGHTS], hub=hub, progress=progress)
+            out = room("stacked", 2 * opened.weights_bytes)
+            put_together(
+                out,
+                adapter=adapter,
+                initial=start / adapter_config.WEIGHTS,
+                file=plan.adapter_file,
+                renamed=plan.renamed,
+                theirs=plan.initial_renamed,
+            )
+            adapter = out
         if found.pickles:
             out = room("base", found.layout.total_bytes)
             _unpickle(found.pickles, base, layout=found.layout, rest=rest, out=out, progress=progress)

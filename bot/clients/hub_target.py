@@ -73,7 +73,7 @@ def is_own(target_id: str, plan: Plan) -> bool:
 
 def restricted(plan: Plan) -> bool:
     """Whether the base or the adapter is not for everybody."""
-    return any(place.private or place.gated for place in (plan.base, *plan.adapters))
+    return any(place.private or place.gated for place in plan.sources)
 
 
 def refuse_wider(destination: Destination, plan: Plan, *, private: bool) -> None:

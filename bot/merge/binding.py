@@ -12,7 +12,7 @@ from bot.merge.choice import choose_model, is_part, part_of, under
 from bot.merge.conversion import Converter, Group
 from bot.merge.experts import old_experts
 from bot.merge.model import Names, find_names, load_config
-from bot.merge.operations import Operations, find_operations
+from bot.merge.operations import Operations, find_operations, stored_copies
 from bot.merge.renaming import modern_config, patched
 from bot.merge.skeleton import inject, peft_config
 from bot.merge.ties import tied_groups, untie, untie_edits
@@ -51,7 +51,9 @@ def bind(
         peft_model, tensors=tensors, plain=names.shapes, init=adapter_config.get("init_lora_weights")
     )
     untied = untie(operations, names=names, keep_tied=bool(adapter_config.get("ensure_weight_tying")))
-    _check_base(names, layout=layout, operations=operations, name=name)
+    grown = {p for p, shape in stored_copies(tensors).items() if names.shapes.get(p) == shape}
+    copied = any(operation.method == "copy" for operation in operations.of.values())
+    _check_base(names, layout=layout, brought=operations.replaced | (set() if copied else grown), name=name)
     for parameter in operations.of.keys() & names.converted.keys():
         converter.check(names.converted[parameter])
     notes = _check_missing(model, names=names, operations=operations, adapter_config=adapter_config)
@@ -84,12 +86,11 @@ def _vocabulary(model: PreTrainedModel) -> int | None:
     return weight.shape[0] if weight is not None and weight.ndim == 2 else None
 
 
-def _check_base(names: Names, *, layout: Layout, operations: Operations, name: str) -> None:
-    """Base tensors must have the shapes of the model that the config describes, and touched ones plain dtypes."""
-    replaced = operations.replaced
+def _check_base(names: Names, *, layout: Layout, brought: set[str], name: str) -> None:
+    """Base tensors must have the shapes of the model that the config describes, unless the adapter brings them."""
     for parameter, tensor in names.disk.items():
         spec, shape = layout.tensors[tensor], names.shapes[parameter]
-        if spec.shape != shape and parameter not in replaced:
+        if spec.shape != shape and parameter not in brought:
             raise RefusedError(
                 f"{name} stores {spec.name} as {list(spec.shape)} where its config.json calls for {list(shape)}.",
                 advice="The base is broken or quantised: name the full-precision model with --base.",

@@ -49,6 +49,7 @@ class ModuleMerger:
         self.init = plan.adapter_config.get("init_lora_weights")
         self.config = peft_config(plan.adapter_config)
         model = build_virtual(load_config(config, name="the base"), model_class=plan.model_class, dtype=dtype)
+        self._base = base
         self._groups = find_names(model, layout=base).converted
         self._converter = Converter(build_virtual(model.config, model_class=plan.model_class))
         peft_model = inject(model, config=self.config)
@@ -93,7 +94,8 @@ class ModuleMerger:
             return False
         layer = self._targets[binding.parameter].layer
         if type(layer) is lora.Embedding:
-            return binding.method == "lora"  # DoRA's norm runs over all tokens there
+            # DoRA's norm runs over all tokens there; a grown one starts from rows that the base has not
+            return binding.method == "lora" and self._base.tensors[str(binding.source)].shape == binding.shape
         alone = len(self._targets[binding.parameter].parameters) == 1
         return type(layer) is lora.Linear and not layer.fan_in_fan_out and alone
 
@@ -106,7 +108,7 @@ class ModuleMerger:
         """What the binding's layer changes, by tensor."""
         target = self._targets[binding.parameter]
         bindings = [self._bindings[p] for p in target.parameters if p in self._bindings]
-        sources = {b.parameter: read(str(b.source)) for b in bindings}
+        sources = {b.parameter: self._source(b, read(str(b.source))) for b in bindings}
         self.check(binding, read)
         merged = self._merge_layer(target.layer, sources)
         return {b.tensor: merged[b.parameter] for b in bindings}
@@ -149,10 +151,19 @@ class ModuleMerger:
             raise _contradiction(binding, "they share their storage and hold different values")
         return first
 
+    def _source(self, binding: Binding, source: torch.Tensor) -> torch.Tensor:
+        """What the layer starts from: the adapter's own copy of the base where tokens were added to it."""
+        if tuple(source.shape) == binding.shape:
+            return source
+        return next(self.adapter[k] for k in binding.adapter if k.endswith(STORED))
+
     def _check_stored(self, binding: Binding, source: torch.Tensor) -> None:
-        """The copy of the base that PEFT saves with a targeted embedding must be this base's."""
+        """The copy of the base that PEFT saves with a targeted embedding must be this base's, but for added rows."""
         for key in (k for k in binding.adapter if k.endswith(STORED)):
-            if not is_copy(self.adapter[key], source):
+            stored = self.adapter[key]
+            if stored.shape == binding.shape:
+                stored = stored[: source.shape[0]]
+            if not is_copy(stored, source):
                 raise RefusedError(
                     f"The adapter stores the base's {binding.source}, and it is not the one of this base.",
                     advice="The adapter was trained on another model: name it with --base.",

@@ -208,9 +208,24 @@ def _add_replacements(
                 raise _missing(f"{PREFIX}{name}")
 
 
+def stored_copies(tensors: Mapping[str, TensorSpec]) -> dict[str, tuple[int, ...]]:
+    """The copies of the base's weights that PEFT saves with a targeted embedding: their shapes, by parameter."""
+    return {
+        plain_name(key.removeprefix(PREFIX)): spec.shape
+        for key, spec in tensors.items()
+        if key.endswith(".base_layer.weight")
+    }
+
+
 def plain_name(name: str) -> str:
     """The parameter's name in the plain model, without what PEFT's wrappers put in between."""
-    for infix in (".base_layer.", ".original_module.", f".modules_to_save.{ADAPTER}.", ".modules_to_save."):
+    for infix in (
+        ".token_adapter.",
+        ".base_layer.",
+        ".original_module.",
+        f".modules_to_save.{ADAPTER}.",
+        ".modules_to_save.",
+    ):
         name = name.replace(infix, ".")
     return name
 

@@ -17,6 +17,8 @@ from bot.weights.device import choose
 from bot.weights.layout import Layout
 from bot.weights.rows import RowReader
 
+STARTS = ("initial-adapter", "residual-base")  # patches that say: the start changed the base
+
 
 def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     plan: Plan,
@@ -45,11 +47,21 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
             return replace(stream.run(workers=workers), device=device)
     adapter = Adapter(adapter_path, renamed=plan.renamed)
     adapter.check_effect(plan.bindings)
+    if any(patch.rule in STARTS for patch in plan.patches):
+        _check_start(plan, base_folder=base_folder, base=base, adapter_path=adapter_path)
     with RowReader(base_folder, layout=base) as reader:
         rows = _rows(reader, adapter=adapter, device=device)
         merger = rows if plan.way == "names" else _layers(plan, reader, config, adapter_path, rows, device)
         stream = Stream(plan, reader=reader, merger=merger, out=out, progress=progress, witness=witness)
         return replace(stream.run(workers=workers), device=device)
+
+
+def _check_start(plan: Plan, *, base_folder: Path, base: Layout, adapter_path: Path) -> None:
+    from bot.merge.start import check_start  # noqa: PLC0415 - torch
+    from bot.weights.reader import TensorReader, read_tensors  # noqa: PLC0415 - torch
+
+    with TensorReader(base_folder, layout=base) as reader:
+        check_start(plan, reader=reader, adapter=read_tensors(adapter_path, renamed=plan.renamed))
 
 
 def _rows(reader: RowReader, *, adapter: Adapter, device: str) -> Merger:

@@ -11,9 +11,18 @@ from bot.records import MergeRequest, Pinned
 from bot.serial import as_dict
 
 
-def job_key(adapter: Pinned, *, base: Pinned, request: MergeRequest, further: Sequence[Pinned] = ()) -> str:
+def job_key(
+    adapter: Pinned,
+    *,
+    base: Pinned,
+    request: MergeRequest,
+    further: Sequence[Pinned] = (),
+    initial: Pinned | None = None,
+) -> str:
     """32 hex digits. Two local folders with the same content count as the same."""
     parts: list[Any] = [_identity(adapter), _identity(base), request.dtype]
+    if initial is not None:
+        parts.append(_identity(initial))
     if request.recipe is not None:
         parts += [[_identity(pinned) for pinned in further], as_dict(request.recipe)]
     if request.quantized_base != "original":  # the keys of earlier results stay as they are

@@ -75,6 +75,8 @@ def apply(config: Config) -> tuple[Config, tuple[Patch, ...]]:
             before = patched.pop(key)
             patch = Patch(rule=rule.name, key=key, before=before, after=REMOVED, reason=rule.reason)
             patches.append(replace(patch, inert=_is_inert(key, before)))
+    patched, whole = _whole_ranks(patched)
+    patches += whole
     known = known_keys(str(patched.get("peft_type")))
     unknown = sorted(set(patched) - known) if known else []
     if unknown:
@@ -85,6 +87,24 @@ def apply(config: Config) -> tuple[Config, tuple[Patch, ...]]:
             code="unknown-key",
         )
     return patched, tuple(patches)
+
+
+def _whole_ranks(config: Config) -> tuple[Config, list[Patch]]:
+    """Ranks that some software writes as 4.0: PEFT takes integers only."""
+    reason = "a rank is a whole number, and PEFT takes it as an integer only"
+    pattern = config.get("rank_pattern")
+    after = {"r": _whole(config.get("r"))}
+    if isinstance(pattern, dict):
+        after["rank_pattern"] = {name: _whole(rank) for name, rank in pattern.items()}
+    changed = {k: v for k, v in after.items() if k in config and repr(config[k]) != repr(v)}
+    patches = [
+        Patch(rule="whole-rank", key=k, before=config[k], after=v, reason=reason) for k, v in changed.items()
+    ]
+    return {**config, **changed}, patches
+
+
+def _whole(rank: Any) -> Any:
+    return int(rank) if isinstance(rank, float) and rank.is_integer() else rank
 
 
 def _short(value: Any) -> str:

@@ -72,7 +72,8 @@ def _check_init(init: Any) -> None:
     for name, what in IRREPRODUCIBLE.items():
         if isinstance(init, str) and init.startswith(name):
             raise _unsupported(
-                f"{what}, which has changed the base's weights in a way that cannot be done again"
+                f"{what}, which has changed the base's weights in a way that cannot be done again",
+                advice=_remedy(name),
             )
     if not any(init is known or init == known for known in INITS):
         raise _wrong("init_lora_weights", init, "an initialisation that PEFT knows")
@@ -84,6 +85,9 @@ def _check_scale(config: Mapping[str, Any]) -> None:
     for key in ("r", "lora_alpha"):
         if key in config and not _is_number(config[key]):
             raise _wrong(key, config[key], "a number")
+    for rank in (config.get("r", 8), *(config.get("rank_pattern") or {}).values()):
+        if isinstance(rank, float):  # whole ones are integers by now, see bot.plan.patches
+            raise _wrong("r", rank, "a whole number")
     if "lora_alpha" not in config:  # PEFT would take 8, whatever it was
         raise _wrong("lora_alpha", None, "a number: without it the scale of the adapter is unknown")
 
@@ -97,10 +101,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _unsupported(what: str) -> RefusedError:
+def _remedy(init: str) -> str:
+    """What would make a start exact that cannot be done again."""
+    residual = "the residual base that was trained on with --base"
+    if init == "loftq":  # its residual is a quantised matrix, which the initial adapter does not tell
+        return f"Name {residual}."
+    return f"Name the adapter that was saved before the first step with --initial-adapter, or {residual}."
+
+
+NO_REMEDY = "Nothing is approximated here: merge it with the software that trained it, and check its logits."
+
+
+def _unsupported(what: str, *, advice: str = NO_REMEDY) -> RefusedError:
     return RefusedError(
         f"The adapter uses {what}; this release cannot merge that exactly.",
-        advice="Nothing is approximated here: merge it with the software that trained it, and check its logits.",
+        advice=advice,
         code="feature-unsupported",
     )
 

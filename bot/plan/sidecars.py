@@ -67,15 +67,22 @@ def _embedded_template(files: Files, *, names: set[str]) -> bool:
     return name in names and bool(_json(files, name).get("chat_template"))
 
 
-def check_vocabulary(files: Files, *, rows: int | None, name: str) -> None:
-    """Raises RefusedError when the adapter's tokenizer has more tokens than the model has rows of embeddings."""
+def check_vocabulary(files: Files, *, base: Files, rows: int | None, name: str) -> list[str]:
+    """What there is to say of an adapter's tokenizer that has more tokens than the model has rows of embeddings.
+
+    That is so where the base's own is as long (Gemma 3 1B counts an image token that it never sees). Raises
+    RefusedError for any other.
+    """
     count = token_count(files)
-    if rows is not None and count > rows:
-        raise RefusedError(
-            f"The adapter's tokenizer has {count} tokens and {name} has {rows} rows of embeddings.",
-            advice="Tokens were added in training: save the adapter with save_embedding_layers=True.",
-            code="tokenizer-too-long",
-        )
+    if rows is None or count <= rows:
+        return []
+    if token_count(base) == count:
+        return [f"the tokenizer has {count} tokens, as the base's own, and the embeddings have {rows} rows"]
+    raise RefusedError(
+        f"The adapter's tokenizer has {count} tokens and {name} has {rows} rows of embeddings.",
+        advice="Tokens were added in training: save the adapter with save_embedding_layers=True.",
+        code="tokenizer-too-long",
+    )
 
 
 def token_count(files: Files) -> int:

@@ -37,7 +37,7 @@ def row(*cells: str) -> str:
 
 def without_paths(text: str, plan: Plan) -> str:
     """The text without the folders of this machine: a card is read by others, and folders hold people's names."""
-    for place in (*plan.adapters, plan.base):
+    for place in plan.sources:
         if place.kind == "folder":
             text = text.replace(place.location, "(a local folder)")
     return _ABSOLUTE.sub("(a local path)", text)

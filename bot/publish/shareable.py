@@ -13,9 +13,7 @@ R = TypeVar("R", Plan, Report)
 
 def shareable(record: R, *, plan: Plan) -> R:
     """The same plan or report for publishing on the Hub: a local folder keeps the last part of its path only."""
-    names = {
-        place.location: folder_name(place) for place in (*plan.adapters, plan.base) if place.kind == "folder"
-    }
+    names = {place.location: folder_name(place) for place in plan.sources if place.kind == "folder"}
     if plan.destination is not None and plan.destination.kind == "folder":
         names[plan.destination.location] = "folder"
     found: R = from_dict(type(record), _scrubbed(as_dict(record), names, plan))

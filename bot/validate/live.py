@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from bot.records import Plan
+from bot.records import Binding, Plan
 from bot.validate.answers import Answers
 from bot.validate.expected import output_dtype
 from bot.validate.formula import BLOCK, Evaluated, Formula
@@ -55,10 +55,16 @@ def load_base(plan: Plan, *, base_folder: Path, merged: Path) -> tuple[Any, set[
             ignore_mismatched_sizes=True,  # what the adapter brings whole may have other rows: looked at below
             **LOCAL,
         )
-    brought = {b.parameter for p in (plan.stages or (plan,)) for b in p.bindings if b.method == "replace"}
+    stages = plan.stages or (plan,)
+    brought = {b.parameter for p in stages for b in p.bindings if b.method == "replace" or _stores_base(b)}
     if odd := {str(k[0]) for k in info["mismatched_keys"]} - brought:
         raise ValueError(f"the base has another shape of {min(odd)}")
     return model.eval(), set(info["missing_keys"])
+
+
+def _stores_base(binding: Binding) -> bool:
+    """Whether the adapter brings a copy of the base's weight, from which PEFT takes the rows of added tokens."""
+    return any(key.endswith(".base_layer.weight") for key in binding.adapter)
 
 
 def ask_live(

@@ -14,14 +14,20 @@ import numpy as np
 from bot.records import Binding, Plan
 from bot.validate.expected import output_dtype
 from bot.validate.formula import Evaluated, Formula
-from bot.validate.reference import METHODS, NoReferenceError, formula
-from bot.validate.sources import FileRows, Source, matrix_shape
+from bot.validate.reference import METHODS, NoReferenceError, formula, role
+from bot.validate.sources import ArrayRows, FileRows, Source, everything, matrix_shape
 from bot.weights.files import LocalFiles
 from bot.weights.header import FLOATS
 from bot.weights.layout import Layout, Shard, read_header
 from bot.weights.rows import RowReader
 
 Exact = Callable[[Binding], Any]  # the value as a float64 tensor of torch, which is not imported here
+
+TRAINED, INITIAL = (
+    ".trained.safetensors",
+    ".initial.safetensors",
+)  # beside the weights that were stacked from them
+LEFT, RIGHT = frozenset({"lora_B", "lora_embedding_B"}), frozenset({"lora_A", "lora_embedding_A"})
 
 
 def transposed_modules(plan: Plan, *, base_folder: Path) -> frozenset[str] | None:
@@ -57,8 +63,13 @@ class Oracle:
         self.transposed = transposed
         self._exact = exact
         self._base = RowReader(base_folder, layout=base)
-        self._adapter = RowReader(adapter_folder, layout=_layout(adapter_folder, plan.adapter_file))
+        file = plan.adapter_file if plan.initial is None else TRAINED
+        self._adapter = RowReader(adapter_folder, layout=_layout(adapter_folder, file))
         self._stored_as = {new: old for old, new in plan.renamed.items()}
+        self._initial: RowReader | None = None
+        if plan.initial is not None:
+            self._initial = RowReader(adapter_folder, layout=_layout(adapter_folder, INITIAL))
+        self._initial_stored_as = {new: old for old, new in plan.initial_renamed.items()}
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +78,8 @@ class Oracle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._adapter.__exit__(kind, error, trace)
+        if self._initial is not None:
+            self._initial.__exit__(kind, error, trace)
         self._base.__exit__(kind, error, trace)
 
     def base(self, name: str | None) -> Source | None:
@@ -107,7 +120,19 @@ class Oracle:
         found = _source(self._adapter, self._stored_as.get(name, name))
         if found is None:
             raise NoReferenceError(f"the adapter's {name} holds no plain numbers")
-        return found
+        return found if self._initial is None else self._with_start(name, found, initial=self._initial)
+
+    def _with_start(self, name: str, trained: Source, *, initial: RowReader) -> Source:
+        """For an adapter with an initial state the factors of BA - B₀A₀, from the two files that were stacked."""
+        part = role(name)
+        if part not in LEFT | RIGHT:
+            return trained
+        start = _source(initial, self._initial_stored_as.get(name, name))
+        if start is None:
+            raise NoReferenceError(f"the initial adapter has no {name}")
+        first, second = everything(trained), everything(start)
+        both = np.concatenate((first, second)) if part in RIGHT else np.concatenate((first, -second), axis=1)
+        return ArrayRows(both, dtype="F64")
 
 
 def _layout(folder: Path, file: str) -> Layout:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from bot.errors import InputError, RefusedError
 from tests.merge.oracle import compare
@@ -30,14 +29,6 @@ def test_every_adapter_tensor_is_bound_exactly_once(adapter_on: Callable, plan_o
         plan = plan_of(adapter)
         with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
             assert sorted(k for b in plan.bindings for k in b.adapter) == sorted(file.keys())
-
-
-def test_tensors_that_no_target_covers(adapter_on: Callable, plan_of: Callable) -> None:
-    """PEFT drops them without a word."""
-    _, adapter = adapter_on("llama", PLAIN)
-    edit_config(adapter, target_modules=["q_proj", "v_proj"])
-    error = refusal(lambda: plan_of(adapter))
-    assert error.code == "adapter-tensor-left-over"
 
 
 def test_layers_to_transform_narrower_than_the_weights(adapter_on: Callable, plan_of: Callable) -> None:
@@ -73,13 +64,6 @@ def test_a_rank_that_is_not_the_weights(rank: int, adapter_on: Callable, plan_of
     assert refusal(lambda: plan_of(adapter)).code == "shape-mismatch"
 
 
-def test_empty_tensors_of_a_broken_zero3_save(adapter_on: Callable, plan_of: Callable) -> None:
-    _, adapter = adapter_on("llama", PLAIN)
-    rewrite_weights(adapter, lambda tensors: {k: torch.zeros(0) for k in tensors})
-    error = refusal(lambda: plan_of(adapter))
-    assert "ZeRO-3" in error.advice
-
-
 def test_an_adapter_of_another_model(base_of: Callable, adapter_on: Callable, plan_of: Callable) -> None:
     _, adapter = adapter_on("llama", PLAIN)
     assert refusal(lambda: plan_of(adapter, base=str(base_of("gpt2")))).code == "adapter-does-not-fit"
@@ -97,20 +81,6 @@ def test_a_lost_head(adapter_on: Callable, plan_of: Callable) -> None:
     _, adapter = adapter_on("bert_model", LORA_VARIANTS["token_cls"])
     rewrite_weights(adapter, lambda tensors: {k: v for k, v in tensors.items() if "classifier" not in k})
     assert refusal(lambda: plan_of(adapter)).code in {"adapter-tensor-missing", "weights-missing"}
-
-
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
-def test_foreign_prefixes_are_read_as_what_they_are(
-    prefix: str, adapter_on: Callable, merged: Callable
-) -> None:
-    """PEFT itself loads nothing from such a file, with no more than a warning."""
-    _, adapter = adapter_on("llama", PLAIN)
-    out, plain = merged(adapter)
-    rewrite_weights(adapter, lambda tensors: {f"{prefix}{k}": v for k, v in tensors.items()})
-    again, plan = merged(adapter, out=out.with_name("again"), validation="full")
-    assert len(plan.renamed) == len(plain.bindings) * 2
-    assert any("pass over" in note for note in plan.notes)
-    assert all((again / p.name).read_bytes() == p.read_bytes() for p in out.glob("*.safetensors"))
 
 
 def test_a_base_that_the_embedding_was_not_trained_on(

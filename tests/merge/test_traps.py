@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoTokenizer
 
 from bot.errors import RefusedError
 from tests.merge.oracle import compare
 from tests.merge.test_vocabulary import grown
-from tests.tiny.adapters import LORA_VARIANTS, edit_config
+from tests.tiny.adapters import LORA_VARIANTS, edit_config, live
+from tests.tiny.models import inputs, load, logits
 
 SMALL = LORA_VARIANTS["plain"]
 QV = ["q_proj", "v_proj"]
@@ -75,3 +79,35 @@ def test_null_is_false(adapter_on: Callable, merged: Callable) -> None:
     edit_config(adapter, use_dora=None, use_rslora=None, fan_in_fan_out=None, lora_bias=None)
     out, plan = merged(adapter)
     assert compare("llama", base=base, adapter=adapter, out=out, plan=plan).error < 2e-5
+
+
+@pytest.mark.parametrize("variant", ["plain", "patterns", "embedding"])
+def test_ranks_may_be_written_as_whole_floats(variant: str, adapter_on: Callable, merged: Callable) -> None:
+    """PEFT itself fails over them; the live adapter is asked before they are written so."""
+    base, adapter = adapter_on("llama", LORA_VARIANTS[variant])
+    want = logits(live(base, adapter), inputs("llama", base))
+    ranks = {k: float(v) for k, v in (LORA_VARIANTS[variant].get("rank_pattern") or {}).items()}
+    edit_config(adapter, r=4.0, rank_pattern=ranks)
+    out, plan = merged(adapter, validation="full")
+    assert any(p.rule == "whole-rank" for p in plan.patches)
+    got = logits(load(out, dtype=torch.float32), inputs("llama", base))
+    assert float((got - want).abs().max()) < 2e-5
+
+
+def test_a_tokenizer_as_long_as_the_bases_own_is_merged(
+    base_of: Callable, adapter_on: Callable, merged: Callable, tmp_path: Path
+) -> None:
+    """Gemma 3 1B's has one token more than the model has rows; every adapter of it brings that tokenizer along."""
+    base = tmp_path / "base"
+    shutil.copytree(base_of("llama"), base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
+    tokenizer.save_pretrained(base)
+    _, adapter = adapter_on("llama", SMALL, base=base)
+    tokenizer.save_pretrained(adapter)
+    out, plan = merged(adapter, validation="full")
+    assert compare("llama", base=base, adapter=adapter, out=out, plan=plan).error < 2e-5
+    assert any("as the base's own" in note for note in plan.notes)
+    tokenizer.add_tokens(["<one_more>"])
+    tokenizer.save_pretrained(adapter)
+    assert refused(lambda: merged(adapter, out=tmp_path / "again")) == "tokenizer-too-long"

@@ -9,7 +9,7 @@ from peft.utils.peft_types import PeftType
 
 from bot.errors import RefusedError
 from bot.plan.peft_types import MERGED, REFUSED
-from tests.merge.oracle import compare
+from tests.merge.oracle import compare, worst_ulp
 from tests.tiny.adapters import SUITS, TUNERS
 
 TYPES = {name: name.partition(".")[0] for name in TUNERS}
@@ -53,3 +53,17 @@ def test_in_half_precision_every_check_passes(
     base = base_of("llama", dtype="bfloat16", shards=2)
     _, adapter = adapter_on("llama", TUNERS[name], base=base)
     merged(adapter, validation="full")  # raises when a check fails
+
+
+@pytest.mark.parametrize("name", sorted(n for n, t in TYPES.items() if t in MERGED))
+def test_in_half_precision_each_weight_is_the_live_adapters_rounded_once(
+    name: str, base_of: Callable, adapter_on: Callable, merged: Callable
+) -> None:
+    """Against the layers' own answers in float64: half a unit in the last place, and what float32 loses before it."""
+    architecture = SUITS.get(TYPES[name], "llama")
+    base = base_of(architecture, dtype="bfloat16")
+    _, adapter = adapter_on(architecture, TUNERS[name], base=base)
+    out, plan = merged(adapter)
+    _, share, count = worst_ulp(base, adapter, out)
+    assert share <= 1
+    assert count >= len({b.parameter for b in plan.bindings})

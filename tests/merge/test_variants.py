@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bot.errors import RefusedError
-from tests.merge.oracle import compare
+from tests.merge.oracle import compare, float64_weights, read_tensors, spacing
 from tests.tiny.adapters import LORA_VARIANTS, SUITS
 
 REFUSED = {
@@ -52,21 +52,11 @@ def test_half_precision_is_rounded_once(
     base = base_of("llama", dtype=dtype, shards=2)
     _, adapter = adapter_on("llama", LORA_VARIANTS[variant], base=base)
     out, _ = merged(adapter)
-    from tests.merge.oracle import float64_weights, read_tensors
-
     tensors = read_tensors(out)
     for name, reference in float64_weights(base, adapter).items():
         assert tensors[name].dtype == getattr(torch, dtype)
         nearest = reference.to(tensors[name].dtype).double()
         ulp = (torch.nextafter(nearest, torch.full_like(nearest, torch.inf)) - nearest).abs()
-        spacing = _spacing(reference, tensors[name].dtype)
+        unit = spacing(reference, tensors[name].dtype)
         error = (tensors[name].double() - reference).abs()
-        assert bool((error <= spacing / 2 + 1e-6 * reference.abs().max() + ulp).all()), name
-
-
-def _spacing(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The distance of neighbouring numbers of a dtype around float64 values."""
-    exponent = torch.frexp(values)[1].double()
-    return torch.clamp(
-        torch.finfo(dtype).eps * 2 ** (exponent - 1), min=torch.finfo(dtype).smallest_normal / 2**10
-    )
+        assert bool((error <= unit / 2 + 1e-6 * reference.abs().max() + ulp).all()), name

@@ -18,7 +18,13 @@ ADDED = ["<|start|>", "<|end|>", "<|tool|>"]
 
 
 def grown(
-    base: Path, folder: Path, *, saved: list[str] | None, embeddings: bool | str | None = None
+    base: Path,
+    folder: Path,
+    *,
+    saved: list[str] | None,
+    embeddings: bool | str | None = None,
+    targets: tuple[str, ...] = ("q_proj",),
+    tokens: list[int] | None = None,
 ) -> tuple[Path, torch.Tensor, torch.Tensor]:
     """An adapter trained with three more tokens, what the live model answers, and to which question."""
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -26,13 +32,20 @@ def grown(
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.resize_token_embeddings(len(tokenizer))
     config = LoraConfig(
-        r=4, lora_alpha=8, target_modules=["q_proj"], modules_to_save=saved, task_type="CAUSAL_LM"
+        r=4,
+        lora_alpha=8,
+        target_modules=list(targets),
+        modules_to_save=saved,
+        task_type="CAUSAL_LM",
+        trainable_token_indices=tokens,
     )
     tuned = get_peft_model(model, config)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
-            if "lora_B" in name or "modules_to_save" in name:
+            if any(
+                mark in name for mark in ("lora_B", "lora_embedding_A", "modules_to_save", "tokens_delta")
+            ):
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     tuned.save_pretrained(folder, save_embedding_layers=(saved is None) if embeddings is None else embeddings)
     tokenizer.save_pretrained(folder)
@@ -58,6 +71,38 @@ def test_more_tokens(
     with torch.no_grad():
         assert torch.allclose(model.eval()(ids).logits, want, atol=2e-5)
     assert len(AutoTokenizer.from_pretrained(out)) == rows
+
+
+MORE = {
+    "lora": {"targets": ("q_proj", "embed_tokens"), "saved": ["lm_head"]},
+    "tokens": {"tokens": [384, 385, 386], "saved": None},
+}
+
+
+@pytest.mark.parametrize("way", MORE)
+def test_more_tokens_under_an_adapter_on_the_embeddings(
+    way: str, base_of: Callable, merged: Callable, tmp_path: Path
+) -> None:
+    """The rows that the base has not come from the copy of the embeddings that PEFT saves with the adapter."""
+    adapter, want, ids = grown(base_of("llama"), tmp_path / "adapter", embeddings="auto", **MORE[way])
+    out, _ = merged(adapter, validation="full")
+    with torch.no_grad():
+        got = AutoModelForCausalLM.from_pretrained(out).eval()(ids).logits
+    assert torch.allclose(got, want, atol=2e-5)
+
+
+def test_on_a_head_that_is_not_saved_that_is_refused(
+    base_of: Callable, plan_of: Callable, tmp_path: Path
+) -> None:
+    """The head's own rows for the new tokens are in no file; a tied one would have to follow the copy."""
+    for architecture in ("llama", "llama_tied"):
+        place = tmp_path / architecture
+        adapter, *_ = grown(
+            base_of(architecture), place, saved=None, embeddings="auto", targets=("q_proj", "embed_tokens")
+        )
+        with pytest.raises(RefusedError) as refusal:
+            plan_of(adapter)
+        assert refusal.value.code == "base-does-not-fit"
 
 
 def test_a_tokenizer_that_is_longer_than_the_embeddings_is_refused(

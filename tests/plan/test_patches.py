@@ -63,6 +63,14 @@ def test_defaults_that_do_nothing_are_told_from_what_somebody_has_set(
     assert [p.inert for p in found] == [inert]
 
 
+def test_whole_ranks_become_integers() -> None:
+    patched, found = patches.apply({**PLAIN, "r": 8.0, "rank_pattern": {"q": 4.0, "k": 2}})
+    assert repr(patched["r"]) == "8"
+    assert repr(patched["rank_pattern"]) == "{'q': 4, 'k': 2}"
+    assert [(p.rule, p.key) for p in found] == [("whole-rank", "r"), ("whole-rank", "rank_pattern")]
+    assert patches.apply({**PLAIN, "r": "8"})[0]["r"] == "8"
+
+
 def test_an_intact_config_stays_as_it_is() -> None:
     assert patches.apply(PLAIN) == (PLAIN, ())
 
@@ -90,6 +98,7 @@ def test_an_unknown_key_that_says_something_is_refused_by_name(value: Any) -> No
         ({"lora_alpha": float("nan")}, "config-value"),
         ({"lora_alpha": ...}, "config-value"),
         ({"r": "8"}, "config-value"),
+        ({"r": 4.5}, "config-value"),
         ({"rank_pattern": {"q_proj": "4"}}, "config-value"),
         ({"alpha_pattern": ["q_proj"]}, "config-value"),
         ({"bias": "some"}, "config-value"),

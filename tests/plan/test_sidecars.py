@@ -82,6 +82,6 @@ def test_tokens_are_counted_by_their_largest_id() -> None:
 
 def test_more_tokens_than_rows_is_refused() -> None:
     files = Stored("a", {"added_tokens.json": json.dumps({"x": 100})})
-    check_vocabulary(files, rows=101, name="b")
+    check_vocabulary(files, base=Stored("b", {}), rows=101, name="b")
     with pytest.raises(RefusedError, match="101 tokens"):
-        check_vocabulary(files, rows=100, name="b")
+        check_vocabulary(files, base=Stored("b", {}), rows=100, name="b")
