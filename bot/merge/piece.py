@@ -11,9 +11,7 @@ from bot.records import Binding
 from bot.weights.floats import Array
 
 TASK = 2**20  # numbers that one thread takes at a time
-BLOCK = (
-    2**16
-)  # numbers that are computed at a time: with their float32 copies, what a core's second cache holds
+BLOCK = 2**17  # numbers that are computed at a time: with float32 copies, what a core's second cache holds
 
 
 @dataclass(frozen=True, kw_only=True)

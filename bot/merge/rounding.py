@@ -27,22 +27,22 @@ class Bfloat16Desk:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
+        self.raw = np.empty(shape, np.uint16)
         self.product = np.empty(shape, np.float32)
         self._bits = np.empty(shape, np.uint32)
         self._upper = np.empty(shape, np.uint16)
         self._lower = np.empty(shape, np.uint16)
 
-    def widen(self, raw: Array) -> Array:
-        """Bits of bfloat16 as float32, to be changed in place and given to `rounded`."""
-        self._bits[...] = raw
+    def widen(self) -> Array:
+        """What was read into `raw` as float32, to be changed in place and given to `rounded`."""
+        self._bits[...] = self.raw
         np.left_shift(self._bits, 16, out=self._bits)
         return self._bits.view(np.float32)
 
     def rounded(self, *, name: str) -> Array:
         """What became of the widened numbers, rounded; valid until the next block."""
         flat = self._bits.view(np.float32).reshape(-1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = flat.dot(flat)  # a tenth of isfinite's time
+        squares = flat.dot(flat)  # a tenth of isfinite's time
         if not np.isfinite(squares):  # something is above 1e19, or not finite
             return rounded(self._bits.view(np.float32), dtype="BF16", name=name)
         np.add(self._bits, HALF, out=self._bits)

@@ -47,12 +47,13 @@ class RowMerger:
         name = str(binding.source)
         stored = self.reader.layout.tensors[name].dtype
         for start, end in spans(first, last, columns=binding.shape[1], numbers=BLOCK):
-            before = self.reader.rows(name, start, end)
             if stored == dtype == "BF16" and low_rank.a.dtype == np.float32:
-                desk = self._desk(before.shape)
-                low_rank.add(desk.widen(before), first=start, last=end, product=desk.product)
+                desk = self._desk((end - start, binding.shape[1]))
+                before = self.reader.rows(name, start, end, out=desk.raw)
+                low_rank.add(desk.widen(), first=start, last=end, product=desk.product)
                 data = desk.rounded(name=binding.tensor)
             else:
+                before = self.reader.rows(name, start, end)
                 wide = widen(before, stored).astype(low_rank.a.dtype, copy=False)
                 data = rounded(low_rank.add(wide, first=start, last=end), dtype=dtype, name=binding.tensor)
             if not self.changed:
