@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot import __version__, options
-from bot.errors import InputError
+from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
 if TYPE_CHECKING:
@@ -59,6 +59,25 @@ def cli() -> None:
 
     DEST is a folder (./x, ../x, /x, ~/x) or a Hub repository (owner/name), which is created if it is missing.
     """
+
+
+@cli.command()
+@options.doctor
+def doctor(**flags: Any) -> int:
+    """Say what is wrong with ADAPTER's config, and what its base is; repair it on request."""
+    from bot.terminal import diagnosis, session, view
+
+    verbose, as_json = flags.pop("verbose"), flags.pop("json")
+    with session.tools(verbosity=verbose, plain=as_json) as tools:
+        from bot import doctor as doctors
+
+        found = doctors.doctor(flags.pop("adapter"), **flags, **tools)
+    with session.reader_may_leave():
+        if as_json:
+            click.echo(session.document(as_dict(found)))
+        else:
+            view.show(*diagnosis.diagnosis(found))
+    return RefusedError.exit_code if found.verdict == "refused" else 0
 
 
 @cli.command(cls=options.Weighing)

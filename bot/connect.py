@@ -14,6 +14,7 @@ from bot.weights.files import Hub, Model
 
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
+    from bot.clients.hub_repairer import HubRepairer
 
 
 class LazyHub:
@@ -41,8 +42,22 @@ class LazyHub:
 
 def publisher(settings: Settings) -> HubPublisher:
     """The publisher, with the write token. Raises AccessError without one: before the work, not after it."""
-    from bot.clients import http  # noqa: PLC0415
     from bot.clients.hub_publisher import HubPublisher  # noqa: PLC0415
+
+    token = _write_token(settings)
+    return HubPublisher(settings.endpoint, token=token, attempts=settings.attempts, read_marker=find_marker)
+
+
+def repairer(settings: Settings) -> HubRepairer:
+    """Who opens Hub PRs with repaired configs, with the write token. Raises AccessError without one."""
+    from bot.clients.hub_repairer import HubRepairer  # noqa: PLC0415
+
+    token = _write_token(settings)
+    return HubRepairer(settings.endpoint, token=token, attempts=settings.attempts, read_marker=find_marker)
+
+
+def _write_token(settings: Settings) -> str:
+    from bot.clients import http  # noqa: PLC0415
     from bot.clients.tokens import stored_token  # noqa: PLC0415
 
     http.configure(settings.timeout)
@@ -53,4 +68,4 @@ def publisher(settings: Settings) -> HubPublisher:
             advice="Set HF_TOKEN to a token with write permission, or run `hf auth login`.",
             code="no-token",
         )
-    return HubPublisher(settings.endpoint, token=token, attempts=settings.attempts, read_marker=find_marker)
+    return token

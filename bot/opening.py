@@ -12,6 +12,7 @@ from bot.plan import initial as starts
 from bot.plan.base_model import Base
 from bot.plan.initial import Initial
 from bot.plan.local import open_folder
+from bot.plan.rules import evidence
 from bot.progress import Progress
 from bot.records import MergeRequest, Patch, Pinned
 from bot.weights.files import Files, Hub, LocalFiles, Model
@@ -97,7 +98,7 @@ def open_adapter(text: str, *, request: MergeRequest, hub: Hub) -> Opened:
     """
     adapter = open_reference(text, hub=hub)
     _, original = adapter_config.read(adapter.files)
-    config, patched = patches.apply(original)
+    config, patched = patches.apply(original, evidence.read(adapter.files))
     start = None if request.further else _start(request, adapter=adapter, config=config, hub=hub)
     if start is None and not request.further and starts.is_another_base(request.base, config=config):
         config, more = starts.residual_config(config, base=str(request.base))

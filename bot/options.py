@@ -13,7 +13,7 @@ from bot.errors import InputError
 from bot.plan import destination, recipe
 from bot.records import Destination, MergeRequest, Recipe
 
-Command = Callable[..., None]
+Command = Callable[..., Any]
 Option = Callable[[Command], Command]
 
 
@@ -139,6 +139,19 @@ job = together(
 output = together(
     click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
     click.option("--dry-run", is_flag=True, help="Do everything but write."),
+    click.option(
+        "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
+    ),
+)
+
+doctor = together(
+    click.argument("adapter"),
+    click.option(
+        "--base", metavar="BASE", help="Base model, a Hub id or a folder, to hold the adapter against."
+    ),
+    click.option("--fix", is_flag=True, help="Write the repaired config; the original is kept beside it."),
+    click.option("--pr", is_flag=True, help="With --fix: propose the repair of a Hub adapter as a Hub PR."),
+    click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
     click.option(
         "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
     ),

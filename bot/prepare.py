@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bot.opening import Opened, OpenedBase, open_adapter, open_base
-from bot.plan import adapter_config, dtype, key, sidecars
+from bot.plan import adapter_config, dtype, fit, key, sidecars
 from bot.plan.base_model import Base
 from bot.plan.binding import bind_by_names
 from bot.plan.estimate import estimate
+from bot.plan.rules import evidence
 from bot.progress import Progress
 from bot.records import Bound, Estimate, MergeRequest, Plan
 from bot.weights.files import Hub, Model
@@ -85,6 +86,8 @@ def as_found(plan: Plan, *, opened: Opened, found: OpenedBase) -> Plan:
 def _bind(opened: Opened, *, base: Base, layout: Layout) -> tuple[Bound, Literal["names", "layers"]]:
     """By names where they tell all, else by looking at the model, which imports transformers and PEFT."""
     tensors = opened.tensors
+    shapes = evidence.Evidence.of((t.name, t.shape) for t in tensors.values())
+    fit.check(shapes, layout, config=opened.config, name=base.model.files.name)
     bindings = bind_by_names(base.config, adapter_config=opened.config, tensors=tensors, layout=layout)
     if bindings:
         model_class, vocabulary = base.config["architectures"][0], base.config["vocab_size"]

@@ -42,7 +42,8 @@ def drop(folder, *names):
 def edit(**keys):
     def apply(folder):
         path = folder / CONFIG
-        path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+        changed = json.loads(path.read_text()) | keys
+        path.write_text(json.dumps({k: v for k, v in changed.items() if v is not ...}))
 
     return apply
 
@@ -83,7 +84,7 @@ BAD_ADAPTERS = {
     "unknown key": (edit(new_arithmetic="cubic"), 3, "unknown-key"),
     "unsupported type": (edit(peft_type="PREFIX_TUNING"), 3, "peft-type-not-mergeable"),
     "unknown type": (edit(peft_type="NEW_IN_2027"), 3, "peft-type-unknown"),
-    "no type": (edit(peft_type=None), 3, "not-peft"),
+    "no type, no keys of LoRA": (edit(peft_type=None, lora_alpha=..., target_modules=...), 3, "not-peft"),
     "unsupported arithmetic": (edit(use_qalora=True), 3, "feature-unsupported"),
     "no target covers them": (edit(target_modules=["q_proj"]), 3, "adapter-tensor-left-over"),
     "missing tensors": (lambda f: drop(f, B_KEY), 3, "adapter-tensor-missing"),

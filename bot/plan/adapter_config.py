@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from bot.errors import InputError, RefusedError
+from bot.plan import lenient
 from bot.weights.files import Files
 
 FILE = "adapter_config.json"
@@ -18,26 +18,30 @@ MAX_BYTES = 10_000_000  # the largest seen in the wild has some 100 kB
 
 def read(files: Files) -> tuple[str, dict[str, Any]]:
     """The file's text and its content. Raises InputError when it is missing or cannot be parsed."""
+    data = read_bytes(files)
+    content, _ = parse(data, files=files)
+    return data.decode("utf-8", "replace"), content
+
+
+def read_bytes(files: Files) -> bytes:
+    """The file as it is. Raises InputError when it is missing or too large."""
     sizes = files.sizes()
     if FILE not in sizes:
         raise _absent(files)
     if sizes[FILE] > MAX_BYTES:
         raise _broken(files, f"it has {sizes[FILE]} bytes")
-    text = _decode(files.read(FILE), files=files)
-    return text, parse(text, files=files)
+    return files.read(FILE)
 
 
-def parse(text: str, *, files: Files) -> dict[str, Any]:
-    """The content of a config's text. Raises InputError for broken JSON, RefusedError for NaN."""
-    if text.startswith("version https://git-lfs"):
-        raise _broken(files, "it is a Git LFS pointer")
+def parse(data: bytes, *, files: Files) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The content, and in which ways the file is no plain JSON. Raises InputError when it cannot be read at all."""
     try:
-        config = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise _broken(files, str(error) or "it is nested too deeply") from error
+        config, odd = lenient.loads(data)
+    except ValueError as error:
+        raise _broken(files, str(error)) from error
     if not isinstance(config, dict):
         raise _broken(files, "it is no JSON object")
-    return config
+    return config, odd
 
 
 def weights_file(files: Files, *, allow_pickle: bool = False) -> str:
@@ -105,21 +109,6 @@ def _absent(files: Files) -> InputError:
         f"{files.name} has no {FILE}, so it is no PEFT adapter.",
         advice="Name the folder or repository that save_pretrained wrote the adapter to.",
         code="no-adapter-config",
-    )
-
-
-def _decode(data: bytes, *, files: Files) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _broken(files, "it is no UTF-8 text") from error
-
-
-def _no_constant(name: str) -> None:
-    raise RefusedError(
-        f"{FILE} holds {name}, which is no number to merge with.",
-        advice="Put in the value that the adapter was trained with.",
-        code="config-not-finite",
     )
 
 

@@ -42,4 +42,5 @@ def canonical(name: str) -> str:
     if not name.startswith("base_model."):
         name = PREFIX + name
     name = ADAPTER_NAME.sub(r".\1", SAVED_MODULE.sub("", name))
+    name = re.sub(r"\.bone_block(?=\.|$)", ".miss_block", name)  # BONE's name for what PEFT 0.19 calls MiSS
     return re.sub(r"(\.lora_magnitude_vector)\.weight$", r"\1", name)

@@ -14,13 +14,13 @@ from typing import Any
 from bot.errors import InputError, RefusedError
 from bot.plan import card
 from bot.plan.local import open_folder
-from bot.plan.reference import is_path, is_repo_id, parse
+from bot.plan.reference import hidden, is_path, is_repo_id, parse
+from bot.plan.rules.base import SPURIOUS_REVISIONS
 from bot.records import QuantizedBase
 from bot.weights.files import Files, Hub, Model
 from bot.weights.quantised.method import Method, can_dequantize, find
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
-SPURIOUS_REVISIONS = frozenset({"unsloth"})  # written into configs by a tool, never a revision of the base
 MAX_PARENTS = 3
 OTHER_RELATIONS = frozenset(
     {"finetune", "adapter", "merge"}
@@ -82,28 +82,52 @@ def _from_adapter(
         folder = _own_folder(named, adapter=adapter)
         if folder is not None:
             return open_folder(folder), "adapter_config.json"
-        if not is_path(named) and is_repo_id(named):
-            asked = revision or _revision(adapter_config, notes=notes)
+        repo_id, cached = hidden(named) or (named, None)
+        if repo_id != named:
+            notes.append(f"adapter_config.json names {named!r}, which speaks of {repo_id} on the Hub")
+        if not is_path(repo_id) and is_repo_id(repo_id):
+            asked = revision or cached or _revision(adapter_config, notes=notes)
             try:
-                return hub.open(named, revision=asked), "adapter_config.json"
+                return _follow(hub, repo_id, revision=asked, notes=notes), "adapter_config.json"
             except InputError as error:
-                if error.code != "not-found":
+                if error.code == "revision-not-found" and revision is None:
+                    raise _no_revision(repo_id, str(asked)) from error
+                if error.code not in ("not-found", "bad-name"):
                     raise
-                notes.append(f"adapter_config.json names {named}, which the Hub does not have")
+                notes.append(f"adapter_config.json names {repo_id}, which the Hub does not have")
         else:
             notes.append(f"adapter_config.json names {named!r}, a path on the machine of whoever trained it")
     found = card.base_models(card.read(adapter.files), name=adapter.files.name)
     if found and is_repo_id(found) and found != named:
-        return hub.open(found, revision=revision), "the adapter's model card"
+        return _follow(hub, found, revision=revision, notes=notes), "the adapter's model card"
     raise _unnamed(named, adapter=adapter)
+
+
+def _follow(hub: Hub, repo_id: str, *, revision: str | None, notes: list[str]) -> Model:
+    """The repository, under whatever name it has now."""
+    model = hub.open(repo_id, revision=revision)
+    if model.pinned.location.casefold() != repo_id.casefold():
+        notes.append(f"{repo_id} is called {model.pinned.location} on the Hub now")
+    return model
+
+
+def _no_revision(repo_id: str, revision: str) -> InputError:
+    return InputError(
+        f"adapter_config.json asks for the revision {revision!r} of {repo_id}, which has none of that name.",
+        advice="Say which one it was trained on with --base-revision; `--base-revision main` takes the newest.",
+        code="revision-not-found",
+    )
 
 
 def _own_folder(named: str, *, adapter: Model) -> Path | None:
     """The folder that a local adapter names. Never for an adapter from the Hub: it would read this host's files."""
     if adapter.pinned.kind != "folder":
         return None
-    folder = Path(named).expanduser()
-    return folder if (folder / CONFIG).is_file() else None
+    try:
+        folder = Path(named).expanduser()
+        return folder if (folder / CONFIG).is_file() else None
+    except (OSError, RuntimeError, ValueError):  # no home of that name, a null byte in it, far too long
+        return None
 
 
 def _revision(adapter_config: dict[str, Any], *, notes: list[str]) -> str | None:

@@ -31,14 +31,21 @@ def metadata(text: str | None) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+def names(text: str | None) -> list[str]:
+    """Every base that a card names, each once."""
+    value = metadata(text).get("base_model")
+    return list(
+        dict.fromkeys(v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str) and v)
+    )
+
+
 def base_models(text: str | None, *, name: str) -> str | None:
     """The one base that a card names. Raises InputError when it names several: we do not guess."""
-    value = metadata(text).get("base_model")
-    names = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str) and v]
-    if len(set(names)) > 1:
+    found = names(text)
+    if len(found) > 1:
         raise InputError(
-            f"The model card of {name} names several base models: {', '.join(names)}.",
-            advice="Choose one with --base.",
+            f"The model card of {name} names several base models: {', '.join(found)}.",
+            advice="Choose one with --base; `merge-bot doctor` shows which of them fit by their shapes.",
             code="base-ambiguous",
         )
-    return names[0] if names else None
+    return found[0] if found else None

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+PEFT = 21  # the minor release that schema.json is made from
+
+
+@dataclass(frozen=True)
+class Key:
+    """What JSON may hold under a key (`bool`, `int`, `list[str]`, …), and the minor release of PEFT that brought it."""
+
+    kinds: frozenset[str]
+    since: int
+
 
 @cache
-def known_keys(peft_type: str) -> frozenset[str]:
+def schema(peft_type: str) -> dict[str, Key]:
     """The keys of a PEFT type; empty for a type that is not known."""
-    tables: dict[str, list[str]] = json.loads(
-        resources.files("bot.plan").joinpath("known_keys.json").read_text()
+    if peft_type not in _tables() or not peft_type:
+        return {}
+    entries = {**_tables()[""], **_tables()[peft_type]}
+    return {name: Key(frozenset(kinds.split()), since) for name, (kinds, since) in entries.items()}
+
+
+def known_keys(peft_type: str) -> frozenset[str]:
+    """The names of the keys of a PEFT type; empty for a type that is not known."""
+    return frozenset(schema(peft_type))
+
+
+def peft_types() -> frozenset[str]:
+    """Every PEFT type that PEFT 0.21 has."""
+    return frozenset(_tables()) - {""}
+
+
+@cache
+def _tables() -> dict[str, dict[str, tuple[str, int]]]:
+    tables: dict[str, dict[str, tuple[str, int]]] = json.loads(
+        resources.files("bot.plan").joinpath("schema.json").read_text()
     )
-    return frozenset(tables[""] + tables[peft_type]) if tables.get(peft_type) is not None else frozenset()
+    return tables

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bot.errors import RefusedError
+from bot.plan import foreign
 from bot.plan.peft_types import MERGED, REFUSED
 
 UNSUPPORTED = {
@@ -48,12 +49,8 @@ def check(config: Mapping[str, Any]) -> None:
 
 def _check_type(config: Mapping[str, Any]) -> None:
     peft_type = config.get("peft_type")
-    if peft_type is None:
-        raise RefusedError(
-            "adapter_config.json has no peft_type, so it was not written by PEFT (mlx-lm and Tinker leave it out).",
-            advice="Convert the adapter to PEFT's format with the software that wrote it.",
-            code="not-peft",
-        )
+    if not peft_type:
+        raise foreign.refusal(dict(config))
     if peft_type in REFUSED:
         raise RefusedError(
             f"Adapters of the PEFT type {peft_type} cannot be merged: {REFUSED[peft_type]}.",

@@ -10,6 +10,14 @@ from bot.errors import InputError
 
 PATH_STARTS = ("./", "../", "/", "~")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
+# A file in the Hub's cache, and a page of the Hub: both say which repository was meant.
+CACHED = re.compile(
+    r"(?:^|[\\/])models--([\w.-]+?)--([\w.-]+?)(?:[\\/]snapshots[\\/]([0-9a-f]{40}))?(?:[\\/]|$)", re.ASCII
+)
+PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/(?:tree|resolve|blob)/([\w.-]+).*|/)?",
+    re.ASCII,
+)
 DRIVE = re.compile(r"[A-Za-z]:[\\/]|[A-Za-z]:$")
 
 
@@ -74,3 +82,14 @@ def is_path(text: str) -> bool:
 def is_repo_id(text: str) -> bool:
     """Whether the Hub would accept the text as `owner/name` or as one of the old names without an owner."""
     return REPO_ID.fullmatch(text) is not None and "--" not in text and ".." not in text
+
+
+def hidden(text: str) -> tuple[str, str | None] | None:
+    """The repository and revision that a path into the Hub's cache, or a page's address, speaks of. Opens nothing."""
+    if found := PAGE.fullmatch(text):
+        repo_id, revision = found[1], found[2]
+    elif found := CACHED.search(text):
+        repo_id, revision = f"{found[1]}/{found[2]}", found[3]
+    else:
+        return None
+    return (repo_id, revision) if is_repo_id(repo_id) else None

@@ -14,6 +14,7 @@ Route = tuple[str, re.Pattern[str], Handler]
 TYPES = {"models": "model", "datasets": "dataset", "spaces": "space", None: "model"}
 ID = r"(?P<id>[^/]+/[^/]+?)"
 API = re.compile(rf"/api/(?P<type>models|datasets|spaces)/{ID}(?P<tail>/.*)?")
+BARE = re.compile(r"/api/models/(?P<id>[^/]+)(?:/revision/[^/]+)?")
 FILES = re.compile(rf"/(?:(?P<type>datasets|spaces)/)?{ID}(?P<tail>/resolve/.*|\.git/info/lfs/.*)")
 PAGES = re.compile(
     rf"/(?!api/)(?:(?P<type>datasets|spaces)/)?{ID}(?P<tail>/discussions/\d+|/tree/.*|/commit/.*)?"
@@ -63,6 +64,8 @@ def _dispatch(call: Call) -> Reply:
             call.found = _repository(call, match)
             if reply := _try(call, routes, match["tail"] or ""):
                 return reply
+    if (bare := BARE.fullmatch(call.path)) and (new := call.state.store.moved("model", unquoted(bare["id"]))):
+        raise MovedError(bare["id"], new)
     if "/resolve/" in call.path or re.match("/api/(models|datasets|spaces)/[^/]+$", call.path):
         raise repo_not_found(anonymous=call.account is None)
     raise HubError(404, "Sorry, we can't find the page you are looking for.")

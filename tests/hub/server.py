@@ -128,6 +128,10 @@ class LoopbackHub:
         """The old name answers with a redirect from now on."""
         self.state.store.move(self._repo(old, repo_type), new)
 
+    def alias(self, old: str, new: str) -> None:
+        """A name without an owner, from before the Hub had any: it answers with a redirect."""
+        self.state.store.alias(old, new)
+
     def grant(self, repo_id: str, user: str, *, repo_type: str = "model") -> None:
         """Let a user download from a gated repository."""
         repo = self._repo(repo_id, repo_type)

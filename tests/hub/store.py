@@ -58,6 +58,10 @@ class Store:
         with self.lock:
             return next((repo for repo in self._repos.values() if repo.key == key), None)
 
+    def alias(self, old: str, new: str) -> None:
+        """Another name, which may have no owner, for a model."""
+        self._moved[f"models/{old}"] = new
+
     def moved(self, repo_type: str, repo_id: str) -> str | None:
         """The present name of a repository that was renamed."""
         return self._moved.get(f"{repo_type}s/{repo_id}")

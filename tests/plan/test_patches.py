@@ -9,8 +9,9 @@ import pytest
 
 from bot.errors import RefusedError
 from bot.plan import patches, policy
-from bot.plan.known_keys import known_keys
+from bot.plan.known_keys import known_keys, peft_types, schema
 from bot.plan.peft_types import MERGED
+from tests.plan.schema import kinds
 
 PLAIN = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
 
@@ -21,6 +22,15 @@ def test_the_known_keys_are_those_of_the_installed_peft(peft_type: str) -> None:
     from peft.utils.peft_types import PeftType
 
     assert {f.name for f in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type)])} == known_keys(peft_type)
+
+
+def test_the_kinds_of_values_are_those_of_the_installed_peft() -> None:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    assert peft_types() == {kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING}
+    for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items():
+        told = {f.name: frozenset(kinds(f.type).split()) for f in fields(config)}
+        assert told == {name: key.kinds for name, key in schema(kind.value).items()}, kind
 
 
 @pytest.mark.parametrize(
@@ -67,8 +77,8 @@ def test_whole_ranks_become_integers() -> None:
     patched, found = patches.apply({**PLAIN, "r": 8.0, "rank_pattern": {"q": 4.0, "k": 2}})
     assert repr(patched["r"]) == "8"
     assert repr(patched["rank_pattern"]) == "{'q': 4, 'k': 2}"
-    assert [(p.rule, p.key) for p in found] == [("whole-rank", "r"), ("whole-rank", "rank_pattern")]
-    assert patches.apply({**PLAIN, "r": "8"})[0]["r"] == "8"
+    assert [(p.rule, p.key) for p in found] == [("number", "r"), ("pattern", "rank_pattern")]
+    assert patches.apply({**PLAIN, "r": "8"})[0]["r"] == 8
 
 
 def test_an_intact_config_stays_as_it_is() -> None:

@@ -1,0 +1,1 @@
+"""What is wrong with configs in the wild, as a table of rules: small files by family, one table in `table`."""
