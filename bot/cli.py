@@ -21,7 +21,7 @@ from bot.serial import as_dict
 if TYPE_CHECKING:
     from rich.console import ConsoleRenderable
 
-    from bot.records import MergeRequest
+    from bot.request import MergeRequest
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 

@@ -14,7 +14,8 @@ from bot.plan.initial import Initial
 from bot.plan.local import open_folder
 from bot.plan.rules import evidence
 from bot.progress import Progress
-from bot.records import MergeRequest, Patch, Pinned
+from bot.records import Patch, Pinned
+from bot.request import MergeRequest
 from bot.weights.files import Files, Hub, LocalFiles, Model
 from bot.weights.header import Header, TensorSpec
 from bot.weights.layout import Layout, is_only_pickle, read_header, read_layout

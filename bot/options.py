@@ -11,7 +11,7 @@ import click
 
 from bot.errors import InputError
 from bot.plan import destination, recipe
-from bot.records import Destination, MergeRequest, Recipe
+from bot.request import Destination, MergeRequest, Recipe
 
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]

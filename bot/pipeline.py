@@ -10,25 +10,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bot.building import build, cards_of, check, passed
 from bot.connect import LazyHub, publisher
-from bot.errors import InputError, MergeError, RefusedError, ValidationError
+from bot.errors import InputError, MergeError, RefusedError
 from bot.opening import reopen
 from bot.plan import card
-from bot.prepare import Prepared
 from bot.progress import Progress
 from bot.publish import folder as folders
 from bot.publish import messages, model_card
-from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, read_plan, read_report, write, write_record
+from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, read_plan, read_report, write_record
 from bot.publish.shareable import shareable
-from bot.records import Destination, MergedModel, MergeRequest, Plan, Publication, Report
+from bot.records import MergedModel, Plan, Publication, Report
+from bot.request import Destination, MergeRequest
 from bot.serial import to_json
 from bot.settings import Settings
-from bot.several import ORIGINAL, prepare
-from bot.sources import Sources, fetched
+from bot.several import prepare
+from bot.sources import fetched
 
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
-    from bot.validate.found import Found
 
 
 def plan(request: MergeRequest, *, settings: Settings, progress: Progress) -> Plan:
@@ -57,7 +57,7 @@ def merge(
             scratch() if request.dry_run else folder, key=prepared.plan.key, needed=needed
         ) as staged,
     ):
-        merged, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)
+        merged, report = build(prepared, sources, out=staged.folder, request=request, progress=progress)
         if not request.dry_run:
             staged.finish()
     return prepared.plan, replace(merged, folder=str(folder)), report
@@ -72,10 +72,10 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
     prepared = prepare(request, hub=hub, progress=progress)
     scratch = partial(_scratch, settings, plan=prepared.plan)
     with fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources:
-        report = _check(folder, prepared, sources, request=request, progress=progress)
+        report = check(folder, prepared, sources, request=request, progress=progress)
     if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
         write_record(folder / REPORT_FILE, report)
-    return _passed(report)
+    return passed(report)
 
 
 def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress: Progress) -> Publication:
@@ -121,10 +121,10 @@ def run(
         fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources,
         folders.staging(scratch(), key=prepared.plan.key, needed=needed) as staged,
     ):
-        _, report = _build(prepared, sources, out=staged.folder, request=request, progress=progress)
+        _, report = build(prepared, sources, out=staged.folder, request=request, progress=progress)
         if request.dry_run:
             return prepared.plan, report, None
-        cards = _cards_of(prepared)
+        cards = cards_of(prepared)
         published = _publish(
             staged.folder,
             prepared.plan,
@@ -135,103 +135,6 @@ def run(
             progress=progress,
         )
     return prepared.plan, report, published
-
-
-def _build(
-    prepared: Prepared, sources: Sources, *, out: Path, request: MergeRequest, progress: Progress
-) -> tuple[MergedModel, Report | None]:
-    """Merges into `out`, checks it, and writes down how it came about. Raises ValidationError for a failed check."""
-    from bot.merge import run as merging  # noqa: PLC0415 - torch
-    from bot.merge import sidecars  # noqa: PLC0415
-    from bot.validate.witness import looking_on  # noqa: PLC0415 - numpy
-
-    plan = prepared.plan
-    adapter_path = sources.adapter / plan.adapter_file
-    with looking_on(
-        plan,
-        base_folder=sources.base,
-        base=prepared.layout,
-        adapter_folder=sources.adapter,
-        out=out,
-        request=request,
-    ) as witness:
-        merged = merging.merge(
-            plan,
-            base_folder=sources.base,
-            base=prepared.layout,
-            config=prepared.config,
-            adapter_path=adapter_path,
-            out=out,
-            device=request.device,
-            progress=progress,
-            witness=witness,
-        )
-    seen = replace(witness.found(), digests=merged.digests) if witness else None
-    sidecars.write_sidecars(
-        plan, base_folder=sources.base, adapter_folder=sources.adapter, config=prepared.config, out=out
-    )
-    original = "adapter_config.json" if plan.recipe is None else ORIGINAL  # of several, all of them
-    shutil.copyfile(sources.adapter / original, out / ORIGINAL)
-    report = None
-    if request.validation != "none":
-        report = _passed(_check(out, prepared, sources, request=request, progress=progress, seen=seen))
-        write_record(out / REPORT_FILE, report)
-    adapter_card, *further_cards, base_card = _cards_of(prepared)
-    text = model_card.model_card(
-        plan,
-        report=report,
-        adapter_card=adapter_card,
-        further_cards=further_cards,
-        base_card=base_card,
-        destination=request.destination,
-    )
-    write(out / CARD_FILE, text)
-    write_record(out / PLAN_FILE, plan)
-    return merged, report
-
-
-def _check(
-    folder: Path,
-    prepared: Prepared,
-    sources: Sources,
-    *,
-    request: MergeRequest,
-    progress: Progress,
-    seen: Found | None = None,
-) -> Report:
-    from bot.merge.exact import exact_merge  # noqa: PLC0415 - torch
-    from bot.validate import run as validation  # noqa: PLC0415
-
-    return validation.validate(
-        folder,
-        plan=prepared.plan,
-        base_folder=sources.base,
-        base=prepared.layout,
-        adapter_folder=sources.adapter,
-        request=request,
-        progress=progress,
-        seen=seen,
-        exact=lambda: exact_merge(
-            prepared.plan,
-            base_folder=sources.base,
-            base=prepared.layout,
-            config=prepared.config,
-            adapter_path=sources.adapter / prepared.plan.adapter_file,
-        ),
-    )
-
-
-def _passed(report: Report) -> Report:
-    if report.verdict == "failed":
-        failed = [c for c in report.checks if c.verdict == "failed"]
-        raise ValidationError(
-            f"The merged model failed {len(failed)} of {len(report.checks)} checks, the first is {failed[0].name}:"
-            f" {failed[0].detail}",
-            advice="Nothing was published; please report it with the adapter's and the base's names.",
-            code=f"validation-{failed[0].name}",
-            report=report,
-        )
-    return report
 
 
 def _publish(
@@ -275,11 +178,6 @@ def _copy(folder: Path, destination: Destination, *, plan: Plan, dry_run: bool) 
             shutil.copytree(folder, staged.folder, dirs_exist_ok=True)
             staged.finish()
     return Publication(destination=destination, url=destination.location, existed=done)
-
-
-def _cards_of(prepared: Prepared) -> tuple[str | None, ...]:
-    """The cards of every adapter, then the base's."""
-    return tuple(card.read(m.files) for m in (*(prepared.further or (prepared.adapter,)), prepared.base))
 
 
 def _check_unchanged(folder: Path, *, report: Report) -> None:

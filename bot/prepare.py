@@ -12,7 +12,8 @@ from bot.plan.binding import bind_by_names
 from bot.plan.estimate import estimate
 from bot.plan.rules import evidence
 from bot.progress import Progress
-from bot.records import Bound, Estimate, MergeRequest, Plan
+from bot.records import Bound, Estimate, Plan
+from bot.request import MergeRequest
 from bot.weights.files import Hub, Model
 from bot.weights.layout import Layout
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bot.request import Destination, Recipe, Way
+
 SCHEMA = 1
 Verdict = Literal["passed", "failed", "skipped"]
-Way = Literal["full", "tensors", "structure", "none"]
-QuantizedBase = Literal["original", "dequantize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,61 +121,6 @@ class Sidecar:
 
     name: str
     origin: Literal["adapter", "base"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Destination:
-    """Where the result goes: a folder, a Hub repository, or a Hub PR on a repository."""
-
-    kind: Literal["folder", "repository", "hub_pr"]
-    location: str
-    public: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How several adapters go into one model.
-
-    `method` is a `combination_type` of PEFT's `add_weighted_adapter`, with one of `weights` for each adapter, or
-    `stack`: one after the other. The rest is None where the method takes none: `density` is the share of values that
-    is kept, `majority_sign_method` how signs are elected, `svd_rank` the rank of a decomposition, `seed` the random
-    numbers'.
-    """
-
-    method: str
-    weights: tuple[float, ...] = ()
-    density: float | None = None
-    majority_sign_method: str | None = None
-    svd_rank: int | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeRequest:
-    """What somebody asked for, through whichever door.
-
-    `adapter` and `base` are references as typed (`owner/name@revision:subfolder`, or a folder); `further` are adapters
-    beside the first, and `recipe` says what becomes of them; `initial_adapter` is the adapter's state before the first
-    step, for starts that changed the base. `dtype` and `device` are `auto` or a name of theirs; `quantized_base` is
-    what a quantised base stands for: the model that it was made from, or its dequantised weights. `allow_pickle`:
-    weights that lie there only as pickle are read, as tensors and nothing else. `validation` is how much is checked,
-    `thorough` whether that is all rows of changed tensors or a sample; `dry_run` does everything but leave a result.
-    """
-
-    adapter: str
-    further: tuple[str, ...] = ()
-    recipe: Recipe | None = None
-    base: str | None = None
-    base_revision: str | None = None
-    initial_adapter: str | None = None
-    destination: Destination | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    quantized_base: QuantizedBase = "original"
-    validation: Way = "tensors"
-    thorough: bool = False
-    dry_run: bool = False
-    allow_pickle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

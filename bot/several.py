@@ -24,7 +24,8 @@ from bot.plan.binding import scale_of
 from bot.plan.estimate import estimate
 from bot.prepare import Prepared, as_found, plan_one
 from bot.progress import Progress
-from bot.records import AddedTensor, ConfigEdit, MergeRequest, Patch, Pinned, Plan, Recipe
+from bot.records import AddedTensor, ConfigEdit, Patch, Pinned, Plan
+from bot.request import MergeRequest, Recipe
 from bot.weights.files import Hub, LocalFiles, Model
 from bot.weights.layout import Layout, read_header
 from bot.wording import counted

@@ -13,7 +13,8 @@ from hypothesis import settings
 
 from bot import pipeline
 from bot.progress import Silent
-from bot.records import Destination, MergedModel, MergeRequest, Plan, Report
+from bot.records import MergedModel, Plan, Report
+from bot.request import Destination, MergeRequest
 from bot.settings import Settings
 from tests.tiny.adapters import save_adapter
 from tests.tiny.models import save_base

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bot import __version__, cli, errors, pipeline, records, serial
+from bot import __version__, cli, errors, pipeline, records, request, serial
 
 HERE = Path(__file__).parents[1]
 COMMANDS = ["doctor", "plan", "merge", "validate", "publish", "run"]
@@ -122,7 +122,7 @@ def stops(monkeypatch):
 def test_flags_become_the_request(seen):
     flags = "--base b --base-revision v1 --dtype float16 --device cpu --dry-run --validate structure --to a/b --pr"
     assert cli.main(["run", "o/n@r:s", *flags.split()]) == 0
-    assert seen[-1][0] == records.MergeRequest(
+    assert seen[-1][0] == request.MergeRequest(
         adapter="o/n@r:s",
         base="b",
         base_revision="v1",

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from huggingface_hub import HfApi
 
 from bot import cli, options, pipeline
-from bot.records import Recipe
+from bot.request import Recipe
 from tests.e2e import ADAPTER, BASE, desk, hub, models, processes
 from tests.merge.several import joint, one_after_the_other
 from tests.tiny.adapters import save_adapter

@@ -9,7 +9,8 @@ from huggingface_hub import HfApi
 
 from bot.clients.http import retrying
 from bot.clients.hub_target import Target
-from bot.records import Destination, Publication
+from bot.records import Publication
+from bot.request import Destination
 
 ReadMarker = Callable[[str], str | None]
 

@@ -17,7 +17,8 @@ from bot.clients.hub_finder import Finder, ReadMarker, is_pr
 from bot.clients.hub_target import ADAPTER_FILE, INDEX, Target
 from bot.errors import AccessError, HostError, InputError, InternalError
 from bot.progress import Progress
-from bot.records import Destination, Plan, Publication
+from bot.records import Plan, Publication
+from bot.request import Destination
 
 CLIENT_ERRORS = (HfHubHTTPError, httpx2.TransportError)
 

@@ -13,7 +13,8 @@ from bot.clients.hub_errors import translated
 from bot.clients.hub_finder import Finder, ReadMarker
 from bot.clients.hub_target import Target
 from bot.errors import AccessError, RefusedError
-from bot.records import Destination, Pinned, Publication
+from bot.records import Pinned, Publication
+from bot.request import Destination
 
 
 class HubRepairer:

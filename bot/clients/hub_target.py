@@ -13,7 +13,8 @@ from huggingface_hub.utils._headers import build_hf_headers
 
 from bot.clients.http import retrying
 from bot.errors import RefusedError
-from bot.records import Destination, Plan
+from bot.records import Plan
+from bot.request import Destination
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

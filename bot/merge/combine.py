@@ -27,7 +27,8 @@ from torch import Tensor
 from bot.errors import InternalError, RefusedError
 from bot.merge.adapter import Adapter
 from bot.merge.skeleton import PREFIX
-from bot.records import Plan, Recipe
+from bot.records import Plan
+from bot.request import Recipe
 from bot.weights.reader import read_tensors
 
 FACTOR = re.compile(

@@ -16,7 +16,7 @@ from bot.plan import card
 from bot.plan.local import open_folder
 from bot.plan.reference import hidden, is_path, is_repo_id, parse
 from bot.plan.rules.base import SPURIOUS_REVISIONS
-from bot.records import QuantizedBase
+from bot.request import QuantizedBase
 from bot.weights.files import Files, Hub, Model
 from bot.weights.quantised.method import Method, can_dequantize, find
 

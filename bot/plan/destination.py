@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bot.errors import InputError
-from bot.records import Destination
+from bot.request import Destination
 
 # The Hub's rules for a repo id, as `huggingface_hub.utils.validate_repo_id` has them; a test compares the two.
 _NAME = r"\b[\w\-.]{1,96}\b"

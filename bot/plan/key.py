@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from bot.records import MergeRequest, Pinned
+from bot.records import Pinned
+from bot.request import MergeRequest
 from bot.serial import as_dict
 
 

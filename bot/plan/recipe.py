@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from bot.errors import InputError
-from bot.records import Recipe
+from bot.request import Recipe
 
 STACK = "stack"
 LINEAR = ("linear", "ties", "dare_linear", "dare_ties", "magnitude_prune")  # on A and B, each by itself

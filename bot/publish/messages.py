@@ -6,7 +6,8 @@ from bot import wording
 from bot.publish.escape import code, joined, plain, without_paths
 from bot.publish.marker import marker
 from bot.publish.model_card import HUB, checks, merged_from, source
-from bot.records import Destination, Plan, Report
+from bot.records import Plan, Report
+from bot.request import Destination
 from bot.wording import counted
 
 LONGEST_TITLE = 200  # the Hub's limits are 3 and 200

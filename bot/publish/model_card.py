@@ -9,7 +9,8 @@ from bot import wording
 from bot.publish import front_matter, usage
 from bot.publish.escape import code, folder_name, joined, plain, row, without_paths
 from bot.publish.marker import marker
-from bot.records import Check, ConfigEdit, Destination, Patch, Pinned, Plan, Report
+from bot.records import Check, ConfigEdit, Patch, Pinned, Plan, Report
+from bot.request import Destination
 
 HUB = "https://huggingface.co"
 MOST_LINES = 60  # of one table: a card is read by people, and the plan in merge_plan.json holds everything

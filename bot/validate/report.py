@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 from bot import __version__
-from bot.records import Check, Plan, Report, Verdict, Way
+from bot.records import Check, Plan, Report, Verdict
+from bot.request import Way
 
 FILE = "merge_report.json"
 PACKAGES = ("torch", "transformers", "peft", "safetensors")

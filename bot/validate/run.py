@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bot.progress import Progress
-from bot.records import Check, MergeRequest, Plan, Report
+from bot.records import Check, Plan, Report
+from bot.request import MergeRequest
 from bot.validate.found import Found
 from bot.validate.oracle import Exact
 from bot.validate.report import make_report

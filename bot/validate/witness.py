@@ -17,7 +17,8 @@ from typing import Self
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bot.records import Binding, MergeRequest, Plan
+from bot.records import Binding, Plan
+from bot.request import MergeRequest
 from bot.validate.copies import compare, place
 from bot.validate.expected import expected_tensors
 from bot.validate.formula import Formula

@@ -15,7 +15,7 @@ from bot.clients.hub_publisher import HubPublisher
 from bot.errors import AccessError, HostError, InputError, InternalError, RefusedError
 from bot.progress import Silent
 from bot.publish.marker import find_marker, marker
-from bot.records import Destination
+from bot.request import Destination
 from tests.clients.hub_fixtures import hub
 from tests.publish.samples import ADAPTER, BASE, KEY, a_plan
 

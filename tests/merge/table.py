@@ -14,7 +14,8 @@ from transformers.utils import logging
 from bot import pipeline
 from bot.plan.peft_types import REFUSED
 from bot.progress import Silent
-from bot.records import Destination, MergeRequest, Plan
+from bot.records import Plan
+from bot.request import Destination, MergeRequest
 from bot.settings import Settings
 from tests.merge.oracle import compare, worst_ulp
 from tests.tiny.adapters import LORA_VARIANTS, SUITS, TUNERS, save_adapter

@@ -19,7 +19,8 @@ from bot.merge.binding import bind
 from bot.plan.binding import MODEL_TYPES, bind_by_names
 from bot.prepare import prepare
 from bot.progress import Silent
-from bot.records import Bound, MergeRequest
+from bot.records import Bound
+from bot.request import MergeRequest
 from bot.weights.files import LocalFiles
 from bot.weights.layout import read_header, read_layout
 from tests.merge.oracle import compare, read_tensors

@@ -14,7 +14,7 @@ from bot import pipeline
 from bot.errors import ValidationError
 from bot.progress import Silent
 from bot.publish import messages
-from bot.records import Destination, MergeRequest
+from bot.request import Destination, MergeRequest
 from bot.settings import Settings
 from tests.merge.oracle import compare, float64_weights, read_tensors
 from tests.tiny.adapters import LORA_VARIANTS, save_adapter

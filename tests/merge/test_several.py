@@ -14,7 +14,7 @@ from bot import pipeline
 from bot.errors import RefusedError
 from bot.plan.recipe import COMBINATIONS
 from bot.progress import Silent
-from bot.records import MergeRequest, Recipe
+from bot.request import MergeRequest, Recipe
 from bot.settings import Settings
 from tests.merge.oracle import float64_weights, read_tensors
 from tests.merge.several import deltas, joint, one_after_the_other, several

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bot.errors import InputError
 from bot.plan import destination
-from bot.records import Destination
+from bot.request import Destination
 
 
 @pytest.mark.parametrize("text", ["./x", "../x", "/x/y", "~/x", "~", ".", "..", "./a/b/c", "./owner/name"])

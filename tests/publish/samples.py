@@ -9,7 +9,6 @@ from bot.records import (
     Binding,
     Check,
     ConfigEdit,
-    Destination,
     Estimate,
     Patch,
     Pinned,
@@ -17,6 +16,7 @@ from bot.records import (
     Report,
     Sidecar,
 )
+from bot.request import Destination
 from bot.serial import to_json
 
 KEY = "3f1c9a2b7d5e8f60"

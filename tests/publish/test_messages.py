@@ -5,7 +5,8 @@ import pytest
 from bot.publish import messages
 from bot.publish.marker import find_marker, marker
 from bot.publish.shareable import shareable
-from bot.records import Destination, Patch, Pinned, Plan
+from bot.records import Patch, Pinned, Plan
+from bot.request import Destination
 from bot.serial import as_dict, from_dict, to_json
 from tests.publish.samples import KEY, a_plan, a_report
 from tests.publish.test_model_card import HOSTILE, golden

@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 from bot.publish import front_matter, usage
 from bot.publish.marker import find_marker
 from bot.publish.model_card import model_card
-from bot.records import Check, ConfigEdit, Destination, Patch, Pinned
+from bot.records import Check, ConfigEdit, Patch, Pinned
+from bot.request import Destination
 from tests.publish.samples import KEY, a_plan, a_report
 
 GOLDEN = Path(__file__).parent.parent / "golden"

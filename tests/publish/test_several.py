@@ -6,7 +6,8 @@ from bot.plan.key import job_key
 from bot.publish.messages import body, title
 from bot.publish.model_card import model_card
 from bot.publish.shareable import shareable
-from bot.records import MergeRequest, Pinned, Plan, Recipe
+from bot.records import Pinned, Plan
+from bot.request import MergeRequest, Recipe
 from bot.serial import as_dict, from_dict, to_json
 from tests.publish.samples import a_plan, a_report
 

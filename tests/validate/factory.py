@@ -13,18 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bot.progress import Silent
-from bot.records import (
-    AddedTensor,
-    Binding,
-    ConfigEdit,
-    Estimate,
-    MergeRequest,
-    Pinned,
-    Plan,
-    Report,
-    Sidecar,
-    Way,
-)
+from bot.records import AddedTensor, Binding, ConfigEdit, Estimate, Pinned, Plan, Report, Sidecar
+from bot.request import MergeRequest, Way
 from bot.validate.reference import formula
 from bot.validate.run import validate
 from bot.validate.sources import ArrayRows

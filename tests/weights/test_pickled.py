@@ -265,7 +265,7 @@ def test_nothing_is_left_in_the_scratch_folder(
 ) -> None:
     from bot import pipeline
     from bot.progress import Silent
-    from bot.records import Destination, MergeRequest
+    from bot.request import Destination, MergeRequest
     from bot.settings import Settings
 
     base = pickled(base_of("llama"), tmp_path / "base")
