@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bot.errors import ValidationError
 from bot.plan import card
@@ -13,7 +15,7 @@ from bot.prepare import Prepared
 from bot.progress import Progress
 from bot.publish import model_card
 from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, write, write_record
-from bot.records import MergedModel, Report
+from bot.records import Binding, MergedModel, Report
 from bot.request import MergeRequest
 from bot.several import ORIGINAL
 from bot.sources import Sources
@@ -28,7 +30,8 @@ def build(
     """Merges into `out`, checks it, and writes down how it came about. Raises ValidationError for a failed check."""
     from bot.merge import run as merging  # noqa: PLC0415 - torch
     from bot.merge import sidecars  # noqa: PLC0415
-    from bot.validate.witness import looking_on  # noqa: PLC0415 - numpy
+    from bot.validate.found import Found  # noqa: PLC0415 - numpy
+    from bot.validate.witness import looking_on  # noqa: PLC0415
 
     plan = prepared.plan
     adapter_path = sources.adapter / plan.adapter_file
@@ -50,8 +53,9 @@ def build(
             device=request.device,
             progress=progress,
             witness=witness,
+            digest=request.validation != "none",
         )
-    seen = replace(witness.found(), digests=merged.digests) if witness else None
+    seen = replace(witness.found() if witness else Found(), digests=merged.digests)
     sidecars.write_sidecars(
         plan, base_folder=sources.base, adapter_folder=sources.adapter, config=prepared.config, out=out
     )
@@ -85,8 +89,7 @@ def check(
     seen: Found | None = None,
 ) -> Report:
     """Checks a merged folder; `seen` is what was proven while it was written. What is wrong is in the report."""
-    from bot.merge.exact import exact_merge  # noqa: PLC0415 - torch
-    from bot.validate import run as validation  # noqa: PLC0415
+    from bot.validate import run as validation  # noqa: PLC0415 - numpy
 
     return validation.validate(
         folder,
@@ -97,14 +100,29 @@ def check(
         request=request,
         progress=progress,
         seen=seen,
-        exact=lambda: exact_merge(
-            prepared.plan,
-            base_folder=sources.base,
-            base=prepared.layout,
-            config=prepared.config,
-            adapter_path=sources.adapter / prepared.plan.adapter_file,
-        ),
+        exact=partial(_exact, prepared, sources),
     )
+
+
+def _exact(prepared: Prepared, sources: Sources) -> Callable[[Binding], Any]:
+    """Gives a binding's tensor in float64, once for each; imports what that needs when it is first asked to."""
+    made: list[Callable[[Binding], Any]] = []
+
+    def value(binding: Binding) -> Any:
+        if not made:
+            from bot.merge.exact import exact_merge  # noqa: PLC0415 - torch, transformers and PEFT
+
+            exact = exact_merge(
+                prepared.plan,
+                base_folder=sources.base,
+                base=prepared.layout,
+                config=prepared.config,
+                adapter_path=sources.adapter / prepared.plan.adapter_file,
+            )
+            made.append(exact)
+        return made[0](binding)
+
+    return value
 
 
 def passed(report: Report) -> Report:

@@ -32,6 +32,7 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     progress: Progress,
     workers: int | None = None,
     witness: Witness | None = None,
+    digest: bool = False,
 ) -> MergedModel:
     """Writes the merged weights and their index into the existing folder `out`.
 
@@ -44,7 +45,7 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
         with RowReader(base_folder, layout=base) as reader:
             stack = _stack(plan, reader, config, adapter_path, device)
             stream = Stream(plan, reader=reader, merger=stack, out=out, progress=progress, witness=witness)
-            return replace(stream.run(workers=workers), device=device)
+            return replace(stream.run(workers=workers, digest=digest), device=device)
     adapter = Adapter(adapter_path, renamed=plan.renamed)
     adapter.check_effect(plan.bindings)
     if any(patch.rule in STARTS for patch in plan.patches):
@@ -53,7 +54,7 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
         rows = _rows(reader, adapter=adapter, device=device)
         merger = rows if plan.way == "names" else _layers(plan, reader, config, adapter_path, rows, device)
         stream = Stream(plan, reader=reader, merger=merger, out=out, progress=progress, witness=witness)
-        return replace(stream.run(workers=workers), device=device)
+        return replace(stream.run(workers=workers, digest=digest), device=device)
 
 
 def _check_start(plan: Plan, *, base_folder: Path, base: Layout, adapter_path: Path) -> None:

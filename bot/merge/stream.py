@@ -56,10 +56,10 @@ class Stream:
         self.copied = 0
         self._lock = threading.Lock()
 
-    def run(self, *, workers: int | None = None) -> MergedModel:
+    def run(self, *, workers: int | None = None, digest: bool = False) -> MergedModel:
         """Writes every shard and the index. The bytes do not depend on the number of workers.
 
-        With a witness, the shards' SHA-256 are taken on the way. Raises RefusedError for results that overflow or
+        `digest`: the shards' SHA-256 are taken on the way. Raises RefusedError for results that overflow or
         equal the base, OSError as it comes from the disk.
         """
         started = time.monotonic()
@@ -70,7 +70,7 @@ class Stream:
             ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool,
         ):
             for shard in self.base.shards:
-                self._write_shard(shard, pool=pool)
+                self._write_shard(shard, pool=pool, digest=digest)
         self.progress.end()
         self._finish()
         return MergedModel(
@@ -84,13 +84,12 @@ class Stream:
             digests=self.digests,
         )
 
-    def _write_shard(self, shard: Shard, *, pool: ThreadPoolExecutor) -> None:
+    def _write_shard(self, shard: Shard, *, pool: ThreadPoolExecutor, digest: bool) -> None:
         """Writes the shard of the same name, with added tensors behind the last one's."""
         header = self.headers[shard.file] = merged_header(self.plan, base=self.base, shard=shard)
         with ExitStack() as stack:
             source = os.open(self.reader.folder / shard.file, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, source)
-            digest = self.witness is not None
             writer = stack.enter_context(ShardWriter(self.out / shard.file, header=header, digest=digest))
             if self.witness:
                 self.witness.begin(shard.file, header)
