@@ -131,6 +131,13 @@ job = together(
         help="Where the arithmetic runs.",
     ),
     click.option(
+        "--parity",
+        type=click.Choice(["exact", "peft"]),
+        default="exact",
+        show_default=True,
+        help="exact rounds once; peft gives merge_and_unload's very bits.",
+    ),
+    click.option(
         "--allow-pickle",
         is_flag=True,
         help="Read weights that are there only as pickle (.bin), as tensors and nothing else.",
@@ -203,6 +210,7 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         quantized_base=flags.get("quantized_base", "original"),
         validation="none" if flags.get("no_validate") else flags.get("validation", "none"),
         thorough=flags.get("thorough", False),
+        parity=flags.get("parity", "exact"),
         dry_run=flags["dry_run"],
         allow_pickle=flags.get("allow_pickle", False),
     )

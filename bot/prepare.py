@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bot.opening import Opened, OpenedBase, open_adapter, open_base
-from bot.plan import adapter_config, dtype, fit, key, sidecars
+from bot.plan import adapter_config, dtype, fit, key, parity, sidecars
 from bot.plan.base_model import Base
 from bot.plan.binding import bind_by_names
 from bot.plan.estimate import estimate
@@ -84,27 +84,38 @@ def as_found(plan: Plan, *, opened: Opened, found: OpenedBase) -> Plan:
     )
 
 
-def _bind(opened: Opened, *, base: Base, layout: Layout) -> tuple[Bound, Literal["names", "layers"]]:
+def _bind(
+    request: MergeRequest, *, opened: Opened, base: Base, layout: Layout
+) -> tuple[Bound, Literal["names", "layers"]]:
     """By names where they tell all, else by looking at the model, which imports transformers and PEFT."""
+    if request.parity == "peft":
+        parity.check_adapter(opened.patches, renamed=opened.renamed)
     tensors = opened.tensors
     shapes = evidence.Evidence.of((t.name, t.shape) for t in tensors.values())
     fit.check(shapes, layout, config=opened.config, name=base.model.files.name)
     bindings = bind_by_names(base.config, adapter_config=opened.config, tensors=tensors, layout=layout)
-    if bindings:
+    if bindings and request.parity == "exact":
         model_class, vocabulary = base.config["architectures"][0], base.config["vocab_size"]
         return Bound(model_class=model_class, vocabulary=vocabulary, bindings=bindings), "names"
     from bot.merge.binding import bind  # noqa: PLC0415 - torch and transformers: not before cheaper refusals
 
-    name = base.model.files.name
-    return bind(
-        base.config, adapter_config=opened.config, tensors=tensors, layout=layout, name=name
-    ), "layers"
+    asked: Any = {
+        "adapter_config": opened.config,
+        "tensors": tensors,
+        "layout": layout,
+        "name": base.model.files.name,
+    }
+    if request.parity == "peft":
+        from bot.merge.parity import bind_as_peft  # noqa: PLC0415 - the same
+
+        return bind_as_peft(base.config, **asked, named=bool(bindings)), "layers"
+    return bind(base.config, **asked), "layers"
 
 
 def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layout) -> Plan:
     """The plan for one adapter on a base. The estimate leaves out what fetching the base costs."""
     adapter, name = opened.adapter, base.model.files.name
-    bound, way = _bind(opened, base=base, layout=layout)
+    bound, way = _bind(request, opened=opened, base=base, layout=layout)
     start = opened.initial
     first = start.model.pinned if start else None
     beside = sidecars.choose(adapter.files, base=base.model.files)
@@ -138,6 +149,7 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
         sidecars=beside,
         shards=tuple(s.file for s in layout.shards),
         dtype=request.dtype,
+        parity=request.parity,
         destination=request.destination,
         estimate=_estimate(request, opened=opened, layout=layout, bound=bound),
         notes=(

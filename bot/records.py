@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bot.request import Destination, Recipe, Way
+from bot.request import Destination, Parity, Recipe, Way
 
 SCHEMA = 1
 Verdict = Literal["passed", "failed", "skipped"]
@@ -170,6 +170,7 @@ class Plan:
     sidecars: tuple[Sidecar, ...]
     shards: tuple[str, ...]
     dtype: str
+    parity: Parity = "exact"
     destination: Destination | None
     estimate: Estimate
     experts: dict[str, int] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import Literal
 
 Way = Literal["full", "tensors", "structure", "none"]
 QuantizedBase = Literal["original", "dequantize"]
+Parity = Literal["exact", "peft"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,8 @@ class MergeRequest:
     step, for starts that changed the base. `dtype` and `device` are `auto` or a name of theirs; `quantized_base` is
     what a quantised base stands for: the model that it was made from, or its dequantised weights. `allow_pickle`:
     weights that lie there only as pickle are read, as tensors and nothing else. `validation` is how much is checked,
-    `thorough` whether that is all rows of changed tensors or a sample; `dry_run` does everything but leave a result.
+    `thorough` whether that is all rows of changed tensors or a sample; `parity`: `exact` computes in float32 and rounds
+    once, `peft` rounds as PEFT's `merge_and_unload` does by default; `dry_run` does everything but leave a result.
     """
 
     adapter: str
@@ -60,5 +62,6 @@ class MergeRequest:
     quantized_base: QuantizedBase = "original"
     validation: Way = "tensors"
     thorough: bool = False
+    parity: Parity = "exact"
     dry_run: bool = False
     allow_pickle: bool = False

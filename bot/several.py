@@ -18,7 +18,7 @@ from typing import Any
 from bot import prepare as single
 from bot.errors import InputError, RefusedError
 from bot.opening import Opened, OpenedBase, local, open_adapter, open_base
-from bot.plan import adapter_config, combination, dtype, key, recipe, sidecars
+from bot.plan import adapter_config, combination, dtype, key, parity, recipe, sidecars
 from bot.plan.base_model import Base
 from bot.plan.binding import scale_of
 from bot.plan.estimate import estimate
@@ -38,6 +38,7 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
 
     Raises InputError, RefusedError, AccessError or HostError.
     """
+    parity.check_options(request)
     chosen = recipe.complete(request.recipe, count=1 + len(request.further))
     if chosen is None:
         return single.prepare(request, hub=hub, progress=progress)

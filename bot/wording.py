@@ -91,7 +91,8 @@ def precision(plan: Plan) -> str:
     """`bfloat16`, or `as in the base (BF16)` with the dtypes of the changed tensors when none was asked for."""
     if plan.dtype != "auto":
         return plan.dtype
-    return f"as in the base ({', '.join(sorted({b.dtype for b in plan.bindings}))})"
+    rounded = ", rounded as PEFT's merge_and_unload does" if plan.parity == "peft" else ""
+    return f"as in the base ({', '.join(sorted({b.dtype for b in plan.bindings}))}){rounded}"
 
 
 def into(plan: Plan) -> str:

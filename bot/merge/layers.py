@@ -33,7 +33,14 @@ class LayerMerger:
     ) -> None:
         edited = edited_config(config, {e.key: e.after for e in plan.config_edits})
         self.reader = reader
-        self.modules = ModuleMerger(plan, config=edited, base=reader.layout, adapter=adapter, device=device)
+        self.modules = ModuleMerger(
+            plan,
+            config=edited,
+            base=reader.layout,
+            adapter=adapter,
+            device=device,
+            as_peft=plan.parity == "peft",
+        )
         self.rows = rows
         self._changed = False
 

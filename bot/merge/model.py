@@ -135,16 +135,23 @@ def is_model_class(name: str) -> bool:
 
 
 def build_virtual(
-    config: PretrainedConfig, *, model_class: str, dtype: torch.dtype = torch.float32
+    config: PretrainedConfig, *, model_class: str, dtype: torch.dtype = torch.float32, loaded: bool = False
 ) -> PreTrainedModel:
-    """The model with virtual parameters of at least `dtype`: all arithmetic happens in that dtype."""
+    """The model with virtual parameters of at least `dtype`: all arithmetic happens in that dtype.
+
+    `loaded`: of the very dtypes that `from_pretrained(dtype=dtype)` gives them.
+    """
+    kind_of_model = getattr(transformers, model_class)
     with torch.device("meta"):
-        model: PreTrainedModel = getattr(transformers, model_class)(config_of(model_class, config))
+        found = config_of(model_class, config)
+        model: PreTrainedModel = (
+            kind_of_model._from_config(found, dtype=dtype) if loaded else kind_of_model(found)
+        )
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None:
                 kind = parameter.dtype
-                wide = torch.promote_types(kind, dtype) if kind.is_floating_point else kind
+                wide = torch.promote_types(kind, dtype) if kind.is_floating_point and not loaded else kind
                 module._parameters[name] = Virtual.of(parameter.shape, wide)
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:

@@ -12,6 +12,7 @@ from peft.tuners import lora
 from torch import nn
 
 from bot.errors import InternalError, RefusedError
+from bot.merge import parity
 from bot.merge.conversion import Converter
 from bot.merge.model import build_virtual, find_names, load_config
 from bot.merge.operations import TRAINING_ONLY
@@ -30,7 +31,8 @@ SAME = 2**-7  # how far a stored copy of the base may be off after a detour thro
 class ModuleMerger:
     """Holds the adapter's layers; base weights pass through, one module at a time.
 
-    `dtype` is what the arithmetic is done in: float32 to merge, float64 for a reference.
+    `dtype` is what the arithmetic is done in: float32 to merge, float64 for a reference. `as_peft`: the base keeps
+    its own dtype instead, as in PEFT's own merge; the adapter is in float32 all the same.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class ModuleMerger:
         adapter: Mapping[str, torch.Tensor],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        as_peft: bool = False,
     ) -> None:
         self.adapter = adapter
         self.device = device
         self.dtype = dtype
+        self.stored = parity.dtype_of(base) if as_peft else None
         self.init = plan.adapter_config.get("init_lora_weights")
-        self.config = peft_config(plan.adapter_config)
+        self.config = parity.peft_config(plan.adapter_config) if as_peft else peft_config(plan.adapter_config)
         model = build_virtual(load_config(config, name="the base"), model_class=plan.model_class, dtype=dtype)
         self._base = base
         self._groups = find_names(model, layout=base).converted
@@ -61,6 +65,8 @@ class ModuleMerger:
         loaded: Any = set_peft_model_state_dict(
             peft_model, tensors, adapter_name=ADAPTER, low_cpu_mem_usage=True
         )
+        if self.stored:
+            parity.round_generated(peft_model, dtype=self.stored)
         every = list(targets(peft_model))
         found = [t for t in every if t.source is None]
         _check_loaded(found, unexpected=[k for k in loaded.unexpected_keys if TRAINING_ONLY not in k])
@@ -90,7 +96,7 @@ class ModuleMerger:
 
     def is_low_rank(self, binding: Binding) -> bool:
         """Whether the binding is W + s·BA (or DoRA of it) by rows: a linear layer, not transposed, or an embedding."""
-        if binding.method not in {"lora", "dora"} or self.dtype != torch.float32:
+        if binding.method not in {"lora", "dora"} or self.dtype != torch.float32 or self.stored:
             return False
         layer = self._targets[binding.parameter].layer
         if type(layer) is lora.Embedding:
@@ -133,7 +139,8 @@ class ModuleMerger:
         for kind, parameter in names.items():
             source = sources[parameter]
             # A copy, never the mapped file itself: merge() adds in place.
-            real = source.to(self.device, torch.promote_types(source.dtype, self.dtype), copy=True)
+            kind_of_sum = self.stored or torch.promote_types(source.dtype, self.dtype)
+            real = source.to(self.device, kind_of_sum, copy=True)
             base._parameters[kind] = nn.Parameter(real, requires_grad=False)
         layer.to(self.device)
         redo(layer, config=self.config, init=self.init)

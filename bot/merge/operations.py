@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peft import PeftModel
-from peft.tuners.lora.layer import Embedding, LoraLayer, ParamWrapper
+from peft.tuners.lora.layer import Embedding, LoraLayer, MultiheadAttention, ParamWrapper
 from torch import nn
 
 from bot.errors import RefusedError
@@ -159,10 +159,18 @@ def check_called(peft_model: PeftModel) -> None:
 
 
 def _check_plain(target: Target) -> None:
-    """Raises RefusedError for an embedding with a forward of its own (OPT's offset of two).
+    """Raises RefusedError for an embedding with a forward of its own (OPT's offset of two), and for attention of torch.
 
     PEFT looks up its delta with the input that the module gets; what the module does to it first is no W + delta.
+    PEFT 0.21.2 adds the delta of a MultiheadAttention's out_proj twice, in the live model and in its merge.
     """
+    if isinstance(target.layer, MultiheadAttention):
+        raise RefusedError(
+            f"The adapter targets {target.path}, a torch MultiheadAttention, where PEFT adds the delta of out_proj"
+            " twice: whether it was trained so depends on the version of PEFT.",
+            advice="Deploy it as an adapter, or train again without this module.",
+            code="multihead-attention",
+        )
     base = target.layer.get_base_layer()
     own = isinstance(base, nn.Embedding) and type(base).forward is not nn.Embedding.forward
     if own and not hasattr(base, "embed_scale"):  # a scale is the one thing that PEFT does as well

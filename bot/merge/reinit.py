@@ -13,6 +13,7 @@ from peft.tuners.frod.layer import FrodLayer
 from peft.tuners.lora.layer import Embedding, LoraLayer
 from peft.tuners.osf.layer import OSFLayer
 from peft.tuners.psoft.layer import PsoftLayer
+from peft.tuners.tuners_utils import cast_adapter_dtype
 
 from bot.merge.operations import REDONE
 from bot.merge.skeleton import ADAPTER
@@ -28,6 +29,7 @@ def redo(layer: Any, *, config: PeftConfig, init: Any) -> None:
     trained = {k: v for k, v in layer.state_dict().items() if not k.startswith(BASE)}
     if not _initialise(layer, config=config, init=init):
         return
+    cast_adapter_dtype(layer, ADAPTER)  # a base in 16 bits has given some of it its own dtype
     fresh = {k: v for k, v in layer.state_dict().items() if not k.startswith(BASE)}
     layer.load_state_dict({k: v for k, v in trained.items() if k in fresh}, strict=False, assign=True)
 

@@ -40,7 +40,7 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     everything else (`layers`) one module at a time through PEFT's own layers. Raises RefusedError for an adapter that
     is not finite, without effect or contradictory, and for results that overflow; OSError as it comes from the disk.
     """
-    device = choose(device)
+    device = "cpu" if plan.parity == "peft" else choose(device)
     if plan.stages:
         with RowReader(base_folder, layout=base) as reader:
             stack = _stack(plan, reader, config, adapter_path, device)

@@ -28,6 +28,8 @@ def job_key(
         parts += [[_identity(pinned) for pinned in further], as_dict(request.recipe)]
     if request.quantized_base != "original":  # the keys of earlier results stay as they are
         parts.append(request.quantized_base)
+    if request.parity != "exact":
+        parts.append(request.parity)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

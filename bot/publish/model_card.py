@@ -23,6 +23,10 @@ LIMITS = (
     "- Limits, biases and terms of use of the base model and of the adapter hold for this model too.",
 )
 
+ROUNDED_AS_PEFT = (
+    "- Each changed weight was rounded as PEFT's `merge_and_unload` rounds it, which may be more than once."
+)
+
 
 def model_card(
     plan: Plan,
@@ -53,9 +57,13 @@ def model_card(
         ["## How it was merged", "", *_how(plan, report), ""],
         ["## How it was checked", "", *checks(report, plan=plan), ""],
         ["## How to verify it, and how to go back", "", *_verify(plan, report), ""],
-        ["## Limits", "", *LIMITS],
+        ["## Limits", "", *_limits(plan)],
     )
     return front_matter.render(found.metadata) + joined(line for section in sections for line in section)
+
+
+def _limits(plan: Plan) -> list[str]:
+    return [ROUNDED_AS_PEFT if plan.parity == "peft" else LIMITS[0], *LIMITS[1:]]
 
 
 def source(place: Pinned, *, endpoint: str = HUB) -> str:

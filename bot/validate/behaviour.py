@@ -84,6 +84,7 @@ def _compared(
             adapter_folder=adapter_folder,
             device=device,
             exact=exact,
+            merged=merged,
         )
     except NoPromptsError as error:
         return [Check(name="logits", verdict="skipped", figure="", detail=f"No prompts: {error}.")]

@@ -18,7 +18,7 @@ from transformers import AutoConfig
 from bot.records import Binding, Plan
 from bot.validate.answers import Answers
 from bot.validate.expected import output_dtype
-from bot.validate.formula import BLOCK, Evaluated, Formula
+from bot.validate.formula import BLOCK, Expression
 from bot.validate.models import LOCAL, config_for, model_type
 from bot.validate.oracle import Exact, Oracle, transposed_modules
 from bot.validate.prompts import NoPromptsError, answers
@@ -36,7 +36,9 @@ CONVERTED = "_converted"  # the methods of tensors that are stored in another fo
 HEAD = ("num_labels", "id2label", "label2id", "problem_type")
 
 
-def load_base(plan: Plan, *, base_folder: Path, merged: Path) -> tuple[Any, set[str]]:
+def load_base(
+    plan: Plan, *, base_folder: Path, merged: Path, dtype: torch.dtype = torch.float32
+) -> tuple[Any, set[str]]:
     """The base with the heads that the merged config names, and the parameters that it has no tensors for."""
     config = AutoConfig.from_pretrained(base_folder, **LOCAL)
     target = AutoConfig.from_pretrained(merged, **LOCAL)
@@ -50,7 +52,7 @@ def load_base(plan: Plan, *, base_folder: Path, merged: Path) -> tuple[Any, set[
         model, info = model_type(plan.model_class).from_pretrained(
             base_folder,
             config=config_for(model_type(plan.model_class), config),
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # what the adapter brings whole may have other rows: looked at below
             **LOCAL,
@@ -76,6 +78,7 @@ def ask_live(
     adapter_folder: Path,
     device: str,
     exact: Exact | None = None,
+    merged: Path | None = None,
 ) -> Answers:
     """The answers of the base, of base + adapter, and of the reference rounded as on disk. Uses `model` up."""
     model.to(device)
@@ -93,13 +96,26 @@ def ask_live(
     tuned = _with_adapter(model, plan=last, adapter_folder=adapter_folder, stacked=bool(before))
     live = answers(tuned, rows, device=device)
     rounded = None
-    if _is_rounded(plan):
+    if plan.parity == "peft":
+        merged_folder = merged or base_folder
+        by_peft = merged_by_peft(
+            plan, base_folder=base_folder, merged=merged_folder, adapter_folder=adapter_folder
+        )
+        rounded = answers(by_peft.float().to(device), rows, device=device)
+    elif _is_rounded(plan):
         fused = {b.parameter for b in plan.bindings if b.method.endswith(CONVERTED)}
         plain = tuned.merge_and_unload() if fused else tuned.unload()
         del tuned
         _round(plain, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder, exact=exact)
         rounded = answers(plain, rows, device=device)
     return Answers(base=base, live=live, rounded=rounded)
+
+
+def merged_by_peft(plan: Plan, *, base_folder: Path, merged: Path, adapter_folder: Path) -> Any:
+    """What `merge_and_unload` makes of base and adapter, the base loaded in its own dtype: parity's very definition."""
+    kinds = {b.dtype for b in plan.bindings}
+    model, _ = load_base(plan, base_folder=base_folder, merged=merged, dtype=TORCH_DTYPES[min(kinds)])
+    return _with_adapter(model, plan=plan, adapter_folder=adapter_folder).merge_and_unload()
 
 
 def _part(model: Any, plan: Plan) -> None:
@@ -167,7 +183,7 @@ def _round(model: Any, *, plan: Plan, base_folder: Path, adapter_folder: Path, e
             _assign(model, binding.parameter, value=rounded(oracle.expected(binding), pool=pool), bound=bound)
 
 
-def rounded(expected: Formula | Evaluated, *, pool: ThreadPoolExecutor) -> Tensor:
+def rounded(expected: Expression, *, pool: ThreadPoolExecutor) -> Tensor:
     """The reference rounded to its dtype, as float32; a matrix."""
     rows, columns = expected.shape
     result = np.empty((rows, columns), dtype=np.float32)

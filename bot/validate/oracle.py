@@ -13,7 +13,8 @@ import numpy as np
 
 from bot.records import Binding, Plan
 from bot.validate.expected import output_dtype
-from bot.validate.formula import Evaluated, Formula
+from bot.validate.formula import Evaluated, Expression, Formula
+from bot.validate.parity import as_peft
 from bot.validate.reference import METHODS, NoReferenceError, formula, role
 from bot.validate.sources import ArrayRows, FileRows, Source, everything, matrix_shape
 from bot.weights.files import LocalFiles
@@ -91,8 +92,17 @@ class Oracle:
         found = self.base(binding.source or binding.tensor)
         return found if found is not None and found.shape == matrix_shape(binding.shape) else None
 
-    def expected(self, binding: Binding) -> Formula | Evaluated:
+    def expected(self, binding: Binding) -> Expression:
         """The binding's formula, or its value. Raises NoReferenceError when there is neither."""
+        return self.bounded(self._exactly(binding), binding)
+
+    def bounded(self, found: Formula | Evaluated, binding: Binding) -> Expression:
+        """What the binding must be with the bound of the plan's arithmetic: its own, or that of PEFT's merge."""
+        if self.plan.parity == "exact":
+            return found
+        return as_peft(found, method=binding.method, base=self.origin(binding))
+
+    def _exactly(self, binding: Binding) -> Formula | Evaluated:
         if binding.method in METHODS or self._exact is None:
             return self.formula(binding)
         value = np.asarray(self._exact(binding).double().cpu().numpy())
@@ -102,7 +112,7 @@ class Oracle:
         return Evaluated(value=matrix, dtype=output_dtype(self.plan, binding.dtype))
 
     def formula(self, binding: Binding) -> Formula:
-        """The binding's formula. Raises NoReferenceError when there is none."""
+        """The binding's formula, for a merge that rounds once. Raises NoReferenceError when there is none."""
         names = {self.plan.renamed.get(name, name) for name in self._adapter.layout.tensors}
         if lost := [name for name in binding.adapter if name not in names]:
             raise NoReferenceError(f"the adapter's file has no {lost[0]}")

@@ -72,6 +72,12 @@ def validate(
             device=used,
             exact=exact() if exact else None,
         )
+    if level == "full" and readable and plan.parity == "peft":
+        from bot.validate.same_bits import check_same_bits  # noqa: PLC0415 - torch
+
+        checks.append(
+            check_same_bits(merged, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder)
+        )
     seconds = time.monotonic() - start
     return make_report(
         plan,

@@ -13,11 +13,11 @@ from bot.progress import Progress
 from bot.records import Binding, Check, Plan
 from bot.validate.copies import compare, place
 from bot.validate.expected import expected_tensors
-from bot.validate.formula import Evaluated, Expression
+from bot.validate.formula import Expression
 from bot.validate.found import Found
 from bot.validate.measure import Measure, measure
 from bot.validate.oracle import Exact, Oracle, transposed_modules
-from bot.validate.reference import NoReferenceError
+from bot.validate.reference import METHODS, NoReferenceError
 from bot.validate.sample import sample
 from bot.validate.sources import FileRows, Source, is_finite
 from bot.validate.workers import workers
@@ -120,7 +120,7 @@ class _Look:
         merged = FileRows(self.reader, binding.tensor)
         origin = self.oracle.origin(binding)
         # Methods without a formula may change a few rows only, and their whole value is there: it is compared.
-        whole = self.thorough or isinstance(expected, Evaluated)
+        whole = self.thorough or binding.method not in METHODS
         index = sample(binding.tensor, merged.shape, thorough=whole)
         rows, columns = merged.shape
         sampled = len(index) < rows

@@ -21,7 +21,7 @@ from bot.records import Binding, Plan
 from bot.request import MergeRequest
 from bot.validate.copies import compare, place
 from bot.validate.expected import expected_tensors
-from bot.validate.formula import Formula
+from bot.validate.formula import Expression
 from bot.validate.found import Found
 from bot.validate.measure import Measure, measure
 from bot.validate.oracle import Oracle, transposed_modules
@@ -41,7 +41,7 @@ class _Case:
     """One binding's tensor: its formula, the rows to look at, and how far it has come."""
 
     name: str
-    formula: Formula
+    expected: Expression
     merged: Source
     origin: Source | None
     index: Array
@@ -180,7 +180,7 @@ class Witness:
         origin = self._oracle.origin(binding)
         return _Case(
             name=name,
-            formula=formula,
+            expected=self._oracle.bounded(formula, binding),
             merged=FileRows(self._readers[name], name),
             origin=origin,
             index=sample(name, (rows, columns), thorough=self._thorough),
@@ -196,7 +196,7 @@ class Witness:
             case.name,
             case.merged,
             index=index,
-            expected=case.formula,
+            expected=case.expected,
             origin=case.origin,
             sampled=sampled,
         )

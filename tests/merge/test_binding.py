@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from bot.errors import InputError, RefusedError
 from tests.merge.oracle import compare
@@ -147,3 +149,23 @@ def test_a_config_that_its_class_does_not_accept(
     with pytest.raises((InputError, RefusedError)) as error:
         plan_of(adapter, base=str(base))
     assert error.value.exit_code in {2, 3}
+
+
+def test_attention_of_torch_is_refused(tmp_path: Path, plan_of: Callable) -> None:
+    """PEFT adds the delta of its out_proj twice, live as well: what W + delta would be is not what was trained."""
+    config = SiglipVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        image_size=16,
+        patch_size=8,
+    )
+    SiglipVisionModel(config).save_pretrained(tmp_path / "base")
+    settings = LoraConfig(r=4, target_modules=["head.attention"], init_lora_weights=False)
+    get_peft_model(SiglipVisionModel.from_pretrained(tmp_path / "base"), settings).save_pretrained(
+        tmp_path / "adapter"
+    )
+    with pytest.raises(RefusedError) as refusal:
+        plan_of(tmp_path / "adapter", base=str(tmp_path / "base"))
+    assert refusal.value.code == "multihead-attention"
