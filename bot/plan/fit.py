@@ -87,13 +87,13 @@ def _missing_layer(weights: Evidence, by_tail: Mapping[str, list[Shape]], *, nam
     """A layer that the base does not have, in a list of which it has others with the same module in them."""
     last: dict[tuple[str, str], int] = {}
     for known in by_tail:
-        place, number, rest = known.removesuffix(".weight").split(".", 2)
+        place, number, rest = known.split(".", 2)  # `mlp.0.weight` of a Sequential has nothing in between
         last[place, rest] = max(int(number), last.get((place, rest), 0))
     for module in sorted(weights.ranks):
         tail = TAIL.search(module)
         if tail is None:
             continue
-        place, number, rest = tail[1].split(".", 2)
+        place, number, rest = f"{tail[1]}.weight".split(".", 2)
         if int(number) > last.get((place, rest), int(number)):
             return (
                 f"This adapter was trained on a model with at least {int(number) + 1} layers; {name} has"
