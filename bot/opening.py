@@ -99,13 +99,14 @@ def open_adapter(text: str, *, request: MergeRequest, hub: Hub) -> Opened:
     """
     adapter = open_reference(text, hub=hub)
     _, original = adapter_config.read(adapter.files)
-    config, patched = patches.apply(original, evidence.read(adapter.files))
+    seen = evidence.header_of(adapter.files)
+    config, patched = patches.apply(original, evidence.of(seen) if seen else None)
     start = None if request.further else _start(request, adapter=adapter, config=config, hub=hub)
     if start is None and not request.further and starts.is_another_base(request.base, config=config):
         config, more = starts.residual_config(config, base=str(request.base))
         patched = (*patched, *more)
     policy.check(config if start is None else {**config, starts.INIT: True})
-    weights, header = _header(adapter.files, allow_pickle=request.allow_pickle)
+    weights, header = _header(adapter.files, seen=seen, allow_pickle=request.allow_pickle)
     opened = Opened(
         adapter=adapter,
         header=header,
@@ -131,10 +132,10 @@ def _started(opened: Opened, *, start: Model) -> Opened:
     return replace(opened, config=config, patches=(*opened.patches, *more), initial=found)
 
 
-def _header(files: Files, *, allow_pickle: bool) -> tuple[str, Header]:
+def _header(files: Files, *, seen: Header | None, allow_pickle: bool) -> tuple[str, Header]:
     weights = adapter_config.weights_file(files, allow_pickle=allow_pickle)
-    if weights != adapter_config.PICKLE:
-        return weights, read_header(files, weights, size=files.sizes()[weights])
+    if weights != adapter_config.PICKLE:  # read again, what could not be read says why
+        return weights, seen or read_header(files, weights, size=files.sizes()[weights])
     from bot.weights.pickled import read_pickled_header  # noqa: PLC0415 - torch
 
     return weights, read_pickled_header(files, weights)

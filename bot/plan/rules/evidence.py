@@ -11,6 +11,7 @@ from bot.errors import InputError
 from bot.plan.adapter_config import WEIGHTS
 from bot.plan.adapter_keys import PREFIX, canonical
 from bot.weights.files import Files
+from bot.weights.header import Header
 from bot.weights.layout import read_header
 
 FACTOR = re.compile(r"(?P<module>.+)\.(?P<role>lora_A|lora_B|lora_embedding_A|lora_embedding_B)(\.weight)?")
@@ -70,11 +71,19 @@ class Evidence:
 
 def read(files: Files) -> Evidence | None:
     """The evidence in an adapter's header; None when there is none, or it cannot be read: others will say so."""
+    header = header_of(files)
+    return None if header is None else of(header)
+
+
+def header_of(files: Files) -> Header | None:
+    """The header of an adapter's weights; None when there is none, or it cannot be read."""
     size = files.sizes().get(WEIGHTS)
-    if size is None:
-        return None
     try:
-        header = read_header(files, WEIGHTS, size=size)
+        return None if size is None else read_header(files, WEIGHTS, size=size)
     except InputError:
         return None
+
+
+def of(header: Header) -> Evidence:
+    """The evidence in a header."""
     return Evidence.of((tensor.name, tensor.shape) for tensor in header.tensors)
