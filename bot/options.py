@@ -138,6 +138,13 @@ job = together(
         help="exact rounds once; peft gives merge_and_unload's very bits.",
     ),
     click.option(
+        "--way",
+        type=click.Choice(["auto", "whole"]),
+        default="auto",
+        show_default=True,
+        help="auto streams the base's tensors where that can be; whole has transformers load the whole model first.",
+    ),
+    click.option(
         "--allow-pickle",
         is_flag=True,
         help="Read weights that are there only as pickle (.bin), as tensors and nothing else.",
@@ -213,6 +220,7 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         parity=flags.get("parity", "exact"),
         dry_run=flags["dry_run"],
         allow_pickle=flags.get("allow_pickle", False),
+        way=flags.get("way", "auto"),
     )
 
 

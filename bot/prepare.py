@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from bot.errors import RefusedError
 from bot.opening import Opened, OpenedBase, open_adapter, open_base
 from bot.plan import adapter_config, dtype, fit, key, parity, sidecars
 from bot.plan.base_model import Base
@@ -12,10 +13,12 @@ from bot.plan.binding import bind_by_names
 from bot.plan.estimate import estimate
 from bot.plan.rules import evidence
 from bot.progress import Progress
-from bot.records import Bound, Estimate, Plan
+from bot.records import Bound, Estimate, MergeWay, Plan
 from bot.request import MergeRequest
 from bot.weights.files import Hub, Model
 from bot.weights.layout import Layout
+
+NOT_STREAMED = frozenset({"converted-weights"})  # refusals that speak of our streaming, not of the merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,20 +89,24 @@ def as_found(plan: Plan, *, opened: Opened, found: OpenedBase) -> Plan:
 
 def _bind(
     request: MergeRequest, *, opened: Opened, base: Base, layout: Layout
-) -> tuple[Bound, Literal["names", "layers"]]:
-    """By names where they tell all, else by looking at the model, which imports transformers and PEFT."""
+) -> tuple[Bound, MergeWay, list[str]]:
+    """By names where they tell all, else by looking at the model, which imports transformers and PEFT.
+
+    What cannot be streamed is left to transformers, which loads the model; the notes say why.
+    """
     if request.parity == "peft":
+        _check_streamed(request)
         parity.check_adapter(opened.patches, renamed=opened.renamed)
     tensors = opened.tensors
     shapes = evidence.Evidence.of((t.name, t.shape) for t in tensors.values())
     fit.check(shapes, layout, config=opened.config, name=base.model.files.name)
     bindings = bind_by_names(base.config, adapter_config=opened.config, tensors=tensors, layout=layout)
-    if bindings and request.parity == "exact":
+    if bindings and request.parity == "exact" and request.way == "auto":
         model_class, vocabulary = base.config["architectures"][0], base.config["vocab_size"]
-        return Bound(model_class=model_class, vocabulary=vocabulary, bindings=bindings), "names"
+        return Bound(model_class=model_class, vocabulary=vocabulary, bindings=bindings), "names", []
     from bot.merge.binding import bind  # noqa: PLC0415 - torch and transformers: not before cheaper refusals
 
-    asked: Any = {
+    look: Any = {
         "adapter_config": opened.config,
         "tensors": tensors,
         "layout": layout,
@@ -108,14 +115,32 @@ def _bind(
     if request.parity == "peft":
         from bot.merge.parity import bind_as_peft  # noqa: PLC0415 - the same
 
-        return bind_as_peft(base.config, **asked, named=bool(bindings)), "layers"
-    return bind(base.config, **asked), "layers"
+        return bind_as_peft(base.config, **look, named=bool(bindings)), "layers", []
+    reason = "as asked for with --way"
+    if request.way == "auto":
+        try:
+            return bind(base.config, **look), "layers", []
+        except RefusedError as refusal:
+            if refusal.code not in NOT_STREAMED:
+                raise
+            reason = refusal.sentence.rstrip(".")
+    note = f"the whole model is loaded by transformers for the merge: {reason}"
+    return bind(base.config, **look, whole=True), "whole", [note]
+
+
+def _check_streamed(request: MergeRequest) -> None:
+    if request.way != "auto":
+        raise RefusedError(
+            "--parity peft is not made out of a whole model: its rounding is reproduced on the base's own tensors.",
+            advice="Leave out --way or --parity.",
+            code="parity-whole",
+        )
 
 
 def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layout) -> Plan:
     """The plan for one adapter on a base. The estimate leaves out what fetching the base costs."""
     adapter, name = opened.adapter, base.model.files.name
-    bound, way = _bind(request, opened=opened, base=base, layout=layout)
+    bound, way, why = _bind(request, opened=opened, base=base, layout=layout)
     start = opened.initial
     first = start.model.pinned if start else None
     beside = sidecars.choose(adapter.files, base=base.model.files)
@@ -142,6 +167,7 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
         adapter_file=adapter_config.WEIGHTS,
         renamed=_modern(opened.renamed, bound),
         experts=bound.experts,
+        dropped=bound.dropped,
         patches=(*opened.patches, *bound.patches),
         bindings=bound.bindings,
         added=bound.added,
@@ -151,13 +177,14 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
         dtype=request.dtype,
         parity=request.parity,
         destination=request.destination,
-        estimate=_estimate(request, opened=opened, layout=layout, bound=bound),
+        estimate=_estimate(request, opened=opened, layout=layout, bound=bound, way=way),
         notes=(
             *base.notes,
             *adapter_config.beside(adapter.files),
             *_started(opened, base=base.model),
             *_renaming(_modern(opened.renamed, bound)),
             *odd,
+            *why,
             *bound.notes,
         ),
         initial=first,
@@ -186,7 +213,9 @@ def _renaming(renamed: dict[str, str]) -> list[str]:
     return [f"{len(renamed)} adapter tensors have names that PEFT would pass over: {old} is read as {new}"]
 
 
-def _estimate(request: MergeRequest, *, opened: Opened, layout: Layout, bound: Bound) -> Estimate:
+def _estimate(
+    request: MergeRequest, *, opened: Opened, layout: Layout, bound: Bound, way: MergeWay
+) -> Estimate:
     return estimate(
         layout,
         bindings=bound.bindings,
@@ -194,4 +223,6 @@ def _estimate(request: MergeRequest, *, opened: Opened, layout: Layout, bound: B
         dtype=request.dtype,
         adapter_bytes=opened.weights_bytes,
         download_bytes=opened.fetched_bytes,
+        dropped=bound.dropped,
+        whole=way == "whole",
     )

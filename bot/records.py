@@ -13,6 +13,7 @@ from bot.request import Destination, Parity, Recipe, Way
 
 SCHEMA = 1
 Verdict = Literal["passed", "failed", "skipped"]
+MergeWay = Literal["names", "layers", "whole"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +77,16 @@ class Binding:
 
 @dataclass(frozen=True, kw_only=True)
 class AddedTensor:
-    """A tensor of the merged model that the base does not have on disk."""
+    """A tensor of the merged model that the base does not have on disk.
+
+    `place`: the tensor of the base in whose place it comes.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     reason: str
+    place: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +105,7 @@ class Bound:
 
     `vocabulary` is the number of rows of the merged model's embeddings, if it has any. `renamed` and `patches`: adapter
     tensors, and what its config says of modules, brought to the names that the model has today; `adapter_config` is
-    the patched config, None when it is as it was. `experts`: see `Plan`.
+    the patched config, None when it is as it was. `experts` and `dropped`: see `Plan`.
     """
 
     model_class: str
@@ -112,6 +117,7 @@ class Bound:
     patches: tuple[Patch, ...] = ()
     adapter_config: dict[str, Any] | None = None
     experts: dict[str, int] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -138,12 +144,13 @@ class Plan:
     """Everything that was decided before the first weight is read.
 
     `adapter_config` is the patched config that PEFT gets; `base_found_by` says which source named the base. `way`:
-    `names` for plain LoRA, bound and merged without a model, else `layers`, through PEFT's own. `renamed`: tensors of
-    the adapter's file that are read under another name. `experts`: LoRA pairs in the layout of PEFT before 0.19.1, by
-    the name of A, and how many experts they are for. `dequantized` says what the base's weights are stored as when the
-    merge goes into their dequantised values, else it is empty. `initial`: the adapter's state before the first step,
-    which is subtracted; then `adapter_config` and `bindings` are those of the plain LoRA of twice the rank that the two
-    make.
+    `names` for plain LoRA, bound and merged without a model, else `layers`, through PEFT's own, one at a time from
+    disk; `whole` where transformers has to load the model first. `dropped`: tensors of the base that the result stores
+    under other names. `renamed`: tensors of the adapter's file that are read under another name. `experts`: LoRA pairs
+    in the layout of PEFT before 0.19.1, by the name of A, and how many experts they are for. `dequantized` says what
+    the base's weights are stored as when the merge goes into their dequantised values, else it is empty. `initial`: the
+    adapter's state before the first step, which is subtracted; then `adapter_config` and `bindings` are those of the
+    plain LoRA of twice the rank that the two make.
     `key` identifies the job: same adapter, base and options, same key. With several adapters, `further` are those
     behind the first and `recipe` says how they are merged: combined into one, whose config and tensors these are, or
     as `stages`, each a plan of its own on what the one before it has made.
@@ -159,7 +166,7 @@ class Plan:
     peft_type: str
     task_type: str | None
     model_class: str
-    way: Literal["names", "layers"]
+    way: MergeWay
     adapter_config: dict[str, Any]
     adapter_file: str
     renamed: dict[str, str]
@@ -174,6 +181,7 @@ class Plan:
     destination: Destination | None
     estimate: Estimate
     experts: dict[str, int] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     dequantized: str = ""
     initial: Pinned | None = None

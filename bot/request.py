@@ -7,6 +7,7 @@ from typing import Literal
 
 Way = Literal["full", "tensors", "structure", "none"]
 QuantizedBase = Literal["original", "dequantize"]
+AskedWay = Literal["auto", "whole"]
 Parity = Literal["exact", "peft"]
 
 
@@ -48,6 +49,7 @@ class MergeRequest:
     weights that lie there only as pickle are read, as tensors and nothing else. `validation` is how much is checked,
     `thorough` whether that is all rows of changed tensors or a sample; `parity`: `exact` computes in float32 and rounds
     once, `peft` rounds as PEFT's `merge_and_unload` does by default; `dry_run` does everything but leave a result.
+    `way` is `whole` to have transformers load the whole model where its tensors could be streamed.
     """
 
     adapter: str
@@ -65,3 +67,4 @@ class MergeRequest:
     parity: Parity = "exact"
     dry_run: bool = False
     allow_pickle: bool = False
+    way: AskedWay = "auto"

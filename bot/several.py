@@ -62,6 +62,7 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     try:
         notes = _gather(folder, adapters, last=stack, hub=hub, progress=progress)
         if stack and not combination.is_sum(plans):
+            combination.check_streamed(plans)
             plan = _stacked(request, adapters, plans, base=base, layout=layout, folder=folder)
         else:
             plan = _combined(request, adapters, plans, base=base, layout=layout, folder=folder)

@@ -16,6 +16,8 @@ from bot.merge.operations import Operations, find_operations, stored_copies
 from bot.merge.renaming import modern_config, patched
 from bot.merge.skeleton import inject, peft_config
 from bot.merge.ties import tied_groups, untie, untie_edits
+from bot.merge.today import REASON as TODAY
+from bot.merge.today import Today, rename
 from bot.records import AddedTensor, Binding, Bound, ConfigEdit
 from bot.weights.header import FLOATS, TensorSpec
 from bot.weights.layout import Layout
@@ -32,8 +34,12 @@ def bind(
     tensors: Mapping[str, TensorSpec],
     layout: Layout,
     name: str,
+    whole: bool = False,
 ) -> Bound:
     """Binds `tensors` (the adapter's, by name) to `layout` (the base's). `config` is the base's config.json.
+
+    `whole`: transformers loads the model before the merge, so what it cannot write back in the base's own form may be
+    stored under the names that it has today.
 
     Raises RefusedError for whatever names, shapes and configs show to be wrong, InputError for a broken config.
     """
@@ -45,6 +51,7 @@ def bind(
     adapter_config, tensors = patched(adapter_config, patches), under(tensors, renamed)
     names = find_names(model, layout=layout)
     converter = Converter(model)  # before PEFT puts its layers into the model
+    converter.learn(layout.tensors)
     peft_model = inject(model, config=peft_config(adapter_config))
     tensors, experts = old_experts(peft_model, tensors=tensors, version=adapter_config.get("peft_version"))
     operations = find_operations(
@@ -54,22 +61,29 @@ def bind(
     grown = {p for p, shape in stored_copies(tensors).items() if names.shapes.get(p) == shape}
     copied = any(operation.method == "copy" for operation in operations.of.values())
     _check_base(names, layout=layout, brought=operations.replaced | (set() if copied else grown), name=name)
-    for parameter in operations.of.keys() & names.converted.keys():
-        converter.check(names.converted[parameter])
+    groups = dict.fromkeys(names.converted[p] for p in operations.of if p in names.converted)
+    modern = whole and not all(converter.can_write(group) for group in groups)
+    for group in groups if not modern else ():
+        converter.check(group)
     notes = _check_missing(model, names=names, operations=operations, adapter_config=adapter_config)
     edits = untie_edits(config, model=model, untied=untied) if untied else []
     bindings = _bindings(operations, names=names, layout=layout, tensors=tensors)
+    today = Today(bindings)
+    if modern:
+        today = rename(bindings, names=names, operations=operations, layout=layout)
+        bindings = list(today.bindings)
     return Bound(
         model_class=type(model).__name__,
         vocabulary=_vocabulary(model),
         bindings=tuple(bindings),
-        added=tuple(_added(bindings, layout=layout)),
+        added=tuple(_added(bindings, layout=layout, places=today.places)),
+        dropped=today.dropped,
         config_edits=(*edits, *_head_edits(config, model=model, adapter_config=adapter_config)),
         renamed=renamed,
         patches=patches,
         experts=experts,
         adapter_config=adapter_config if patches else None,
-        notes=(*notes, *part_of(config, model=model, name=name), *_old_layout(experts)),
+        notes=(*notes, *part_of(config, model=model, name=name), *_old_layout(experts), *today.notes),
     )
 
 
@@ -157,9 +171,9 @@ def _bindings(
 def _converted(group: Group, parameter: str, *, operations: Operations, layout: Layout) -> list[Binding]:
     """One binding for each tensor of a group: all of them are written anew when one of its parameters changes."""
     changes = [operations.of[p] for p in group.parameters if p in operations.of]
-    if any(change.method in {"replace", "copy"} for change in changes):
+    if any(change.method == "copy" for change in changes):
         raise RefusedError(
-            f"The adapter replaces {parameter}, which the base stores in another form than the model uses.",
+            f"The adapter unties {parameter}, which the base stores in another form than the model uses.",
             advice="Save the base once with a current transformers (save_pretrained) and name it with --base.",
             code="converted-weights",
         )
@@ -200,11 +214,15 @@ def _check_dtype(spec: TensorSpec) -> None:
         )
 
 
-def _added(bindings: list[Binding], *, layout: Layout) -> list[AddedTensor]:
+def _added(bindings: list[Binding], *, layout: Layout, places: Mapping[str, str]) -> list[AddedTensor]:
     reasons = {"copy": "untied from what it shared", "replace": "brought by the adapter"}
     return [
         AddedTensor(
-            name=b.tensor, shape=b.shape, dtype=b.dtype, reason=reasons.get(b.method, "untied and merged")
+            name=b.tensor,
+            shape=b.shape,
+            dtype=b.dtype,
+            reason=TODAY if b.tensor in places else reasons.get(b.method, "untied and merged"),
+            place=places.get(b.tensor),
         )
         for b in bindings
         if b.tensor not in layout.tensors

@@ -5,7 +5,7 @@ A group is the smallest set of tensors and parameters that convert into each oth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -39,8 +39,10 @@ class Converter:
         self.model = model
         self.state = model.state_dict()
         mapping = get_model_conversion_mapping(model)
+        self._mapping = mapping
         self._renamings = [m for m in mapping if isinstance(m, WeightRenaming)]
         self._converters = [m for m in mapping if isinstance(m, WeightConverter)]
+        self._used: list[Any] | None = None
         self._by_pattern = {p: c for c in self._converters for p in c.source_patterns}
 
     def name(self, tensor: str) -> tuple[str, str | None]:
@@ -50,6 +52,14 @@ class Converter:
         if name not in self.state and tensor in self.state:  # transformers' own loader does the same
             name, pattern = rename_source_key(tensor, [], [], prefix, self.state)
         return name, pattern
+
+    def learn(self, tensors: Iterable[str]) -> None:
+        """Has conversions written back as a model loaded from these tensors would: transformers notes what it used."""
+        if not self._converters:
+            return
+        for tensor in tensors:
+            self.name(tensor)
+        self._used = [m for m in self._mapping if m.was_used()]
 
     def renamed(self, name: str) -> str:
         """Today's name of whatever carries an old module name; only renamings are applied, nothing is converted."""
@@ -77,7 +87,9 @@ class Converter:
 
     def backward(self, group: Group, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The group's tensors, from its parameters. Raises RefusedError when transformers gives other names."""
-        found: dict[str, torch.Tensor] = revert_weight_conversion(self.model, dict(parameters))
+        found = self._reverted(parameters, used=None)
+        if found.keys() != set(group.tensors) and self._used is not None:
+            found = self._reverted(parameters, used=self._used)
         if found.keys() != set(group.tensors):
             raise RefusedError(
                 f"transformers cannot write {group.parameters[0]} back in the form in which the base stores it.",
@@ -85,6 +97,24 @@ class Converter:
                 code="converted-weights",
             )
         return found
+
+    def _reverted(self, parameters: Mapping[str, torch.Tensor], *, used: list[Any] | None) -> dict[str, Any]:
+        """`used`: the conversions that a loaded model has noted; None for a model made from its config."""
+        model: Any = self.model  # where transformers' loader leaves what it has used
+        model._weight_conversions = used
+        try:
+            found: dict[str, Any] = revert_weight_conversion(self.model, dict(parameters))
+        finally:
+            del model._weight_conversions
+        return found
+
+    def can_write(self, group: Group) -> bool:
+        """Whether the group can be written back; see `check`."""
+        try:
+            self.check(group)
+        except RefusedError:
+            return False
+        return True
 
     def check(self, group: Group) -> None:
         """Raises RefusedError when the group cannot be written back; costs nothing: it is tried on empty tensors."""

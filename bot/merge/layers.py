@@ -28,38 +28,47 @@ class LayerMerger:
         config: dict[str, Any],
         reader: TensorReader,
         adapter: Mapping[str, torch.Tensor],
-        rows: Merger,
+        rows: Merger | None,
         device: torch.device,
     ) -> None:
         edited = edited_config(config, {e.key: e.after for e in plan.config_edits})
         self.reader = reader
-        self.modules = ModuleMerger(
+        self.modules = self._modules(plan, config=edited, adapter=adapter, device=device)
+        self.rows = rows
+        self._changed = False
+
+    def _modules(
+        self,
+        plan: Plan,
+        *,
+        config: dict[str, Any],
+        adapter: Mapping[str, torch.Tensor],
+        device: torch.device,
+    ) -> ModuleMerger:
+        return ModuleMerger(
             plan,
-            config=edited,
-            base=reader.layout,
+            config=config,
+            base=self.reader.layout,
             adapter=adapter,
             device=device,
             as_peft=plan.parity == "peft",
         )
-        self.rows = rows
-        self._changed = False
 
     @property
     def changed(self) -> bool:
         """Whether anything that was merged differs from the base."""
-        return self._changed or self.rows.changed
+        return self._changed or (self.rows is not None and self.rows.changed)
 
     def pieces(self, binding: Binding, *, dtype: str) -> Iterator[Piece]:
         """Row blocks, or the whole tensor, for which there is memory once."""
-        if self.modules.is_low_rank(binding):
+        if self.rows is not None and self.modules.is_low_rank(binding):
             self.modules.check(binding, self.reader.read)
             yield from self.rows.pieces(binding, dtype=dtype)
         else:
             yield Piece(parts=partial(self._parts, binding, dtype=dtype), alone=True)
 
     def _parts(self, binding: Binding, *, dtype: str) -> Iterator[Part]:
-        origin = binding.tensor if binding.tensor in self.reader.layout.tensors else binding.source
-        before = None if origin is None else self.reader.read(origin)
+        before = self._before(binding)
         merged = self._merged(binding)
         comparable = binding.method != "copy" and not self.changed
         if comparable and (before is None or before.shape != merged.shape):
@@ -71,6 +80,11 @@ class LayerMerger:
                 same = narrow(array(before.reshape(matrix.shape)[first:last]), dtype)
                 self._changed = not np.array_equal(same, data)
             yield Part(first=first, last=last, data=data)
+
+    def _before(self, binding: Binding) -> torch.Tensor | None:
+        """What the merged tensor is compared with, to see an effect; None where the base has nothing like it."""
+        origin = binding.tensor if binding.tensor in self.reader.layout.tensors else binding.source
+        return None if origin is None else self.reader.read(origin)
 
     def _merged(self, binding: Binding) -> torch.Tensor:
         return self.modules.merge(binding, self.reader.read)

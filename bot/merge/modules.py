@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import nn
 
 from bot.errors import InternalError, RefusedError
 from bot.merge import parity
-from bot.merge.conversion import Converter
+from bot.merge.conversion import Converter, Group
 from bot.merge.model import build_virtual, find_names, load_config
-from bot.merge.operations import TRAINING_ONLY
+from bot.merge.operations import TRAINING_ONLY, plain_name
 from bot.merge.piece import TASK, spans
 from bot.merge.reinit import redo
 from bot.merge.skeleton import ADAPTER, PREFIX, Target, inject, peft_config, targets
@@ -56,7 +56,8 @@ class ModuleMerger:
         self._base = base
         self._groups = find_names(model, layout=base).converted
         self._converter = Converter(build_virtual(model.config, model_class=plan.model_class))
-        peft_model = inject(model, config=self.config)
+        self._converter.learn(base.tensors)
+        self.peft_model = peft_model = inject(model, config=self.config)
         tensors = {
             k: v.to(dtype) if v.is_floating_point() else v
             for k, v in adapter.items()
@@ -78,6 +79,8 @@ class ModuleMerger:
             owner = by_layer[id(twin.source)]
             self._targets |= {p: replace(owner, parameters=(p,)) for p in twin.parameters}
         self._bindings = {b.parameter: b for b in plan.bindings}
+        self._tensors = {b.tensor for b in plan.bindings}
+        self._saved = _saved(plan.bindings, parameters=self._groups)
         self._held: dict[str, torch.Tensor] = {}
 
     def merge(self, binding: Binding, read: Read) -> torch.Tensor:
@@ -125,10 +128,18 @@ class ModuleMerger:
         if group is None:
             return {}
         values = self._converter.forward(group, {name: read(name) for name in group.tensors})
+        return self._changed_group(group, values)
+
+    def _changed_group(self, group: Group, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The group's tensors after the merge, as the plan wants them stored, from its parameters before."""
         for parameter in group.parameters:
             target = self._targets.get(parameter)
-            if target is not None:
+            if parameter in self._saved:
+                values[parameter] = self._same(self._saved[parameter])
+            elif target is not None:
                 values.update(self._merge_layer(target.layer, {parameter: values[parameter]}))
+        if group.parameters[0] in self._tensors:  # under today's names
+            return values
         return self._converter.backward(group, values)
 
     def _merge_layer(self, layer: Any, sources: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -153,9 +164,12 @@ class ModuleMerger:
         return merged
 
     def _replacement(self, binding: Binding) -> torch.Tensor:
-        first, *others = (self.adapter[k] for k in binding.adapter)
+        return self._same(binding.adapter)
+
+    def _same(self, keys: Sequence[str]) -> torch.Tensor:
+        first, *others = (self.adapter[k] for k in keys)
         if any(not torch.equal(first, other) for other in others):
-            raise _contradiction(binding, "they share their storage and hold different values")
+            raise _contradiction(keys, "they share their storage and hold different values")
         return first
 
     def _source(self, binding: Binding, source: torch.Tensor) -> torch.Tensor:
@@ -183,10 +197,10 @@ class ModuleMerger:
         for twin in others - {target.path} if binding.method in {"lora", "dora"} else ():
             first, second = _low_rank(target.layer), _low_rank(self._targets[f"{twin}.weight"].layer)
             if first is None or second is None or not all(map(torch.equal, first, second)):
-                raise _contradiction(binding, "they were to be trained as one and differ")
+                raise _contradiction(binding.adapter, "they were to be trained as one and differ")
         deltas = [self.adapter[k] for k in binding.adapter if k.endswith("trainable_tokens_delta")]
         if any(not torch.equal(deltas[0], delta) for delta in deltas[1:]):
-            raise _contradiction(binding, "they were to be trained as one and differ")
+            raise _contradiction(binding.adapter, "they were to be trained as one and differ")
 
 
 def is_copy(stored: torch.Tensor, source: torch.Tensor) -> bool:
@@ -223,9 +237,19 @@ def _check_loaded(found: Iterable[Target], *, unexpected: list[str]) -> None:
         )
 
 
-def _contradiction(binding: Binding, reason: str) -> RefusedError:
+def _saved(bindings: Iterable[Binding], *, parameters: Container[str]) -> dict[str, list[str]]:
+    """The adapter's tensors that take the place of a parameter that lies on disk in another form."""
+    found: dict[str, list[str]] = {}
+    for key in dict.fromkeys(k for b in bindings for k in b.adapter):
+        parameter = plain_name(key.removeprefix(PREFIX))
+        if parameter in parameters:
+            found.setdefault(parameter, []).append(key)
+    return found
+
+
+def _contradiction(keys: Sequence[str], reason: str) -> RefusedError:
     return RefusedError(
-        f"The adapter tensors {' and '.join(binding.adapter)} contradict each other: {reason}.",
+        f"The adapter tensors {' and '.join(keys)} contradict each other: {reason}.",
         advice="Save the adapter again from the trained model.",
         code="contradiction",
     )

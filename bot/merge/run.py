@@ -37,7 +37,8 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     """Writes the merged weights and their index into the existing folder `out`.
 
     `config` is the base's config.json. Plain LoRA and DoRA (`plan.way` is `names`) are merged in row blocks,
-    everything else (`layers`) one module at a time through PEFT's own layers. Raises RefusedError for an adapter that
+    everything else one module at a time through PEFT's own layers, from the base's tensors (`layers`) or from the model
+    that transformers has loaded (`whole`). Raises RefusedError for an adapter that
     is not finite, without effect or contradictory, and for results that overflow; OSError as it comes from the disk.
     """
     device = "cpu" if plan.parity == "peft" else choose(device)
@@ -50,6 +51,8 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     adapter.check_effect(plan.bindings)
     if any(patch.rule in STARTS for patch in plan.patches):
         _check_start(plan, base_folder=base_folder, base=base, adapter_path=adapter_path)
+    if plan.way == "whole":
+        return _whole(plan, base_folder, base, config, adapter_path, device, out, progress, witness)
     with RowReader(base_folder, layout=base) as reader:
         rows = _rows(reader, adapter=adapter, device=device)
         merger = rows if plan.way == "names" else _layers(plan, reader, config, adapter_path, rows, device)
@@ -98,3 +101,35 @@ def _layers(
     return LayerMerger(
         plan, config=config, reader=tensors, adapter=adapter, rows=rows, device=torch.device(device)
     )
+
+
+def _whole(
+    plan: Plan,
+    base_folder: Path,
+    base: Layout,
+    config: dict[str, Any],
+    adapter_path: Path,
+    device: str,
+    out: Path,
+    progress: Progress,
+    witness: Witness | None,
+) -> MergedModel:
+    import torch  # noqa: PLC0415
+
+    from bot.merge.loaded import Loaded  # noqa: PLC0415 - transformers
+    from bot.merge.whole import WholeMerger  # noqa: PLC0415 - transformers and PEFT
+    from bot.weights.experts import rearranged  # noqa: PLC0415 - torch
+    from bot.weights.reader import TensorReader, read_tensors  # noqa: PLC0415 - torch
+
+    progress.say("Loading the whole model")
+    adapter = rearranged(read_tensors(adapter_path, renamed=plan.renamed), experts=plan.experts)
+    with (
+        RowReader(base_folder, layout=base) as reader,
+        Loaded(plan, folder=base_folder, base=base, config=config, device=device, scratch=out) as loaded,
+    ):
+        tensors, target = TensorReader(base_folder, layout=base), torch.device(device)
+        merger = WholeMerger(
+            plan, config=config, reader=tensors, adapter=adapter, loaded=loaded, device=target
+        )
+        stream = Stream(plan, reader=reader, merger=merger, out=out, progress=progress, witness=witness)
+        return replace(stream.run(workers=1), device=device, notes=loaded.notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from bot.records import Plan
+from bot.records import AddedTensor, Plan
 from bot.weights.header import DTYPES, FLOATS, Header, encode
 from bot.weights.layout import Layout, Shard
 
@@ -13,12 +13,20 @@ from bot.weights.layout import Layout, Shard
 def merged_header(plan: Plan, *, base: Layout, shard: Shard) -> Header:
     """The header of the merged shard; the base's own, byte for byte, when nothing in it changes.
 
-    Tensors keep the base's order; added ones come behind the last shard's.
+    Tensors keep the base's order; added ones come in their place, or behind the last shard's.
     """
     shapes = {b.tensor: b.shape for b in plan.bindings}
-    entries = [(t.name, _dtype(plan, t.dtype), shapes.get(t.name, t.shape)) for t in shard.header.tensors]
+    dropped = set(plan.dropped)
+    added: dict[str | None, list[AddedTensor]] = {}
+    for tensor in plan.added:
+        added.setdefault(tensor.place, []).append(tensor)
+    entries: list[tuple[str, str, tuple[int, ...]]] = []
+    for spec in shard.header.tensors:
+        if spec.name not in dropped:
+            entries.append((spec.name, _dtype(plan, spec.dtype), shapes.get(spec.name, spec.shape)))
+        entries += [(a.name, _dtype(plan, a.dtype), a.shape) for a in added.get(spec.name, ())]
     if shard is base.shards[-1]:
-        entries += [(a.name, _dtype(plan, a.dtype), a.shape) for a in plan.added]
+        entries += [(a.name, _dtype(plan, a.dtype), a.shape) for a in added.get(None, ())]
     if entries == [(t.name, t.dtype, t.shape) for t in shard.header.tensors]:
         return shard.header
     return encode(entries, metadata=shard.header.metadata)

@@ -109,6 +109,13 @@ def _changed(layer: Any, module: str) -> Iterator[str]:
         yield f"{module}.{layer.parameter_name}"
         return
     present = {kind for kind, _ in layer.get_base_layer().named_parameters(recurse=False)}
+    derived = "weight" not in present and getattr(layer.get_base_layer(), "weight", None) is not None
+    if derived and "weight" in _kinds(layer):
+        raise RefusedError(
+            f"The adapter targets {module}, whose weight is no parameter: it is computed from others (weight norm).",
+            advice="Deploy it as an adapter, or train again without this module.",
+            code="module-not-plain",
+        )
     yield from (f"{module}.{kind}" for kind in _kinds(layer) if kind in present)
     if isinstance(layer, LoraLayer) and "bias" in _kinds(layer) and "bias" not in present:
         raise RefusedError(

@@ -67,6 +67,17 @@ def check_ranks(plans: Sequence[Plan], method: str) -> None:
         )
 
 
+def check_streamed(plans: Sequence[Plan]) -> None:
+    """Raises RefusedError for a stack of which one adapter needs the whole model: stages pass tensors on."""
+    needy = [plan for plan in plans if plan.way == "whole"]
+    if needy:
+        raise RefusedError(
+            f"{needy[0].adapter} cannot be streamed, and a stack is merged tensor by tensor, all adapters at once.",
+            advice="Merge the adapters one by one, each into the result of the one before it.",
+            code="stack-not-streamed",
+        )
+
+
 def is_sum(stages: Sequence[Plan]) -> bool:
     """Whether a stack is the plain sum of its deltas, so that it can be made as one adapter."""
     return all(

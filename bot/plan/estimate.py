@@ -22,17 +22,23 @@ def estimate(
     dtype: str,
     adapter_bytes: int,
     download_bytes: int,
+    dropped: Iterable[str] = (),
+    whole: bool = False,
 ) -> Estimate:
-    """The estimate for a merge into `layout`."""
+    """The estimate for a merge into `layout`, without its tensors that are `dropped`.
+
+    `whole`: the model is loaded, as far as the memory goes, and the rest of it lies on the disk meanwhile.
+    """
     shapes = {b.tensor: b.shape for b in bindings}
-    tensors = [(t.dtype, shapes.get(t.name, t.shape)) for t in layout.tensors.values()]
+    gone = set(dropped)
+    tensors = [(t.dtype, shapes.get(n, t.shape)) for n, t in layout.tensors.items() if n not in gone]
     tensors += [(a.dtype, a.shape) for a in added]
     output = sum(math.prod(shape) * _bits(name, dtype=dtype) // 8 for name, shape in tensors)
     largest = max((math.prod(shape) * 4 for shape in shapes.values()), default=0)
     return Estimate(
         download_bytes=download_bytes,
         output_bytes=output,
-        disk_bytes=output + download_bytes,
+        disk_bytes=output + download_bytes + (layout.total_bytes if whole else 0),
         memory_bytes=PROCESS + COPIES * largest + 2 * adapter_bytes,
     )
 

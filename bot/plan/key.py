@@ -30,6 +30,8 @@ def job_key(
         parts.append(request.quantized_base)
     if request.parity != "exact":
         parts.append(request.parity)
+    if request.way != "auto":
+        parts.append(["way", request.way])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -19,10 +19,12 @@ class Expected:
 
 
 def expected_tensors(plan: Plan, *, base: Layout) -> dict[str, Expected]:
-    """Base tensors and planned additions by name, in the base's order."""
+    """Base tensors (but for those that get another name) and planned additions by name, in the base's order."""
+    dropped = set(plan.dropped)
     result = {
         name: Expected(shape=spec.shape, dtype=output_dtype(plan, spec.dtype), touched=False)
         for name, spec in base.tensors.items()
+        if name not in dropped
     }
     for added in plan.added:
         result[added.name] = Expected(shape=added.shape, dtype=output_dtype(plan, added.dtype), touched=False)

@@ -10,9 +10,8 @@ import torch
 from bot.records import Plan
 from bot.weights.header import FLOATS
 from bot.weights.layout import Layout
+from bot.weights.memory import available
 
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
 SPARE = 300 * 2**20  # tokenizer, activations and logits of a few short prompts, the allocator
 GIB = 2**30
 
@@ -26,19 +25,6 @@ def needed(plan: Plan, *, base: Layout, adapter_file: Path) -> int:
     added = sum(math.prod(tensor.shape) for tensor in plan.added)
     adapter = adapter_file.stat().st_size if adapter_file.exists() else 0
     return 4 * (sum(counts) + added + 2 * max(counts, default=0)) + 4 * adapter + SPARE
-
-
-def available() -> int:
-    """Bytes that this process may still take: the machine's, or its control group's when that is less."""
-    fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        limit = int((CGROUP / "memory.max").read_text())
-        used = int((CGROUP / "memory.current").read_text())
-        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no control group, or one without a limit
-        return free
-    return min(free, limit - used + int(stat.get("file", 0)))
 
 
 def choose_device(device: str, *, need: int) -> str:
