@@ -132,10 +132,11 @@ class ModuleMerger:
 
     def _changed_group(self, group: Group, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The group's tensors after the merge, as the plan wants them stored, from its parameters before."""
+        values = {name: value.to(self.device) for name, value in values.items()}
         for parameter in group.parameters:
             target = self._targets.get(parameter)
             if parameter in self._saved:
-                values[parameter] = self._same(self._saved[parameter])
+                values[parameter] = self._same(self._saved[parameter]).to(self.device)
             elif target is not None:
                 values.update(self._merge_layer(target.layer, {parameter: values[parameter]}))
         if group.parameters[0] in self._tensors:  # under today's names

@@ -32,8 +32,7 @@ class WholeModules(ModuleMerger):
         if group is None:
             return {}
         del read  # the model has them in its own form already
-        values = {p: self.loaded.value(p).to(self.device) for p in group.parameters}
-        return self._changed_group(group, values)
+        return self._changed_group(group, {p: self.loaded.value(p) for p in group.parameters})
 
 
 class WholeMerger(LayerMerger):

@@ -288,6 +288,34 @@ def test_what_does_not_fit_into_memory_lies_on_the_disk(
     assert not any(path.name.startswith(".offload-") for path in tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("memory", [1, 40_000])
+def test_no_digit_is_lost_on_the_way(
+    memory: int,
+    base_of: Callable,
+    adapter_on: Callable,
+    merged: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A base of three dtypes whose config names the smallest, with room for hardly anything but the disk."""
+    base = tmp_path / "mixed"
+    shutil.copytree(base_of("llama"), base)
+    kinds = {"mlp": torch.float16, "q_proj": torch.bfloat16}
+    tensors = {
+        k: v.to(next((kind for part, kind in kinds.items() if part in k), v.dtype))
+        for k, v in read_tensors(base).items()
+    }
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((base / "config.json").read_text()) | {"dtype": "bfloat16"}
+    (base / "config.json").write_text(json.dumps(config))
+    _, adapter = adapter_on("llama", LORA_VARIANTS["plain"], base=base)
+    monkeypatch.setattr("bot.merge.loaded.available", lambda: memory)
+    first, _ = merged(adapter, out=tmp_path / "streamed")
+    second, plan = merged(adapter, out=tmp_path / "whole", way="whole", validation="tensors")
+    assert plan.way == "whole"
+    assert_same(first, second, places=1.0)
+
+
 def test_a_base_that_transformers_would_load_otherwise_is_refused(
     base_of: Callable, adapter_on: Callable, merged: Callable, tmp_path: Path
 ) -> None:
