@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.measure import Sample
-from benchmarks.subjects import DURABLE, MERGE, PEFT
+from benchmarks.subjects import CHECKED, DURABLE, LOOKED, MERGE, PEFT
 
 Runs = dict[str, list[Sample]]  # by subject; the n-th sample of each belongs to the n-th round
 
@@ -82,13 +82,20 @@ class Limit:
         found = ratio(runs, self.subject, self.reference)
         if found is None:
             return None
-        text = f"{found.median:.2f} × the time of {self.reference}, at most {self.most:g} ×"
+        text = f"{found.median:.2f} × the time of {self.reference}, at most {self.most:.3g} ×"
         return text, found.median <= self.most
 
 
 _ALL = ("all-linear", "attention", "dora")
 LIMITS = (
-    Limit(subject=MERGE, shapes=("1b",), adapters=_ALL, reference=PEFT, most=1),
-    Limit(subject=MERGE, shapes=("1b",), adapters=_ALL, most=1.5),
+    Limit(subject=MERGE, shapes=("1b",), adapters=("all-linear",), reference=PEFT, most=1 / 7),
+    Limit(subject=MERGE, shapes=("3b",), adapters=("all-linear",), reference=PEFT, most=1 / 6),
+    Limit(subject=MERGE, shapes=("1b", "3b"), adapters=("dora",), reference=PEFT, most=1 / 5),
+    Limit(subject=MERGE, shapes=("1b", "3b"), adapters=("attention", "pissa"), reference=PEFT, most=1),
+    Limit(subject=MERGE, shapes=("1b",), adapters=_ALL, reference=DURABLE, most=2.5),
+    Limit(subject=MERGE, shapes=("3b",), adapters=_ALL, reference=DURABLE, most=1.6),
+    Limit(subject=MERGE, shapes=("1b", "3b"), adapters=_ALL, most=0.5),
+    Limit(subject=MERGE, shapes=("1b", "3b"), adapters=("pissa",), most=1.5),
+    Limit(subject=CHECKED, shapes=("1b", "3b"), adapters=_ALL, reference=LOOKED, most=1.3),
 )
 REFERENCES = (DURABLE, PEFT)

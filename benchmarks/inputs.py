@@ -100,6 +100,7 @@ def write_adapter(adapter: Adapter, shape: Shape, folder: Path, *, base: Path) -
         lora_alpha=ALPHA,
         target_modules=list(adapter.targets),
         use_dora=adapter.dora,
+        init_lora_weights=adapter.init,
         task_type="CAUSAL_LM",
         base_model_name_or_path=str(base),
         inference_mode=True,

@@ -114,12 +114,13 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A kind of LoRA: which modules it has, by the ends of their names, and whether it is a DoRA."""
+    """A kind of LoRA: which modules it has, by the ends of their names, whether it is a DoRA, and how it started."""
 
     name: str
     title: str
     targets: tuple[str, ...]
     dora: bool = False
+    init: bool | str = True
 
     def modules(self, shape: Shape) -> Iterator[tuple[str, tuple[int, int]]]:
         """Every module of the model that the adapter changes, and the shape of its weight."""
@@ -159,5 +160,8 @@ ADAPTERS = {
         Adapter(name="all-linear", title="LoRA r=16 on all linear layers", targets=_LINEAR),
         Adapter(name="attention", title="LoRA r=16 on the attention's layers", targets=_ATTENTION),
         Adapter(name="dora", title="DoRA r=16 on all linear layers", targets=_LINEAR, dora=True),
+        Adapter(
+            name="pissa", title="PiSSA r=16 on keys and values", targets=("k_proj", "v_proj"), init="pissa"
+        ),
     )
 }

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Command = Callable[[Path, Path, Path], list[str]]
+PYTHON = (sys.executable, "-m", "benchmarks.without")
 COPY = "cp"
 DURABLE = "cp-fsync"
 PEFT = "peft"
 MERGE = "merge"
+LOOKED = "merge-structure"
 CHECKED = "merge-checked"
 
 
@@ -35,14 +37,13 @@ def _durable_copy(base: Path, adapter: Path, out: Path) -> list[str]:
 
 
 def _peft(base: Path, adapter: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.peft_script", str(base), str(adapter), str(out)]
+    return [*PYTHON, "benchmarks.peft_script", str(base), str(adapter), str(out)]
 
 
 def _merge(*flags: str) -> Command:
     def command(base: Path, adapter: Path, out: Path) -> list[str]:
         return [
-            sys.executable,
-            "-m",
+            *PYTHON,
             "bot",
             "merge",
             str(adapter),
@@ -63,6 +64,9 @@ SUBJECTS = {
         Subject(name=DURABLE, title="cp -r, fsync", command=_durable_copy, merges=False),
         Subject(name=PEFT, title="PEFT script", command=_peft),
         Subject(name=MERGE, title="merge-bot --no-validate", command=_merge("--no-validate")),
+        Subject(
+            name=LOOKED, title="merge-bot --validate structure", command=_merge("--validate", "structure")
+        ),
         Subject(name=CHECKED, title="merge-bot --validate tensors", command=_merge("--validate", "tensors")),
     )
 }

@@ -19,6 +19,7 @@ from torch import Tensor
 
 ROWS = 512
 ROUNDOFF = 2.0**-24  # of float32
+SVD = 2.0**-15  # what a singular value decomposition in float32 may be off, relative to the largest weight
 FRACTION = 2.0**-7  # bfloat16's distance between two numbers, relative to the power of two below
 
 
@@ -68,13 +69,15 @@ def verify(base: Path, adapter: Path, merged: Path) -> Verdict:
                 f"other tensors than the base's: {sorted(before.of.keys() ^ after.of.keys())[:3]}"
             )
             return verdict
+        pissa = config["r"] if config["init_lora_weights"] == "pissa" else 0
         for name in _sample(before.of):
             key = f"base_model.model.{name.removesuffix('.weight')}."
             old, new = before[name], after[name]
             if (old.shape, old.dtype) != (new.shape, new.dtype):
                 verdict.problem = f"{name} has another shape or dtype than the base's"
             elif f"{key}lora_A.weight" in parts.of:
-                _changed(verdict, old, new, factors=_factors(parts, key), scale=scale)
+                start = _principal(old, rank=pissa) if pissa else None
+                _changed(verdict, old, new, factors=_factors(parts, key), scale=scale, start=start)
             elif torch.equal(old, new):
                 verdict.untouched += 1
             else:
@@ -94,6 +97,12 @@ def _factors(parts: Folder, key: str) -> tuple[Tensor, Tensor, Tensor | None]:
     return parts[f"{key}lora_A.weight"].double(), parts[f"{key}lora_B.weight"].double(), found
 
 
+def _principal(weight: Tensor, *, rank: int) -> Tensor:
+    """The part of the largest singular values, which PiSSA (arXiv:2404.02948) starts from."""
+    u, s, v = torch.linalg.svd(weight.double(), full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ v[:rank]
+
+
 def _changed(
     verdict: Verdict,
     old: Tensor,
@@ -101,7 +110,9 @@ def _changed(
     *,
     factors: tuple[Tensor, Tensor, Tensor | None],
     scale: float,
+    start: Tensor | None,
 ) -> None:
+    """`start`: what training took out of the weight before its first step."""
     a, b, magnitude = factors
     change = size = 0.0
     for rows in _blocks(len(old)):
@@ -111,7 +122,11 @@ def _changed(
         if magnitude is not None:
             factor = magnitude[rows, None] / exact.norm(dim=1, keepdim=True)
             exact, terms = exact * factor, terms * factor.abs()
-        _count(verdict, found, exact=exact, slack=2 * (len(a) + 32) * ROUNDOFF * terms)
+        slack = 2 * (len(a) + 32) * ROUNDOFF * terms
+        if start is not None:
+            exact = exact - start[rows]
+            slack += SVD * old.abs().max().double()
+        _count(verdict, found, exact=exact, slack=slack)
         change, size = change + (exact - weight).abs().mean().item(), size + weight.abs().mean().item()
     verdict.changed += 1
     verdict.effect = max(verdict.effect, change / size)
