@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import RefusedError
-from bot.plan import adapter_config, adapter_keys, base_model, patches, policy, reference
+from bot.plan import adapter_config, adapter_keys, base_model, limits, patches, policy, reference
 from bot.plan import initial as starts
 from bot.plan.base_model import Base
 from bot.plan.initial import Initial
@@ -16,6 +16,7 @@ from bot.plan.rules import evidence
 from bot.progress import Progress
 from bot.records import Patch, Pinned
 from bot.request import MergeRequest
+from bot.terms import Terms
 from bot.weights.files import Files, Hub, LocalFiles, Model
 from bot.weights.header import Header, TensorSpec
 from bot.weights.layout import Layout, is_only_pickle, read_header, read_layout
@@ -76,6 +77,17 @@ class OpenedBase:
     quantised: Quantised | None = None
     pickles: dict[str, str]
 
+    @property
+    def weights_bytes(self) -> int:
+        """The size of the weights as they lie there."""
+        sizes = self.base.model.files.sizes()
+        return sum(sizes[self.pickles.get(s.file, s.file)] for s in self.stored.shards)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """What the weights cost to fetch."""
+        return self.weights_bytes if self.base.model.pinned.kind == "hub" else 0
+
 
 def reopen(pinned: Pinned, *, hub: Hub) -> Model | None:
     """The model at the state that a plan has pinned; None for a local folder that is gone."""
@@ -92,7 +104,7 @@ def open_reference(text: str, *, hub: Hub) -> Model:
     return hub.open(str(found.repo_id), revision=found.revision, subfolder=found.subfolder)
 
 
-def open_adapter(text: str, *, request: MergeRequest, hub: Hub) -> Opened:
+def open_adapter(text: str, *, request: MergeRequest, hub: Hub, terms: Terms) -> Opened:
     """The adapter as the user wrote it down. Raises what its config and its header show to be wrong.
 
     What has changed the base at its start is looked for where there is one adapter only.
@@ -106,7 +118,8 @@ def open_adapter(text: str, *, request: MergeRequest, hub: Hub) -> Opened:
         config, more = starts.residual_config(config, base=str(request.base))
         patched = (*patched, *more)
     policy.check(config if start is None else {**config, starts.INIT: True})
-    weights, header = _header(adapter.files, seen=seen, allow_pickle=request.allow_pickle)
+    weights, header = _header(adapter.files, seen=seen, allow_pickle=request.allow_pickle, terms=terms)
+    limits.check_adapter(terms.limits, adapter.files.name, config=config, tensors=header.tensors)
     opened = Opened(
         adapter=adapter,
         header=header,
@@ -115,7 +128,7 @@ def open_adapter(text: str, *, request: MergeRequest, hub: Hub) -> Opened:
         renamed=adapter_keys.renames(t.name for t in header.tensors),
         pickle=weights if weights == adapter_config.PICKLE else "",
     )
-    return opened if start is None else _started(opened, start=start)
+    return opened if start is None else _started(opened, start=start, terms=terms)
 
 
 def _start(request: MergeRequest, *, adapter: Model, config: dict[str, Any], hub: Hub) -> Model | None:
@@ -125,24 +138,40 @@ def _start(request: MergeRequest, *, adapter: Model, config: dict[str, Any], hub
     return starts.inside(adapter, hub=hub) if starts.needs(config) else None
 
 
-def _started(opened: Opened, *, start: Model) -> Opened:
+def _started(opened: Opened, *, start: Model, terms: Terms) -> Opened:
     """The plain LoRA of twice the rank that the adapter and its initial state make."""
     found = starts.read(start, config=opened.config, tensors=opened.tensors)
+    name, tensors = start.files.name, found.header.tensors
+    limits.check(terms.limits, adapter_bytes=(f"The weights of {name} have", found.header.file_size))
+    limits.check_adapter(terms.limits, name, config={}, tensors=tensors)
     config, more = starts.stacked_config(opened.config)
     return replace(opened, config=config, patches=(*opened.patches, *more), initial=found)
 
 
-def _header(files: Files, *, seen: Header | None, allow_pickle: bool) -> tuple[str, Header]:
+def _header(files: Files, *, seen: Header | None, allow_pickle: bool, terms: Terms) -> tuple[str, Header]:
     weights = adapter_config.weights_file(files, allow_pickle=allow_pickle)
+    size = files.sizes()[weights]
+    limits.check(terms.limits, adapter_bytes=(f"The weights of {files.name} have", size))
     if weights != adapter_config.PICKLE:  # read again, what could not be read says why
-        return weights, seen or read_header(files, weights, size=files.sizes()[weights])
+        return weights, seen or read_header(files, weights, size=size)
     from bot.weights.pickled import read_pickled_header  # noqa: PLC0415 - torch
 
     return weights, read_pickled_header(files, weights)
 
 
-def open_base(opened: Opened, *, request: MergeRequest, hub: Hub) -> OpenedBase:
-    """The base that the request or the adapter names, as the merge will start from it."""
+def open_base(opened: Opened, *, request: MergeRequest, hub: Hub, terms: Terms) -> OpenedBase:
+    """The base that the request or the adapter names, as the merge will start from it, within the limits."""
+    found = _open_base(opened, request=request, hub=hub)
+    name = found.base.model.files.name
+    limits.check(
+        terms.limits,
+        base_bytes=(f"The weights of {name} have", found.weights_bytes),
+        tensors=(f"The tensors of {name} are", len(found.stored.tensors)),
+    )
+    return found
+
+
+def _open_base(opened: Opened, *, request: MergeRequest, hub: Hub) -> OpenedBase:
     base = base_model.resolve(
         opened.adapter,
         adapter_config=opened.config,

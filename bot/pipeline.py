@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bot.admission import check_publication, reopened
 from bot.building import build, cards_of, check, passed
 from bot.connect import LazyHub, publisher
 from bot.errors import InputError, MergeError, RefusedError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 def plan(request: MergeRequest, *, settings: Settings, progress: Progress) -> Plan:
     """What a merge would do, from JSON files and headers alone. Raises what stands in its way."""
-    return prepare(request, hub=LazyHub(settings), progress=progress).plan
+    return prepare(request, hub=LazyHub(settings), progress=progress, terms=settings.terms).plan
 
 
 def merge(
@@ -44,7 +45,7 @@ def merge(
     Raises MergeBotError; then the folder is as it was before.
     """
     hub = LazyHub(settings)
-    prepared = prepare(request, hub=hub, progress=progress)
+    prepared = prepare(request, hub=hub, progress=progress, terms=settings.terms)
     folder = Path(_destination(request).location)
     if folders.check(folder, key=prepared.plan.key) == "finished":
         progress.say(f"{folder} holds this merge already.")
@@ -69,7 +70,7 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
     Raises ValidationError, with the report, when a check failed.
     """
     hub = LazyHub(settings)
-    prepared = prepare(request, hub=hub, progress=progress)
+    prepared = prepare(request, hub=hub, progress=progress, terms=settings.terms)
     scratch = partial(_scratch, settings, plan=prepared.plan)
     with fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources:
         report = check(folder, prepared, sources, request=request, progress=progress)
@@ -91,12 +92,14 @@ def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress
     destination = _destination(request)
     if destination.kind == "folder":
         return _copy(folder, destination, plan=record, dry_run=request.dry_run)
-    hub = LazyHub(settings)
+    hub, to = LazyHub(settings), publisher(settings)
+    sources = reopened(record, hub=hub)
+    check_publication(sources, request=request, terms=settings.terms, look=to.is_private)
     cards = tuple(
         card.read(model.files) if (model := reopen(p, hub=hub)) else None
         for p in (*record.adapters, record.base)
     )
-    return _publish(folder, record, report, cards, to=publisher(settings), request=request, progress=progress)
+    return _publish(folder, record, report, cards, to=to, request=request, progress=progress)
 
 
 def run(
@@ -110,7 +113,7 @@ def run(
         return record, report, None if request.dry_run else done
     hub = LazyHub(settings)
     to = publisher(settings)
-    prepared = prepare(request, hub=hub, progress=progress)
+    prepared = prepare(request, hub=hub, progress=progress, terms=settings.terms, look=to.is_private)
     found = to.find(destination, key=prepared.plan.key)
     if found is not None:
         progress.say(f"Published by an earlier run: {found.url}")
@@ -125,6 +128,7 @@ def run(
         if request.dry_run:
             return prepared.plan, report, None
         cards = cards_of(prepared)
+        check_publication(prepared.sources, request=request, terms=settings.terms, look=to.is_private)
         published = _publish(
             staged.folder,
             prepared.plan,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bot.admission import Look, admit, chosen_sidecars, seen_by
 from bot.errors import RefusedError
 from bot.opening import Opened, OpenedBase, open_adapter, open_base
-from bot.plan import adapter_config, dtype, fit, key, parity, sidecars
+from bot.plan import adapter_config, dtype, fit, key, limits, parity, remote_code, sidecars
 from bot.plan.base_model import Base
 from bot.plan.binding import bind_by_names
 from bot.plan.estimate import estimate
+from bot.plan.publication import Source
 from bot.plan.rules import evidence
 from bot.progress import Progress
 from bot.records import Bound, Estimate, MergeWay, Plan
 from bot.request import MergeRequest
+from bot.terms import Terms
 from bot.weights.files import Hub, Model
 from bot.weights.layout import Layout
 
@@ -25,13 +28,15 @@ NOT_STREAMED = frozenset({"converted-weights"})  # refusals that speak of our st
 class Prepared:
     """The plan, and what was opened to make it.
 
-    Of several adapters, `opened` is what was made of them, in a folder, and `further` are they themselves.
+    Of several adapters, `opened` is what was made of them, in a folder, and `further` are they themselves. `sources`:
+    what decides who may see the result.
     """
 
     plan: Plan
     opened: Opened
     found: OpenedBase
     further: tuple[Model, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @property
     def adapter(self) -> Model:
@@ -54,16 +59,29 @@ class Prepared:
         return self.found.base.config
 
 
-def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
+def prepare(
+    request: MergeRequest,
+    *,
+    hub: Hub,
+    progress: Progress,
+    terms: Terms | None = None,
+    look: Look | None = None,
+) -> Prepared:
     """Makes the plan. Reads JSON files and safetensors headers only.
+
+    `look` tells whether a destination on the Hub is private; without it, the reading token looks.
 
     Raises InputError, RefusedError, AccessError or HostError: whatever can be known to stand in the way is known now.
     """
     progress.say(f"Planning {request.adapter}")
-    opened = open_adapter(request.adapter, request=request, hub=hub)
-    found = open_base(opened, request=request, hub=hub)
+    terms = terms or Terms()
+    opened = open_adapter(request.adapter, request=request, hub=hub, terms=terms)
+    found = open_base(opened, request=request, hub=hub, terms=terms)
+    sources, notes = admit([opened], found, request=request, terms=terms, look=look or seen_by(hub))
     plan = plan_one(request, opened=opened, base=found.base, layout=found.layout)
-    return Prepared(plan=as_found(plan, opened=opened, found=found), opened=opened, found=found)
+    plan = as_found(replace(plan, notes=(*plan.notes, *notes)), opened=opened, found=found)
+    limits.check_estimate(terms.limits, plan.estimate)
+    return Prepared(plan=plan, opened=opened, found=found, sources=sources)
 
 
 def as_found(plan: Plan, *, opened: Opened, found: OpenedBase) -> Plan:
@@ -72,9 +90,7 @@ def as_found(plan: Plan, *, opened: Opened, found: OpenedBase) -> Plan:
     disk, download = estimate.disk_bytes, estimate.download_bytes
     if found.quantised or found.pickles:  # written out, until the merge is checked
         disk += found.layout.total_bytes
-    if found.base.model.pinned.kind == "hub":
-        sizes = found.base.model.files.sizes()
-        download += sum(sizes[found.pickles.get(s.file, s.file)] for s in found.stored.shards)
+    download += found.fetched_bytes
     disk += (opened.header.file_size if opened.pickle else 0) + download - estimate.download_bytes
     pickles = ", ".join([*opened.pickles.values(), *found.pickles.values()])
     note = f"{pickles}: pickle, read as tensors and nothing else (weights_only), and merged as safetensors"
@@ -143,10 +159,9 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
     bound, way, why = _bind(request, opened=opened, base=base, layout=layout)
     start = opened.initial
     first = start.model.pinned if start else None
-    beside = sidecars.choose(adapter.files, base=base.model.files)
-    odd: list[str] = []
+    beside, odd = chosen_sidecars(adapter.files, base=base.model.files)
     if any(s.origin == "adapter" and s.name in sidecars.VOCABULARY for s in beside):
-        odd = sidecars.check_vocabulary(
+        odd += sidecars.check_vocabulary(
             adapter.files, base=base.model.files, rows=bound.vocabulary, name=name
         )
     return Plan(
@@ -171,7 +186,11 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
         patches=(*opened.patches, *bound.patches),
         bindings=bound.bindings,
         added=bound.added,
-        config_edits=(*bound.config_edits, *dtype.edits(base.config, dtype=request.dtype)),
+        config_edits=(
+            *bound.config_edits,
+            *dtype.edits(base.config, dtype=request.dtype),
+            *remote_code.edits(base.config),
+        ),
         sidecars=beside,
         shards=tuple(s.file for s in layout.shards),
         dtype=request.dtype,

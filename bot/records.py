@@ -123,10 +123,11 @@ class Bound:
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar:
-    """A small file that travels with the weights, byte for byte, and whose it is."""
+    """A small file that travels with the weights and whose it is: byte for byte, or `without` a key of its JSON."""
 
     name: str
     origin: Literal["adapter", "base"]
+    without: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ Way = Literal["full", "tensors", "structure", "none"]
 QuantizedBase = Literal["original", "dequantize"]
 AskedWay = Literal["auto", "whole"]
 Parity = Literal["exact", "peft"]
+Access = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ class MergeRequest:
     `thorough` whether that is all rows of changed tensors or a sample; `parity`: `exact` computes in float32 and rounds
     once, `peft` rounds as PEFT's `merge_and_unload` does by default; `dry_run` does everything but leave a result.
     `way` is `whole` to have transformers load the whole model where its tensors could be streamed.
+    `attended`: whoever asked sits there, and the tokens are theirs (the command line). Otherwise `requester_access`
+    says whether they may read everything private or gated that is merged, and unknown is as good as no.
     """
 
     adapter: str
@@ -68,3 +71,5 @@ class MergeRequest:
     dry_run: bool = False
     allow_pickle: bool = False
     way: AskedWay = "auto"
+    attended: bool = True
+    requester_access: Access = "unknown"

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from bot import prepare as single
+from bot.admission import Look, admit, chosen_sidecars, seen_by
 from bot.errors import InputError, RefusedError
 from bot.opening import Opened, OpenedBase, local, open_adapter, open_base
-from bot.plan import adapter_config, combination, dtype, key, parity, recipe, sidecars
+from bot.plan import adapter_config, combination, dtype, key, limits, parity, recipe, sidecars
 from bot.plan.base_model import Base
 from bot.plan.binding import scale_of
 from bot.plan.estimate import estimate
 from bot.prepare import Prepared, as_found, plan_one
 from bot.progress import Progress
-from bot.records import AddedTensor, ConfigEdit, Patch, Pinned, Plan
+from bot.records import AddedTensor, Patch, Pinned, Plan
 from bot.request import MergeRequest, Recipe
+from bot.terms import Terms
 from bot.weights.files import Hub, LocalFiles, Model
 from bot.weights.layout import Layout, read_header
 from bot.wording import counted
@@ -33,7 +35,14 @@ from bot.wording import counted
 ORIGINAL = "adapter_config.original.json"
 
 
-def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
+def prepare(
+    request: MergeRequest,
+    *,
+    hub: Hub,
+    progress: Progress,
+    terms: Terms | None = None,
+    look: Look | None = None,
+) -> Prepared:
     """Makes the plan, as `bot.prepare` does; for several adapters it fetches them, and makes one of them.
 
     Raises InputError, RefusedError, AccessError or HostError.
@@ -41,23 +50,26 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     parity.check_options(request)
     chosen = recipe.complete(request.recipe, count=1 + len(request.further))
     if chosen is None:
-        return single.prepare(request, hub=hub, progress=progress)
+        return single.prepare(request, hub=hub, progress=progress, terms=terms, look=look)
     if request.initial_adapter is not None:
         raise InputError(
             "--initial-adapter belongs to one adapter, and several are named.",
             advice="Merge that adapter first, and the others into the result with --base.",
             code="usage",
         )
-    request = replace(request, recipe=chosen)
+    request, terms = replace(request, recipe=chosen), terms or Terms()
     adapters = []
     for text in (request.adapter, *request.further):
         progress.say(f"Planning {text}")
-        adapters.append(open_adapter(text, request=request, hub=hub))
+        adapters.append(open_adapter(text, request=request, hub=hub, terms=terms))
     combination.check_distinct([a.adapter.pinned for a in adapters])
-    found = _base(request, adapters, hub=hub)
+    found = _base(request, adapters, hub=hub, terms=terms)
+    sources, said = admit(adapters, found, request=request, terms=terms, look=look or seen_by(hub))
     base, layout = found.base, found.layout
     stack = chosen.method == recipe.STACK
     plans = (_stages if stack else _singly)(request, adapters, base=base, layout=layout)
+    for each in plans:  # before the adapters are fetched
+        limits.check_estimate(terms.limits, each.estimate)
     folder = Path(tempfile.mkdtemp(prefix="merge-bot-adapters-"))
     try:
         notes = _gather(folder, adapters, last=stack, hub=hub, progress=progress)
@@ -69,19 +81,21 @@ def prepare(request: MergeRequest, *, hub: Hub, progress: Progress) -> Prepared:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    plan = _signed(request, plan, adapters, plans, base=base, notes=notes)
-    models = [a.adapter for a in adapters]
+    plan = _signed(request, plan, adapters, plans, base=base, notes=[*notes, *said])
     opened = replace(adapters[-1], adapter=_here(folder), pickle="")
     plan = as_found(plan, opened=opened, found=found)
-    prepared = Prepared(plan=plan, opened=opened, found=found, further=tuple(models))
+    prepared = Prepared(
+        plan=plan, opened=opened, found=found, further=tuple(a.adapter for a in adapters), sources=sources
+    )
     weakref.finalize(prepared, shutil.rmtree, folder, ignore_errors=True)
     return prepared
 
 
-def _base(request: MergeRequest, adapters: Sequence[Opened], *, hub: Hub) -> OpenedBase:
+def _base(request: MergeRequest, adapters: Sequence[Opened], *, hub: Hub, terms: Terms) -> OpenedBase:
     """The one base of all. Raises RefusedError when they name different ones and the user names none."""
     found = [
-        open_base(a, request=request, hub=hub) for a in (adapters if request.base is None else adapters[:1])
+        open_base(a, request=request, hub=hub, terms=terms)
+        for a in (adapters if request.base is None else adapters[:1])
     ]
     first = found[0]
     for opened, other in zip(adapters, found, strict=False):
@@ -155,9 +169,8 @@ def _gather(
             if odd:
                 notes.append(f"{odd[0]} is that of {donor.name}; {other.name} brings another one")
     originals = [json.loads((folder / str(n) / adapter_config.FILE).read_bytes()) for n in _numbers(adapters)]
-    (folder / ORIGINAL).write_text(
-        json.dumps(originals, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(originals, indent=2, ensure_ascii=False) + "\n"
+    (folder / ORIGINAL).write_text(text, encoding="utf-8")
     return notes
 
 
@@ -226,7 +239,7 @@ def _stacked(
     bindings = combination.joined_bindings(stages, base=frozenset(layout.tensors))
     final = {b.tensor: b for b in bindings}
     added = {a.name: a for stage in stages for a in stage.added}
-    beside = sidecars.choose(LocalFiles(folder), base=base.model.files)
+    beside, _ = chosen_sidecars(LocalFiles(folder), base=base.model.files)
     downloads = stages[0].estimate.download_bytes - _fetched(adapters[0])
     return replace(
         stages[-1],
@@ -235,7 +248,7 @@ def _stacked(
         renamed={},
         bindings=bindings,
         added=tuple(_as_made(a, final) for a in added.values() if a.name not in layout.tensors),
-        config_edits=(*_joined_edits(stages), *dtype.edits(base.config, dtype=request.dtype)),
+        config_edits=(*combination.joined_edits(stages), *dtype.edits(base.config, dtype=request.dtype)),
         sidecars=beside,
         dtype=request.dtype,
         destination=request.destination,
@@ -259,15 +272,6 @@ def _fetched(opened: Opened) -> int:
 def _as_made(added: AddedTensor, final: dict[str, Any]) -> AddedTensor:
     binding = final[added.name]
     return replace(added, shape=binding.shape, dtype=binding.dtype)
-
-
-def _joined_edits(stages: Sequence[Plan]) -> list[ConfigEdit]:
-    """One edit for each key: from what the base has to what the last stage makes of it."""
-    found: dict[str, ConfigEdit] = {}
-    for edit in (e for stage in stages for e in stage.config_edits):
-        before = found.get(edit.key, edit).before
-        found[edit.key] = replace(edit, before=before)
-    return list(found.values())
 
 
 def _signed(

@@ -45,6 +45,12 @@ class HubPublisher:
         with translated(f"look at {destination.location}"):
             return self._finder.find(destination, self._look(destination), key=key)
 
+    def is_private(self, destination: Destination) -> bool | None:
+        """Whether the repository is private now; None when the token's owner sees none there."""
+        with translated(f"look at {destination.location}"):
+            target = self._look(destination)
+            return None if target is None else target.private
+
     def publish(
         self,
         folder: Path,

@@ -134,6 +134,11 @@ def is_model_class(name: str) -> bool:
     return isinstance(found, type) and issubclass(found, PreTrainedModel)
 
 
+def is_class(name: str) -> bool:
+    """Whether transformers itself has a class of that name: a model, a tokenizer, a processor."""
+    return name.isidentifier() and isinstance(getattr(transformers, name, None), type)
+
+
 def build_virtual(
     config: PretrainedConfig, *, model_class: str, dtype: torch.dtype = torch.float32, loaded: bool = False
 ) -> PreTrainedModel:

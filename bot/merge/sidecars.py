@@ -1,4 +1,4 @@
-"""The small files beside the merged weights: config.json with its edits, the rest byte for byte."""
+"""The small files beside the merged weights: config.json with its edits, the rest byte for byte or without a key."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ def write_sidecars(
     """
     if plan.config_edits:
         edited = edited_config(config, {e.key: e.after for e in plan.config_edits})
-        (out / CONFIG).write_text(json.dumps(edited, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (out / CONFIG).write_text(_text(edited), encoding="utf-8")
     else:
         shutil.copyfile(base_folder / CONFIG, out / CONFIG)
     for sidecar in plan.sidecars:
         origin = adapter_folder if sidecar.origin == "adapter" else base_folder
         target = out / sidecar.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(origin / sidecar.name, target)
+        if sidecar.without:
+            content = json.loads((origin / sidecar.name).read_bytes())
+            target.write_text(_text(edited_config(content, {sidecar.without: None})), encoding="utf-8")
+        else:
+            shutil.copyfile(origin / sidecar.name, target)
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -13,6 +13,7 @@ from bot.weights.files import Files
 CARD = "README.md"
 FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|\Z)", re.DOTALL)
 MAX_BYTES = 2_000_000
+LICENSE = re.compile(r"[\w][\w .+/:()-]{0,95}")
 
 
 def read(files: Files) -> str | None:
@@ -29,6 +30,19 @@ def metadata(text: str | None) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def licenses(text: str | None) -> tuple[str, ...]:
+    """The identifiers of the licences that a card gives, and the name that it has for one beside `other`."""
+    data = metadata(text)
+    found = [v for key in ("license", "license_name") for v in _listed(data.get(key))]
+    return tuple(
+        dict.fromkeys(v.strip() for v in found if isinstance(v, str) and LICENSE.fullmatch(v.strip()))
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def names(text: str | None) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bot.errors import RefusedError
 from bot.plan.recipe import LINEAR
-from bot.records import Binding, Pinned, Plan
+from bot.records import Binding, ConfigEdit, Pinned, Plan
 
 PLAIN = frozenset({"lora", "lora_converted"})
 COMBINED = PLAIN | {"copy"}  # a head that is untied from embeddings which change
@@ -161,3 +162,12 @@ def _not_combined(adapter: Pinned, reason: str) -> RefusedError:
         advice="PEFT's add_weighted_adapter combines plain LoRA alone; --stack merges any types one after the other.",
         code="combination-unsupported",
     )
+
+
+def joined_edits(stages: Sequence[Plan]) -> list[ConfigEdit]:
+    """One edit for each key: from what the base has to what the last stage makes of it."""
+    found: dict[str, ConfigEdit] = {}
+    for edit in (e for stage in stages for e in stage.config_edits):
+        before = found.get(edit.key, edit).before
+        found[edit.key] = replace(edit, before=before)
+    return list(found.values())

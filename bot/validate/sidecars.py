@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig
 
-from bot.records import Check, ConfigEdit, Plan
+from bot.records import Check, ConfigEdit, Plan, Sidecar
 from bot.validate.models import LOCAL, meta_model, missing_parameters
 from bot.validate.quiet import guarded
 from bot.validate.tokenizer import TOKENIZER, check_tokenizer
@@ -42,7 +42,8 @@ def check_sidecars(
         checks.append(guarded("generation_config", lambda: _generation(merged), good="It loads."))
     good = "The class builds, and each of its parameters is there that the base has."
     checks.append(guarded("model_class", lambda: _model(merged, plan, layout, base, base_folder), good=good))
-    good = "Every small file is its source's, byte for byte."
+    left = "" if not any(s.without for s in plan.sidecars) else ", or in all but the key that was taken out"
+    good = f"Every small file is its source's, byte for byte{left}."
     checks.append(guarded("sidecars", lambda: _copies(merged, plan=plan, origins=origins), good=good))
     if any(s.name.startswith(TOKENIZER) for s in plan.sidecars):
         checks += check_tokenizer(merged, plan=plan, origins=origins)
@@ -113,7 +114,7 @@ def _model(
 
 
 def _copies(merged: Path, *, plan: Plan, origins: dict[str, Path | None]) -> tuple[list[str], str]:
-    """Every sidecar equals its source byte for byte."""
+    """Every sidecar equals its source byte for byte, or in all but the key that the plan takes out."""
     problems, count = [], 0
     for sidecar in plan.sidecars:
         origin = origins[sidecar.origin]
@@ -122,8 +123,14 @@ def _copies(merged: Path, *, plan: Plan, origins: dict[str, Path | None]) -> tup
         count += 1
         if not (merged / sidecar.name).is_file():
             problems.append(f"{sidecar.name} is missing.")
-        elif origin is not None and not filecmp.cmp(
-            merged / sidecar.name, origin / sidecar.name, shallow=False
-        ):
+        elif origin is not None and not _is_copy(merged / sidecar.name, origin / sidecar.name, sidecar):
             problems.append(f"{sidecar.name} differs from the {sidecar.origin}'s.")
     return problems, counted(count, "file")
+
+
+def _is_copy(mine: Path, theirs: Path, sidecar: Sidecar) -> bool:
+    if not sidecar.without:
+        return filecmp.cmp(mine, theirs, shallow=False)
+    content = json.loads(theirs.read_bytes())
+    content.pop(sidecar.without, None)
+    return bool(json.loads(mine.read_bytes()) == content)
