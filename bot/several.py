@@ -240,7 +240,7 @@ def _stacked(
     final = {b.tensor: b for b in bindings}
     added = {a.name: a for stage in stages for a in stage.added}
     beside, _ = chosen_sidecars(LocalFiles(folder), base=base.model.files)
-    downloads = stages[0].estimate.download_bytes - _fetched(adapters[0])
+    downloads = stages[0].estimate.download_bytes - adapters[0].fetched_bytes
     return replace(
         stages[-1],
         peft_type=" + ".join(stage.peft_type for stage in stages),
@@ -263,10 +263,6 @@ def _stacked(
         notes=(f"{counted(len(stages), 'adapter')} are merged one after the other, rounded once at the end",),
         stages=stages,
     )
-
-
-def _fetched(opened: Opened) -> int:
-    return opened.header.file_size if opened.adapter.pinned.kind == "hub" else 0
 
 
 def _as_made(added: AddedTensor, final: dict[str, Any]) -> AddedTensor:
