@@ -93,10 +93,8 @@ def prepare(
 
 def _base(request: MergeRequest, adapters: Sequence[Opened], *, hub: Hub, terms: Terms) -> OpenedBase:
     """The one base of all. Raises RefusedError when they name different ones and the user names none."""
-    found = [
-        open_base(a, request=request, hub=hub, terms=terms)
-        for a in (adapters if request.base is None else adapters[:1])
-    ]
+    asked = adapters if request.base is None else adapters[:1]
+    found = [open_base(a, request=request, hub=hub, terms=terms) for a in asked]
     first = found[0]
     for opened, other in zip(adapters, found, strict=False):
         one, two = first.base.model.pinned, other.base.model.pinned
@@ -287,8 +285,7 @@ def _signed(
         if patch not in patches:
             patches.append(patch)
     named = request.recipe.weights if request.recipe else ()
-    silent = [str(a.adapter.pinned) for a, w in zip(adapters, named, strict=False) if w == 0]
-    idle = [f"{name} has the weight 0" for name in silent]
+    idle = [f"{a.adapter.pinned} has the weight 0" for a, w in zip(adapters, named, strict=False) if w == 0]
     return replace(
         plan,
         key=key.job_key(first, base=base.model.pinned, request=request, further=others),
