@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import RefusedError
+from bot.isolation import room
 from bot.plan import adapter_config, adapter_keys, base_model, limits, patches, policy, reference
 from bot.plan import initial as starts
 from bot.plan.base_model import Base
@@ -17,6 +18,7 @@ from bot.progress import Progress
 from bot.records import Patch, Pinned
 from bot.request import MergeRequest
 from bot.terms import Terms
+from bot.weights.archive import read_pickled_header, read_pickled_layout
 from bot.weights.files import Files, Hub, LocalFiles, Model
 from bot.weights.header import Header, TensorSpec
 from bot.weights.layout import Layout, is_only_pickle, read_header, read_layout
@@ -154,9 +156,7 @@ def _header(files: Files, *, seen: Header | None, allow_pickle: bool, terms: Ter
     limits.check(terms.limits, adapter_bytes=(f"The weights of {files.name} have", size))
     if weights != adapter_config.PICKLE:  # read again, what could not be read says why
         return weights, seen or read_header(files, weights, size=size)
-    from bot.weights.pickled import read_pickled_header  # noqa: PLC0415 - torch
-
-    return weights, read_pickled_header(files, weights)
+    return weights, read_pickled_header(files, weights, interpret=_interpret)
 
 
 def open_base(opened: Opened, *, request: MergeRequest, hub: Hub, terms: Terms) -> OpenedBase:
@@ -198,9 +198,12 @@ def _layout(files: Files, *, allow_pickle: bool) -> tuple[Layout, dict[str, str]
     """The base's layout, and the pickle files that it is to be made of, if any."""
     if not (allow_pickle and is_only_pickle(files.sizes())):
         return read_layout(files), {}
-    from bot.weights.pickled import read_pickled_layout  # noqa: PLC0415 - torch
+    return read_pickled_layout(files, interpret=_interpret)
 
-    return read_pickled_layout(files)
+
+def _interpret(outline: bytes, label: str) -> Header:
+    header: Header = room.call("bot.weights.pickled:header_of", outline, label)
+    return header
 
 
 def local(model: Model, *, names: list[str], hub: Hub, progress: Progress) -> Path:

@@ -14,6 +14,7 @@ from bot.admission import check_publication, reopened
 from bot.building import build, cards_of, check, passed
 from bot.connect import LazyHub, publisher
 from bot.errors import InputError, MergeError, RefusedError
+from bot.isolation import room
 from bot.opening import reopen
 from bot.plan import card
 from bot.progress import Progress
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 def plan(request: MergeRequest, *, settings: Settings, progress: Progress) -> Plan:
     """What a merge would do, from JSON files and headers alone. Raises what stands in its way."""
-    return prepare(request, hub=LazyHub(settings), progress=progress, terms=settings.terms).plan
+    with room.opened(settings):
+        return prepare(request, hub=LazyHub(settings), progress=progress, terms=settings.terms).plan
 
 
 def merge(
@@ -44,6 +46,13 @@ def merge(
 
     Raises MergeBotError; then the folder is as it was before.
     """
+    with room.opened(settings, soon=True):
+        return _merge(request, settings=settings, progress=progress)
+
+
+def _merge(
+    request: MergeRequest, *, settings: Settings, progress: Progress
+) -> tuple[Plan, MergedModel | None, Report | None]:
     hub = LazyHub(settings)
     prepared = prepare(request, hub=hub, progress=progress, terms=settings.terms)
     folder = Path(_destination(request).location)
@@ -70,10 +79,11 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
     Raises ValidationError, with the report, when a check failed.
     """
     hub = LazyHub(settings)
-    prepared = prepare(request, hub=hub, progress=progress, terms=settings.terms)
-    scratch = partial(_scratch, settings, plan=prepared.plan)
-    with fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources:
-        report = check(folder, prepared, sources, request=request, progress=progress)
+    with room.opened(settings, soon=True):
+        prepared = prepare(request, hub=hub, progress=progress, terms=settings.terms)
+        scratch = partial(_scratch, settings, plan=prepared.plan)
+        with fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources:
+            report = check(folder, prepared, sources, request=request, progress=progress)
     if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
         write_record(folder / REPORT_FILE, report)
     return passed(report)
@@ -106,6 +116,13 @@ def run(
     request: MergeRequest, *, settings: Settings, progress: Progress
 ) -> tuple[Plan, Report | None, Publication | None]:
     """The whole way: plan, merge, validate, publish. What an earlier run has published is found, not made again."""
+    with room.opened(settings, soon=True):
+        return _run(request, settings=settings, progress=progress)
+
+
+def _run(
+    request: MergeRequest, *, settings: Settings, progress: Progress
+) -> tuple[Plan, Report | None, Publication | None]:
     destination = _destination(request)
     if destination.kind == "folder":
         record, merged, report = merge(request, settings=settings, progress=progress)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bot.admission import Look, admit, chosen_sidecars, seen_by
 from bot.errors import RefusedError
+from bot.isolation import room
 from bot.opening import Opened, OpenedBase, open_adapter, open_base
-from bot.plan import adapter_config, dtype, fit, key, limits, parity, remote_code, sidecars
+from bot.plan import adapter_config, dtype, fit, key, limits, parity, patterns, remote_code, sidecars
 from bot.plan.base_model import Base
 from bot.plan.binding import bind_by_names
 from bot.plan.estimate import estimate
@@ -22,6 +24,8 @@ from bot.weights.files import Hub, Model
 from bot.weights.layout import Layout
 
 NOT_STREAMED = frozenset({"converted-weights"})  # refusals that speak of our streaming, not of the merge
+
+BIND = "bot.merge.binding:bind"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +124,6 @@ def _bind(
     if bindings and request.parity == "exact" and request.way == "auto":
         model_class, vocabulary = base.config["architectures"][0], base.config["vocab_size"]
         return Bound(model_class=model_class, vocabulary=vocabulary, bindings=bindings), "names", []
-    from bot.merge.binding import bind  # noqa: PLC0415 - torch and transformers: not before cheaper refusals
-
     look: Any = {
         "adapter_config": opened.config,
         "tensors": tensors,
@@ -129,19 +131,27 @@ def _bind(
         "name": base.model.files.name,
     }
     if request.parity == "peft":
-        from bot.merge.parity import bind_as_peft  # noqa: PLC0415 - the same
-
-        return bind_as_peft(base.config, **look, named=bool(bindings)), "layers", []
+        return _look("bot.merge.parity:bind_as_peft", base.config, **look, named=bool(bindings)), "layers", []
     reason = "as asked for with --way"
     if request.way == "auto":
         try:
-            return bind(base.config, **look), "layers", []
+            return _look(BIND, base.config, **look), "layers", []
         except RefusedError as refusal:
             if refusal.code not in NOT_STREAMED:
                 raise
             reason = refusal.sentence.rstrip(".")
     note = f"the whole model is loaded by transformers for the merge: {reason}"
-    return bind(base.config, **look, whole=True), "whole", [note]
+    return _look(BIND, base.config, **look, whole=True), "whole", [note]
+
+
+def _look(function: str, config: dict[str, Any], **look: Any) -> Bound:
+    """Binds in the worker: it matches a stranger's regular expressions, and builds the model that they speak of."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        bound: Bound = room.call(function, config, **look, timed=True, memory=memory)
+    except room.TooLongError as error:
+        raise patterns.too_long(look["adapter_config"], seconds=error.seconds) from None
+    return bound
 
 
 def _check_streamed(request: MergeRequest) -> None:

@@ -232,7 +232,7 @@ class Check:
 class Report:
     """The proof: `verdict` is `failed` when any check failed. `files` maps names to SHA-256 of the merged files.
 
-    `notes` are the plan's: what is to be known of base and adapter.
+    `notes` are the plan's: what is to be known of base and adapter. `isolation` says what kept the work on them apart.
     """
 
     schema: int = SCHEMA
@@ -249,6 +249,7 @@ class Report:
     device: str
     seconds: float
     notes: tuple[str, ...] = ()
+    isolation: str = ""
 
     def check(self, name: str) -> Check | None:
         """The check of that name, or None."""

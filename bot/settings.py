@@ -7,6 +7,37 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+Isolation = Literal["process", "none"]
+# What a worker needs: where programs and libraries are, how text is encoded, how many cores to use, which GPU.
+KEPT = frozenset(
+    {"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTORCH_CUDA_ALLOC_CONF"}
+)
+KEPT_PREFIXES = (
+    "LC_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "KMP_",
+    "GOMP_",
+    "CUDA_",
+    "NVIDIA_",
+    "PYTORCH_",
+    "HSA_",
+    "HIP_",
+)
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "DO_NOT_TRACK": "1",
+}
+SECRETS = (
+    ".huggingface", ".netrc", ".git-credentials", ".config/gh", ".config/git", ".ssh", ".aws", ".kube", ".gnupg",
+    ".docker", ".pypirc", ".config/gcloud", ".azure",
+)  # fmt: skip
 
 from bot.terms import VARIABLES, Limits, Terms
 
@@ -21,7 +52,9 @@ class Settings:
 
     `read_token` and `write_token` are kept out of every repr. `timeout` is seconds without an answer, `attempts`
     how often a request is tried, `scratch` the folder for unfinished work (None: beside the destination, or the
-    system's temporary folder), `terms` what is published and how large it may be.
+    system's temporary folder), `terms` what is published and how large it may be. `isolation`:
+    whether work on strangers' files gets a process of its own; `plan_timeout` is how many seconds it may look for the
+    adapter's modules. `verbosity` is the command's, for that process.
     """
 
     endpoint: str = "https://huggingface.co"
@@ -31,6 +64,9 @@ class Settings:
     attempts: int = 5
     scratch: Path | None = None
     terms: Terms = field(default_factory=Terms)
+    isolation: Isolation = "process"
+    plan_timeout: float = 120.0
+    verbosity: int = 0
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -46,7 +82,35 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         attempts=int(_positive(env, "MERGE_BOT_ATTEMPTS", 5)),
         scratch=Path(scratch) if scratch else None,
         terms=Terms(allowed_licenses=_licenses(env), limits=_limits(env)),
+        isolation=_isolation(env),
+        plan_timeout=_positive(env, "MERGE_BOT_PLAN_TIMEOUT", 120.0),
     )
+
+
+def worker_environment(*, home: str) -> dict[str, str]:
+    """All that a worker gets to see of the environment: nothing that could be a token, and the libraries offline."""
+    kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith(KEPT_PREFIXES)}
+    return kept | OFFLINE | {"HOME": home, "HF_HOME": f"{home}/huggingface"}
+
+
+def secret_places() -> list[str]:
+    """Files and folders of this user that hold tokens and keys, for a worker to be kept from."""
+    env, home = os.environ, Path.home()
+    cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
+    hub = Path(env.get("HF_HOME") or cache / "huggingface")
+    token = Path(env.get("HF_TOKEN_PATH") or hub / "token")
+    places = [token, token.with_name("stored_tokens"), hub / "token", hub / "stored_tokens"]
+    places += [home / name for name in SECRETS]
+    return list(dict.fromkeys(str(p.absolute()) for p in places if p.exists()))
+
+
+def _isolation(env: Mapping[str, str]) -> Isolation:
+    chosen = env.get("MERGE_BOT_ISOLATION") or "process"
+    if chosen == "process":
+        return "process"
+    if chosen == "none":
+        return "none"
+    raise ValueError(f"MERGE_BOT_ISOLATION must be process or none, not {chosen!r}")
 
 
 def _licenses(env: Mapping[str, str]) -> frozenset[str]:

@@ -11,17 +11,16 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bot import prepare as single
 from bot.admission import Look, admit, chosen_sidecars, seen_by
 from bot.errors import InputError, RefusedError
+from bot.isolation import room
 from bot.opening import Opened, OpenedBase, local, open_adapter, open_base
 from bot.plan import adapter_config, combination, dtype, key, limits, parity, recipe, sidecars
 from bot.plan.base_model import Base
-from bot.plan.binding import scale_of
 from bot.plan.estimate import estimate
 from bot.prepare import Prepared, as_found, plan_one
 from bot.progress import Progress
@@ -119,11 +118,9 @@ def _stages(request: MergeRequest, adapters: Sequence[Opened], *, base: Base, la
     plans: list[Plan] = []
     for opened in adapters:
         if plans:
-            from bot.merge import stack  # noqa: PLC0415 - torch
-
             combination.check_follows(str(opened.adapter.pinned), opened.config)
-            base = replace(base, config=stack.stage_config(base.config, plans[-1]))
-            layout = stack.merged_layout(plans[-1], base=layout)
+            base = replace(base, config=room.call("bot.merge.stack:stage_config", base.config, plans[-1]))
+            layout = room.call("bot.merge.stack:merged_layout", plans[-1], base=layout)
         plans.append(plan_one(_plain(request), opened=opened, base=base, layout=layout))
         combination.check_stays_tied(plans[-1], last=opened is adapters[-1])
     return plans
@@ -150,10 +147,10 @@ def _gather(
         for name in names:
             (place / name).symlink_to((here / name).resolve())
         if opened.pickle:
-            from bot.weights import pickled  # noqa: PLC0415 - torch
-
-            weights = place / adapter_config.WEIGHTS
-            pickled.convert(place / opened.pickle, out=weights, header=opened.header, progress=progress)
+            source, weights = place / opened.pickle, place / adapter_config.WEIGHTS
+            room.call(
+                "bot.weights.pickled:convert", source, out=weights, header=opened.header, progress=progress
+            )
     order = list(reversed(adapters)) if last else list(adapters)
     order.sort(key=lambda a: sidecars.VOCABULARY.isdisjoint(beside[a.adapter.files.name]))
     donors = [a.adapter.files for a in order if beside[a.adapter.files.name]]
@@ -195,22 +192,18 @@ def _combined(
     folder: Path,
 ) -> Plan:
     """The plan for the one adapter that is made of all. A stack of plain LoRAs is their sum."""
-    from bot.merge import combine  # noqa: PLC0415 - torch and PEFT
-
     chosen = request.recipe if request.recipe and request.recipe.method != recipe.STACK else None
     how = chosen or Recipe(method="cat", weights=(1.0,) * len(adapters))
     combination.check_ranks(plans, how.method)
-    ingredients = [
-        combine.load_ingredient(
-            str(opened.adapter.pinned),
-            plan,
-            path=folder / str(number) / adapter_config.WEIGHTS,
-            scale=partial(scale_of, config=plan.adapter_config),
-        )
-        for number, opened, plan in zip(_numbers(adapters), adapters, plans, strict=True)
-    ]
     rank = how.svd_rank or max(combination.largest_rank(plan.adapter_config) for plan in plans)
-    config = combine.write(ingredients, how, rank=rank, folder=folder)
+    config = room.call(
+        "bot.work:combine",
+        [(str(a.adapter.pinned), plan) for a, plan in zip(adapters, plans, strict=True)],
+        how,
+        paths=[folder / str(number) / adapter_config.WEIGHTS for number in _numbers(adapters)],
+        rank=rank,
+        folder=folder,
+    )
     here = _here(folder)
     size = here.files.sizes()[adapter_config.WEIGHTS]
     header = read_header(here.files, adapter_config.WEIGHTS, size=size)

@@ -10,12 +10,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.isolation import room
 from bot.opening import local
 from bot.plan import adapter_config
 from bot.plan.base_model import CONFIG
 from bot.prepare import Prepared
 from bot.progress import Progress
 from bot.publish.folder import staging
+from bot.weights import archive
 from bot.weights.files import Hub
 from bot.weights.layout import INDEX, Layout, Shard
 
@@ -48,40 +50,42 @@ def fetched(
     base = local(found.base.model, names=files, hub=hub, progress=progress)
     with ExitStack() as stack:
 
-        def room(name: str, size: int) -> Path:
+        def space(name: str, size: int) -> Path:
             place = scratch()
             place = place.with_name(f"{place.name}-{name}")
             return stack.enter_context(staging(place, key=plan.key, needed=size)).folder
 
         if opened.pickle:
             layout = Layout((Shard(file=plan.adapter_file, header=opened.header),))
-            out = room("adapter", layout.total_bytes)
+            out = space("adapter", layout.total_bytes)
             _unpickle(opened.pickles, adapter, layout=layout, rest=beside, out=out, progress=progress)
             adapter = out
         if opened.initial is not None:
-            from bot.merge.stacked import stack as put_together  # noqa: PLC0415 - torch
-
             start = local(opened.initial.model, names=[adapter_config.WEIGHTS], hub=hub, progress=progress)
-            out = room("stacked", 2 * opened.weights_bytes)
-            put_together(
+            out = space("stacked", 2 * opened.weights_bytes)
+            room.call(
+                "bot.merge.stacked:stack",
                 out,
-                adapter=adapter,
-                initial=start / adapter_config.WEIGHTS,
+                adapter=adapter.absolute(),
+                initial=(start / adapter_config.WEIGHTS).absolute(),
                 file=plan.adapter_file,
                 renamed=plan.renamed,
                 theirs=plan.initial_renamed,
             )
             adapter = out
         if found.pickles:
-            out = room("base", found.layout.total_bytes)
+            out = space("base", found.layout.total_bytes)
             _unpickle(found.pickles, base, layout=found.layout, rest=rest, out=out, progress=progress)
             base = out
         if found.quantised is not None:
-            from bot.weights.quantised.write import write_dequantised  # noqa: PLC0415 - torch
-
-            out = room("base", found.layout.total_bytes)
-            write_dequantised(
-                out, quantised=found.quantised, source=base, beside=chosen["base"], progress=progress
+            out = space("base", found.layout.total_bytes)
+            room.call(
+                "bot.weights.quantised.write:write_dequantised",
+                out,
+                quantised=found.quantised,
+                source=base.absolute(),
+                beside=chosen["base"],
+                progress=progress,
             )
             base = out
         yield Sources(adapter=adapter, base=base)
@@ -91,12 +95,10 @@ def _unpickle(
     pickles: dict[str, str], folder: Path, *, layout: Layout, rest: list[str], out: Path, progress: Progress
 ) -> None:
     """Writes each pickle file as the safetensors file that the plan has read its header of."""
-    from bot.weights import pickled  # noqa: PLC0415 - torch
-
     progress.begin("Reading pickle", total=layout.total_bytes)
     for shard in layout.shards:
-        source = folder / pickles[shard.file]
-        pickled.convert(source, out=out / shard.file, header=shard.header, progress=progress)
+        source, made = (folder / pickles[shard.file]).absolute(), out / shard.file
+        room.call("bot.weights.pickled:convert", source, out=made, header=shard.header, progress=progress)
     progress.end()
-    pickled.write_index(layout, out=out)
-    pickled.link_rest(rest, source=folder, out=out)
+    archive.write_index(layout, out=out)
+    archive.link_rest(rest, source=folder, out=out)

@@ -85,7 +85,7 @@ def merged(tmp_path: Path) -> Callable[..., tuple[Path, Plan]]:
             destination=Destination(kind="folder", location=str(place)),
             **{"validation": "none", **request},
         )
-        plan, _, _ = pipeline.merge(asked, settings=Settings(), progress=Silent())
+        plan, _, _ = pipeline.merge(asked, settings=Settings(isolation="none"), progress=Silent())
         return place, plan
 
     return merge
@@ -97,7 +97,9 @@ def plan_of() -> Callable[..., Plan]:
 
     def plan(adapter: Path | str, **request: Any) -> Plan:
         return pipeline.plan(
-            MergeRequest(adapter=str(adapter), **request), settings=Settings(), progress=Silent()
+            MergeRequest(adapter=str(adapter), **request),
+            settings=Settings(isolation="none"),
+            progress=Silent(),
         )
 
     return plan

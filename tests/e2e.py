@@ -35,6 +35,7 @@ PRELOADED = [
     "transformers",
     "peft",
     "bot.pipeline",
+    "bot.isolation.room",
     "bot.merge.stream",
     "bot.validate.run",
     "tests.e2e",
@@ -319,6 +320,11 @@ class Run:
         wait_for(lambda: self._file("trap").exists() or not self._process.is_alive())
         assert self._process.is_alive(), self._file("err").read_text()
 
+    def worker_is_gone(self) -> bool:
+        """Whether the worker of a trapped command has ended."""
+        stat = Path("/proc", self._file("trap").read_text(), "stat")
+        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
     def send(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
 
@@ -370,14 +376,20 @@ def _work(arguments: list[str], environment: dict[str, str], trap: str | None, n
 
 
 def _in_the_merge(mark: Path) -> None:
-    from bot.merge.stream import Stream
+    """The worker is stopped as soon as it writes, and cannot clean up behind itself."""
+    from bot.isolation.room import Apart
 
-    def merges(*_: Any, **__: Any) -> Iterator[Any]:
-        mark.touch()
-        time.sleep(60)  # in the main thread, where signals arrive; copies go on in the workers
-        yield from ()
+    honest = Apart._event
 
-    Stream._merges = merges  # type: ignore[method-assign]
+    def stopped(self: Apart, deadline: float | None) -> dict[str, Any]:
+        event = honest(self, deadline)
+        if event.get("begin", "").startswith("Merging"):
+            os.kill(self.pid, signal.SIGSTOP)
+            mark.write_text(str(self.pid))
+            time.sleep(60)  # in the main thread, where signals arrive
+        return event
+
+    Apart._event = stopped  # type: ignore[method-assign]
 
 
 TRAPS = {"merge": _in_the_merge}

@@ -457,6 +457,7 @@ def test_a_disk_that_fills_up_in_the_middle(desk, monkeypatch):
     desk.done("merge", ADAPTER, "--out", desk.out)
     before = desk.state()
     monkeypatch.setattr(ShardWriter, "write", full)
+    desk.set(MERGE_BOT_ISOLATION="none")  # where the disk can be filled up
     for arguments in (["--out", desk.place / "other"], ["--out", desk.out, "--dtype", "bfloat16"]):
         answer = desk("merge", ADAPTER, *arguments, "--json")
         assert (answer.code, answer.error["code"]) == (6, "disk-full")
@@ -477,6 +478,7 @@ def test_an_interruption_in_the_middle_leaves_nothing(desk, number):
     assert answer.code == 130
     assert answer.error["sentence"] == "Interrupted; nothing was left half-written."
     assert "Traceback" not in answer.err
+    assert run.worker_is_gone()
     assert desk.clean()
 
 
@@ -499,6 +501,7 @@ def test_kill_9_in_the_middle_and_again(desk):
     run.trapped()
     run.send(signal.SIGKILL)
     assert run.end().code == -signal.SIGKILL
+    wait_for(run.worker_is_gone)
     assert not desk.out.exists()
     assert desk("merge", ADAPTER, "--out", desk.out).code == 0
     assert desk.clean("merged")

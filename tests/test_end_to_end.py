@@ -221,6 +221,7 @@ def test_a_merge_that_fails_its_checks_is_published_nowhere(desk, monkeypatch):
         honest(self, spec, wrong, **given)
 
     monkeypatch.setattr(ShardWriter, "write", corrupt)
+    desk.set(MERGE_BOT_ISOLATION="none")  # where the writer can be spoilt
     before = desk.state()
     for place in ("alice/wrong", desk.out):
         for flags in ([], ["--json"]):

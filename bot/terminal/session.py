@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from bot.errors import InputError
@@ -20,7 +21,7 @@ def tools(*, verbosity: int, plain: bool) -> Iterator[dict[str, Any]]:
     from bot.terminal import progress, quiet
 
     try:
-        known = settings.load()
+        known = replace(settings.load(), verbosity=verbosity)
     except ValueError as error:
         advice = "Correct the environment variable, or unset it."
         raise InputError(f"{error}.", advice=advice, code="bad-setting") from error

@@ -91,7 +91,10 @@ def report(record: Report) -> ConsoleRenderable:
         table.add_row(*_check(check))
     mark, style = _MARKS[record.verdict]
     line = f"{mark} Validation {record.verdict} ({record.level}) in {duration(record.seconds)} on {record.device}"
-    return Group(table, Text(clean(line), style=style)) if record.checks else Text(clean(line), style=style)
+    told = [Text(clean(line), style=style)]
+    if record.isolation:
+        told.append(Text(clean(f"Isolation: {record.isolation}"), style="dim"))
+    return Group(*([table] if record.checks else []), *told)
 
 
 def publication(record: Publication) -> ConsoleRenderable:

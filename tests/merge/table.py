@@ -60,7 +60,7 @@ def measured(name: str, config: dict[str, object], *, root: Path) -> Row:
 def _merge(adapter: Path, out: Path) -> Plan:
     to = Destination(kind="folder", location=str(out))
     request = MergeRequest(adapter=str(adapter), destination=to, validation="none")
-    return pipeline.merge(request, settings=Settings(), progress=Silent())[0]
+    return pipeline.merge(request, settings=Settings(isolation="none"), progress=Silent())[0]
 
 
 def main() -> None:

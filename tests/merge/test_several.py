@@ -266,13 +266,13 @@ def test_validate_proves_a_stack_and_finds_a_layer_that_is_not_merged(pair, toge
     request = MergeRequest(
         adapter=str(adapters[0]), further=(str(adapters[1]),), recipe=stack(), validation="tensors"
     )
-    report = pipeline.validate(out, request, settings=Settings(), progress=Silent())
+    report = pipeline.validate(out, request, settings=Settings(isolation="none"), progress=Silent())
     assert (report.verdict, len(report.further), report.recipe) == ("passed", 1, stack())
     wrong = MergeRequest(
         adapter=str(adapters[1]), further=(str(adapters[0]),), recipe=stack(), validation="tensors"
     )
     with pytest.raises(Exception, match="changed"):  # IA3 first, then LoRA, is another model
-        pipeline.validate(out, wrong, settings=Settings(), progress=Silent())
+        pipeline.validate(out, wrong, settings=Settings(isolation="none"), progress=Silent())
 
 
 @pytest.mark.parametrize("second", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}, "PSOFT"])

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from bot.errors import InputError, RefusedError
+from bot.weights.archive import read_pickled_header
 from bot.weights.files import LocalFiles
-from bot.weights.pickled import read_pickled_header
+from bot.weights.pickled import header_of
 from tests.merge.oracle import compare, read_tensors
 from tests.tiny.adapters import LORA_VARIANTS, edit_config
 from tests.tiny.models import load
@@ -122,7 +123,7 @@ def test_views_dtypes_and_alignment_survive(tmp_path: Path) -> None:
         "parameter": torch.nn.Parameter(torch.randn(2, 2)),
     }
     torch.save(tensors, tmp_path / SINGLE)
-    header = read_pickled_header(LocalFiles(tmp_path), SINGLE)
+    header = read_pickled_header(LocalFiles(tmp_path), SINGLE, interpret=header_of)
     convert(tmp_path / SINGLE, out=tmp_path / "x.safetensors", header=header, progress=Silent())
     found = load_file(tmp_path / "x.safetensors")
     assert found.keys() == tensors.keys()
@@ -173,7 +174,7 @@ def test_a_file_that_changed_between_plan_and_merge_is_not_used(tmp_path: Path) 
     from bot.weights.pickled import convert
 
     torch.save({"a": torch.zeros(3)}, tmp_path / SINGLE)
-    header = read_pickled_header(LocalFiles(tmp_path), SINGLE)
+    header = read_pickled_header(LocalFiles(tmp_path), SINGLE, interpret=header_of)
     torch.save({"a": torch.zeros(4)}, tmp_path / SINGLE)
     with pytest.raises(InputError, match="planned"):
         convert(tmp_path / SINGLE, out=tmp_path / "x.safetensors", header=header, progress=Silent())
@@ -221,7 +222,7 @@ def _cut(path: Path) -> None:
 def test_what_is_no_table_of_tensors(make: Callable[[Path], object], code: str, tmp_path: Path) -> None:
     make(tmp_path / SINGLE)
     with pytest.raises((RefusedError, InputError)) as error:
-        read_pickled_header(LocalFiles(tmp_path), SINGLE)
+        read_pickled_header(LocalFiles(tmp_path), SINGLE, interpret=header_of)
     assert error.value.code == code
 
 
@@ -278,7 +279,7 @@ def test_nothing_is_left_in_the_scratch_folder(
         allow_pickle=True,
         validation="none",
     )
-    pipeline.merge(request, settings=Settings(scratch=scratch), progress=Silent())
+    pipeline.merge(request, settings=Settings(scratch=scratch, isolation="none"), progress=Silent())
     assert not list(scratch.iterdir())
 
 
@@ -296,6 +297,6 @@ def test_planning_reads_no_tensor_data(
         return data
 
     monkeypatch.setattr(files, "read", counted)
-    header = read_pickled_header(files, SINGLE)
+    header = read_pickled_header(files, SINGLE, interpret=header_of)
     assert header.file_size > 4 * 2**20
     assert read[0] < 400_000

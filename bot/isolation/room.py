@@ -1,0 +1,266 @@
+"""Where work on strangers' files is done: in a worker process without tokens and network, or, if told so, right here.
+
+`call` is the door: it runs a function, named as `module:function`, in the room that is open, and in this process when
+none is. One worker serves a whole command, so that torch is imported once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from bot.errors import MergeError
+from bot.isolation import exchange, seal
+from bot.progress import Progress
+from bot.settings import Settings, secret_places, worker_environment
+
+HERE = "none: the merge ran in the process of the command (MERGE_BOT_ISOLATION=none)"
+APART = "a process of its own without tokens, {}"
+BOOT = (
+    "import sys; from os import pathsep; sys.path[:] = sys.argv.pop().split(pathsep);"
+    " from bot.worker import main; main()"
+)
+
+
+class TooLongError(Exception):
+    """A job was not done in its `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"not done in {seconds:g} seconds")
+        self.seconds = seconds
+
+
+class Here:
+    """This process. Limits are not enforced."""
+
+    def isolation(self) -> str:
+        """That nothing keeps the work apart, for the report."""
+        return HERE
+
+    def do(self, job: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Runs the function."""
+        module, _, function = job.partition(":")
+        return getattr(import_module(module), function)(*given, **named)
+
+    def close(self) -> None:
+        """Nothing is left running."""
+
+
+class Apart:
+    """A process of its own, started when it is first needed, or ahead of that by `start`."""
+
+    def __init__(self, *, verbosity: int, seconds: float, walls: Sequence[str] = seal.WALLS) -> None:
+        self._verbosity, self._walls = verbosity, walls
+        self._seconds = seconds  # for a job that is timed
+        self._process: subprocess.Popen[bytes] | None = None
+        self._home, self._pipe, self._rest = "", -1, b""
+        self._cut = ""
+        self._hidden = False
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process, and the group of it and its children."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Starts the worker and does not wait for it."""
+        if self._process is not None:
+            return
+        self._home = tempfile.mkdtemp(prefix="merge-bot-worker-")
+        self._pipe, theirs = os.pipe()
+        command = [sys.executable, "-I", "-c", BOOT, str(theirs), os.pathsep.join(_path())]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=None if _is_open(2) else subprocess.DEVNULL,
+                env=worker_environment(home=self._home),
+                cwd=self._home,
+                pass_fds=(theirs,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
+        masks = secret_places()
+        hello = {"parent": os.getpid(), "masks": masks, "walls": [*self._walls], "verbosity": self._verbosity}
+        self._send(hello)
+
+    def isolation(self) -> str:
+        """What keeps the work apart, for the report."""
+        self._ready()
+        return APART.format(self._cut)
+
+    def do(
+        self,
+        job: str,
+        given: tuple[Any, ...],
+        named: dict[str, Any],
+        *,
+        progress: Progress | None = None,
+        timed: bool = False,
+        memory: int | None = None,
+    ) -> Any:
+        """Runs the function. Raises what it raises, TooLongError, MergeError when the worker dies."""
+        self._ready()
+        self._send(
+            {"job": job, "given": given, "named": named, "progress": progress is not None, "memory": memory}
+        )
+        deadline = None
+        while True:
+            event = self._event(deadline)
+            if "done" in event:
+                return event["done"]
+            if "failed" in event:
+                raise exchange.raised(event["failed"])
+            if "begun" in event:  # what it needs is imported
+                deadline = time.monotonic() + self._seconds if timed else None
+            elif progress is not None:
+                _tell(progress, event)
+
+    def close(self) -> None:
+        """Kills the worker with everything that it has started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(BrokenPipeError):
+            process.stdin.close()  # type: ignore[union-attr]
+        process.wait()
+        os.close(self._pipe)
+        shutil.rmtree(self._home, ignore_errors=True)
+        if self._hidden:
+            seal.hidden_from_others(yes=False)
+        self._cut, self._rest, self._hidden = "", b"", False
+
+    def _ready(self) -> None:
+        self.start()
+        if not self._cut:
+            self._cut = self._event(None)["ready"]
+            if (
+                self._cut != seal.NAMESPACE
+            ):  # the kernel does not keep a process of the same user out of this one
+                self._hidden = True
+                seal.hidden_from_others(yes=True)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        pipe = self._process.stdin if self._process else None
+        try:
+            pipe.write(exchange.dumps(message))  # type: ignore[union-attr]
+            pipe.flush()  # type: ignore[union-attr]
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def _event(self, deadline: float | None) -> dict[str, Any]:
+        while b"\n" not in self._rest:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([self._pipe], [], [], left)[0]:
+                self.close()
+                raise TooLongError(self._seconds)
+            data = os.read(self._pipe, 1 << 20)
+            if not data:
+                raise self._died()
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        event: dict[str, Any] = exchange.loads(line)
+        return event
+
+    def _died(self) -> MergeError:
+        process = self._process
+        code = process.wait() if process else 0
+        self.close()
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        if code == -signal.SIGKILL:
+            how += ", most likely because memory ran out"
+        return MergeError(
+            f"The worker process was ended {how}.",
+            advice="Use a machine with more memory, or run it again with -vv to see what it says.",
+            code="worker-died",
+        )
+
+
+Room = Apart | Here
+_OPEN: ContextVar[Room | None] = ContextVar("room", default=None)
+
+
+@contextmanager
+def opened(settings: Settings, *, soon: bool = False) -> Iterator[Room]:
+    """The room that `call` uses from here on; inside another one it is that. `soon`: there will be work for it."""
+    outer = _OPEN.get()
+    if outer is not None:
+        yield outer
+        return
+    room: Room = (
+        Apart(verbosity=settings.verbosity, seconds=settings.plan_timeout)
+        if settings.isolation == "process"
+        else Here()
+    )
+    token = _OPEN.set(room)
+    try:
+        if soon and isinstance(room, Apart):
+            room.start()
+        yield room
+    finally:
+        _OPEN.reset(token)
+        room.close()
+
+
+def call(
+    job: str,
+    *given: Any,
+    progress: Progress | None = None,
+    timed: bool = False,
+    memory: int | None = None,
+    **named: Any,
+) -> Any:
+    """Runs `module:function` in the open room. `progress` reaches the function when it is given.
+
+    Raises what the function raises; when it is `timed`, TooLongError after the settings' plan_timeout, not counting
+    imports; MergeError when the worker dies. `memory`: bytes that it may use.
+    """
+    room = _OPEN.get() or Here()
+    if isinstance(room, Here):
+        return room.do(job, given, named if progress is None else {**named, "progress": progress})
+    return room.do(job, given, named, progress=progress, timed=timed, memory=memory)
+
+
+def isolation() -> str:
+    """What keeps the work in the open room apart, for the report."""
+    return (_OPEN.get() or Here()).isolation()
+
+
+def _tell(progress: Progress, event: dict[str, Any]) -> None:
+    if "advance" in event:
+        progress.advance(event["advance"])
+    elif "begin" in event:
+        progress.begin(event["begin"], total=event["total"])
+    elif "end" in event:
+        progress.end()
+    elif "say" in event:
+        progress.say(event["say"])
+
+
+def _path() -> list[str]:
+    """Where this process imports from: the worker's -I would leave out PYTHONPATH."""
+    return [str(Path(place).absolute()) for place in sys.path]
+
+
+def _is_open(handle: int) -> bool:
+    try:
+        os.fstat(handle)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""What a worker does in one go: merge and checks, from files to files. Knows no Hub, no token and no destination."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bot.plan.binding import scale_of
+from bot.progress import Progress
+from bot.records import Binding, MergedModel, Plan, Report
+from bot.request import MergeRequest, Recipe
+from bot.weights.layout import Layout
+
+if TYPE_CHECKING:
+    from bot.validate.found import Found
+
+
+def make(
+    plan: Plan,
+    *,
+    base: Layout,
+    config: dict[str, Any],
+    base_folder: Path,
+    adapter_folder: Path,
+    out: Path,
+    request: MergeRequest,
+    originals: dict[str, str],
+    progress: Progress,
+) -> tuple[MergedModel, Report | None]:
+    """Merges into the existing folder `out` and checks it; the report is None when nothing is to be checked.
+
+    `config` is the base's config.json; `originals` are files of the adapter that are copied, by their new names.
+    Raises what merging raises, OSError as it comes from the disk. What the checks find wrong is in the report.
+    """
+    from bot.merge import run as merging  # noqa: PLC0415 - numpy
+    from bot.merge import sidecars  # noqa: PLC0415
+    from bot.validate.found import Found  # noqa: PLC0415
+    from bot.validate.witness import looking_on  # noqa: PLC0415
+
+    with looking_on(
+        plan, base_folder=base_folder, base=base, adapter_folder=adapter_folder, out=out, request=request
+    ) as witness:
+        merged = merging.merge(
+            plan,
+            base_folder=base_folder,
+            base=base,
+            config=config,
+            adapter_path=adapter_folder / plan.adapter_file,
+            out=out,
+            device=request.device,
+            progress=progress,
+            witness=witness,
+            digest=request.validation != "none",
+        )
+    seen = replace(witness.found() if witness else Found(), digests=merged.digests)
+    sidecars.write_sidecars(
+        plan, base_folder=base_folder, adapter_folder=adapter_folder, config=config, out=out
+    )
+    for name, original in originals.items():
+        shutil.copyfile(adapter_folder / original, out / name)
+    if request.validation == "none":
+        return merged, None
+    report = check(
+        out,
+        plan,
+        base=base,
+        config=config,
+        base_folder=base_folder,
+        adapter_folder=adapter_folder,
+        request=request,
+        progress=progress,
+        seen=seen,
+    )
+    return merged, report
+
+
+def check(
+    folder: Path,
+    plan: Plan,
+    *,
+    base: Layout,
+    config: dict[str, Any],
+    base_folder: Path,
+    adapter_folder: Path,
+    request: MergeRequest,
+    progress: Progress,
+    seen: Found | None = None,
+) -> Report:
+    """Checks a merged folder; `seen` is what was proven while it was written. What is wrong is in the report."""
+    from bot.validate import run as validation  # noqa: PLC0415 - numpy
+
+    return validation.validate(
+        folder,
+        plan=plan,
+        base_folder=base_folder,
+        base=base,
+        adapter_folder=adapter_folder,
+        request=request,
+        progress=progress,
+        seen=seen,
+        exact=partial(
+            _exact,
+            plan,
+            base_folder=base_folder,
+            base=base,
+            config=config,
+            adapter_path=adapter_folder / plan.adapter_file,
+        ),
+    )
+
+
+def _exact(plan: Plan, **sources: Any) -> Callable[[Binding], Any]:
+    """Gives a binding's tensor in float64, once for each; imports what that needs when it is first asked to."""
+    made: list[Callable[[Binding], Any]] = []
+
+    def value(binding: Binding) -> Any:
+        if not made:
+            from bot.merge.exact import exact_merge  # noqa: PLC0415 - torch, transformers and PEFT
+
+            made.append(exact_merge(plan, **sources))
+        return made[0](binding)
+
+    return value
+
+
+def combine(
+    plans: Sequence[tuple[str, Plan]], recipe: Recipe, *, paths: Sequence[Path], rank: int, folder: Path
+) -> dict[str, Any]:
+    """Makes one adapter of several in `folder`; the answer is its config. `plans`: with what to call the adapters.
+
+    Raises RefusedError for one that is not finite or without effect, and where the method does not apply.
+    """
+    from bot.merge import combine as combining  # noqa: PLC0415 - torch and PEFT
+
+    ingredients = [
+        combining.load_ingredient(name, plan, path=path, scale=partial(scale_of, config=plan.adapter_config))
+        for (name, plan), path in zip(plans, paths, strict=True)
+    ]
+    return combining.write(ingredients, recipe, rank=rank, folder=folder)
