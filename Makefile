@@ -9,7 +9,8 @@ READY := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench clean
+SECONDS_OF_FUZZ ?= 300
+.PHONY: help setup demo test test-fast fuzz lint format bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -24,6 +25,9 @@ test: $(READY)  ## Run all tests
 
 test-fast: $(READY)  ## Run the tests that take a few seconds at most
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+
+fuzz: $(READY)  ## Feed made-up files to the readers of headers and configs (SECONDS_OF_FUZZ=300)
+	FUZZ_SECONDS=$(SECONDS_OF_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py --timeout 0 -q $(ARGS)
 
 lint: $(READY)  ## Check style, types and the order of imports
 	$(BIN)/ruff check

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bot.terms import VARIABLES, Limits, Terms
+
 Isolation = Literal["process", "none"]
 # What a worker needs: where programs and libraries are, how text is encoded, how many cores to use, which GPU.
 KEPT = frozenset(
@@ -39,7 +41,6 @@ SECRETS = (
     ".docker", ".pypirc", ".config/gcloud", ".azure",
 )  # fmt: skip
 
-from bot.terms import VARIABLES, Limits, Terms
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 AMOUNT = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*([kmgt]b)?", re.ASCII)

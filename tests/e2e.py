@@ -167,6 +167,12 @@ class Desk:
     def sit(self, user: str | None) -> None:
         """Another user sits down, or a stranger."""
         self.set(**self.hub.environment(user), MERGE_BOT_SCRATCH=str(self.scratch), MERGE_BOT_TIMEOUT="20")
+        # Commands in this process merge in it too, where torch is; `start`, `apart` and test_isolation do not.
+        self.set(MERGE_BOT_ISOLATION="none")
+
+    def apart(self) -> None:
+        """From here on as by default: work on strangers' files has a process of its own."""
+        self.set(MERGE_BOT_ISOLATION="process")
 
     def set(self, **environment: str) -> None:
         for name, value in environment.items():

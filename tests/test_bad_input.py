@@ -457,7 +457,6 @@ def test_a_disk_that_fills_up_in_the_middle(desk, monkeypatch):
     desk.done("merge", ADAPTER, "--out", desk.out)
     before = desk.state()
     monkeypatch.setattr(ShardWriter, "write", full)
-    desk.set(MERGE_BOT_ISOLATION="none")  # where the disk can be filled up
     for arguments in (["--out", desk.place / "other"], ["--out", desk.out, "--dtype", "bfloat16"]):
         answer = desk("merge", ADAPTER, *arguments, "--json")
         assert (answer.code, answer.error["code"]) == (6, "disk-full")

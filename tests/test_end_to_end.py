@@ -221,7 +221,6 @@ def test_a_merge_that_fails_its_checks_is_published_nowhere(desk, monkeypatch):
         honest(self, spec, wrong, **given)
 
     monkeypatch.setattr(ShardWriter, "write", corrupt)
-    desk.set(MERGE_BOT_ISOLATION="none")  # where the writer can be spoilt
     before = desk.state()
     for place in ("alice/wrong", desk.out):
         for flags in ([], ["--json"]):
@@ -447,3 +446,24 @@ def test_python_m_bot_does_the_whole_way(desk):
     assert desk.keeps_secrets(home)
     assert [p for p in desk.scratch.rglob("*") if p.is_file()] == []
     assert torch.allclose(desk.plain("alice/from-a-process"), desk.wanted(), **CLOSE)
+
+
+def test_a_merge_in_a_process_of_its_own_is_the_same_to_the_byte(desk):
+    desk.done("merge", ADAPTER, "--out", desk.place / "here")
+    desk.apart()
+    report = desk.done("merge", ADAPTER, "--out", desk.out)["report"]
+    assert report["isolation"].startswith("a process of its own without tokens, network ")
+    for name in ("model.safetensors", "config.json", "adapter_config.original.json"):
+        assert (desk.out / name).read_bytes() == (desk.place / "here" / name).read_bytes()
+    assert desk.keeps_secrets(desk.out)
+    assert report["isolation"] in desk("validate", desk.out, "--adapter", ADAPTER, "--validate=tensors").out
+
+
+@pytest.mark.slow
+def test_the_whole_way_to_the_hub_in_a_process_of_its_own(desk):
+    desk.apart()
+    found = desk.done("run", ADAPTER, "--to", "alice/apart")
+    assert found["report"]["verdict"] == "passed"
+    assert "model.safetensors" in desk.hub.files("alice/apart")
+    files = desk.hub.files("alice/apart").values()
+    assert not any(token.encode() in path.read_bytes() for token in desk.tokens for path in files)

@@ -95,7 +95,8 @@ class HubFiles:
 
     def sizes(self) -> dict[str, int]:
         siblings = self._info.siblings or []
-        found = {s.rfilename: int(s.size or 0) for s in siblings if s.rfilename.startswith(self._prefix)}
+        inside = [s for s in siblings if _is_inside(s.rfilename) and s.rfilename.startswith(self._prefix)]
+        found = {s.rfilename: int(s.size or 0) for s in inside}
         return {name.removeprefix(self._prefix): size for name, size in found.items()}
 
     def read(self, name: str, *, start: int = 0, end: int | None = None) -> bytes:
@@ -115,6 +116,11 @@ class HubFiles:
         hf_raise_for_status(response)
         body: bytes = response.content
         return body if response.status_code == 206 else body[start:stop]
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a listed name stays in its repository; git holds no other, and a host could still send one."""
+    return "\\" not in name and not {"", ".", ".."} & set(name.split("/"))
 
 
 def _bar(progress: Progress) -> type[tqdm[Any]]:

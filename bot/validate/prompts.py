@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -13,6 +17,7 @@ from bot.validate.models import LOCAL
 
 LONGEST = 32
 ROWS = 4
+PATIENCE = 10.0  # seconds for a chat template; an honest one takes milliseconds
 TEXTS = (
     "The capital of France is Paris, and the capital of Japan is",
     "I bought this last week and it stopped working after two days. Very disappointed.",
@@ -82,14 +87,34 @@ def _chats(tokenizer: Any) -> list[Tensor]:
     rows: list[Tensor] = []
     for text in CHATS:
         try:
-            filled = tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
+            with _in_time():
+                filled = tokenizer.apply_chat_template(
+                    [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+                )
         except Exception:  # noqa: BLE001  # a template is a program of its author's: it raises what it likes
             return rows
         encoded = tokenizer(filled, return_tensors="pt", add_special_tokens=False)["input_ids"]
         rows.append(encoded[:, :LONGEST])
     return rows
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """Raises TimeoutError in a template that does not end; transformers' sandbox lets it loop as long as it likes."""
+    if threading.current_thread() is not threading.main_thread():  # signals arrive there only
+        yield
+        return
+
+    def stop(*_: object) -> NoReturn:
+        raise TimeoutError("the chat template does not end")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _random_ids(config: Any, *, task: str | None) -> list[Tensor]:

@@ -1,0 +1,173 @@
+"""Attacks by the files of an adapter or a base, each shown, each failing.
+
+Others are elsewhere: weights/test_header.py, test_isolation.py (expressions, tokens, network), test_bad_input.py
+(foreign paths), publish/ (markup and mentions), weights/test_pickled.py.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bot.clients.hub_reader import HubFiles
+from bot.errors import InputError, MergeBotError
+from bot.plan import adapter_config, patches
+from bot.validate import prompts
+from bot.weights.files import LocalFiles
+from bot.weights.header import MAX_HEADER, header_length, parse
+from bot.weights.layout import read_layout
+
+FILES = LocalFiles(Path("/nowhere"))
+FULL = '{"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}'
+TWICE = f'{{"a": {FULL}, "a": {FULL}}}'
+CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+
+
+def header(entries, size=24):
+    raw = entries.encode() if isinstance(entries, str) else json.dumps(entries).encode()
+    return parse(raw, file="x", file_size=8 + len(raw) + size)
+
+
+def tensor(**changes):
+    return {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24], **changes}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"a": tensor(data_offsets=[0, 2**62])},
+        {"a": tensor(shape=[2**40, 2**40], data_offsets=[0, 24])},
+        {"a": tensor(data_offsets=[-24, 0])},
+        {"a": tensor(data_offsets=[24, 0])},
+        {"a": tensor(), "b": tensor()},
+        {"a": tensor(), "b": tensor(data_offsets=[12, 36])},
+        {"a": tensor(shape=[2, 3, 0, 10**30])},
+        TWICE,
+        "[" * 100_000,
+        '{"a": ' * 50_000,
+        '{"a": 1' + "0" * 5000 + "}",
+    ],
+    ids=["huge", "huge shape", "negative", "backwards", "same place", "overlap", "empty and huge", "twice", "deep",
+         "deep objects", "a number of 5000 digits"],
+)  # fmt: skip
+def test_a_header_that_lies_is_refused_at_once(entries):
+    start = time.monotonic()
+    with pytest.raises(InputError) as error:
+        header(entries)
+    assert error.value.code == "safetensors-broken"
+    assert time.monotonic() - start < 1
+
+
+def test_a_header_of_more_than_100_mb_is_not_read(tmp_path):
+    with pytest.raises(InputError):
+        header_length((MAX_HEADER + 1).to_bytes(8, "little"), file="x", file_size=2**40)
+    with (tmp_path / "model.safetensors").open("wb") as file:  # sparse: costs no disk
+        file.write((2**63).to_bytes(8, "little"))
+        file.truncate(2**32)
+    with pytest.raises(InputError):
+        read_layout(LocalFiles(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 1_000_000,
+        b'{"a":' * 200_000,
+        b'{"r": ' + b"9" * 100_000 + b"}",
+        b"\xff\xfe" + b"{\0",
+        b"\x80\x81\x82",
+        b"/*" * 200_000,
+        b'"' + b"\\" * 200_001,
+        b"{" + b"//" * 200_000,
+    ],
+    ids=["deep", "deep objects", "a huge number", "half UTF-16", "no text", "comments", "backslashes", "a comment"],
+)  # fmt: skip
+def test_json_that_is_made_to_break_its_reader_is_refused_at_once(data):
+    start = time.monotonic()
+    with pytest.raises(InputError) as error:
+        adapter_config.parse(data, files=FILES)
+    assert error.value.code == "broken-adapter-config"
+    assert time.monotonic() - start < 5
+
+
+def test_a_config_of_a_billion_entries_is_not_read(tmp_path):
+    with (tmp_path / "adapter_config.json").open("wb") as file:
+        file.write(b"[1," * 100)
+        file.truncate(2**31)
+    with pytest.raises(InputError) as error:
+        adapter_config.read(LocalFiles(tmp_path))
+    assert error.value.code == "broken-adapter-config"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, -1, 2**63, "9" * 400])
+@pytest.mark.parametrize("key", ["r", "lora_alpha"])
+def test_numbers_that_are_none_are_refused_or_repaired(key, value):
+    try:
+        config, _ = patches.apply({**CONFIG, key: value}, None)
+    except MergeBotError:
+        return
+    assert isinstance(config[key], (int, float, str))
+
+
+@pytest.mark.parametrize("key", ["megatron_core", "auto_mapping"])
+def test_a_module_to_import_is_not_imported(key, tmp_path, monkeypatch, plan_of, adapter_on):
+    """PEFT imports `megatron_core` and auto_mapping's `parent_library`."""
+    (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _, adapter = adapter_on("llama", {"peft_type": "LORA", "target_modules": ["q_proj"], "r": 4})
+    place = adapter / "adapter_config.json"
+    bait = {"megatron_config": {"x": 1}, "megatron_core": "evil_module"}
+    mapping = {"auto_mapping": {"base_model_class": "X", "parent_library": "evil_module"}}
+    config = json.loads(place.read_text()) | (bait if key == "megatron_core" else mapping)
+    place.write_text(json.dumps(config))
+    try:
+        plan_of(adapter)
+    except MergeBotError as error:
+        assert error.code  # noqa: PT017 - either is well
+    assert not (tmp_path / "ran").exists()
+
+
+def test_names_that_climb_out_of_a_repository_are_not_listed():
+    names = [
+        "../evil",
+        "/etc/passwd",
+        "a/../../b",
+        "a//b",
+        "./c",
+        "..\\windows",
+        "good.json",
+        "sub/good.json",
+    ]
+    siblings = [SimpleNamespace(rfilename=name, size=1) for name in names]
+    info = SimpleNamespace(siblings=siblings, id="a/b", sha="1")
+    assert set(HubFiles(info, api=None, subfolder="", attempts=1).sizes()) == {"good.json", "sub/good.json"}
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "a/../x.safetensors"])
+def test_shards_outside_of_the_folder_are_refused(tmp_path, name):
+    index = {"weight_map": {"a": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="outside of its folder"):
+        read_layout(LocalFiles(tmp_path))
+
+
+TEMPLATES = {
+    "code": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "endless": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "huge range": "{% for i in range(10**12) %}x{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_chat_template_that_attacks_is_left_out(tmp_path, monkeypatch, template):
+    from tests.tiny.tokenizers import train_tokenizer
+
+    tokenizer = train_tokenizer(tmp_path, chat_template=template)
+    monkeypatch.setattr(prompts, "PATIENCE", 0.3)
+    start = time.monotonic()
+    assert prompts._chats(tokenizer) == []
+    assert time.monotonic() - start < 10
