@@ -139,6 +139,7 @@ def desk(
     hub.clear_faults()
     set_client_factory(default_client_factory)
     close_session()
+    assert found.keeps_secrets(tmp_path)  # results, logs, caches and leftovers of every test
 
 
 class Desk:

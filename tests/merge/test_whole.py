@@ -68,7 +68,7 @@ def checked(tmp_path: Path) -> Callable[..., tuple[Path, Plan, dict[str, Check]]
             destination=Destination(kind="folder", location=str(out)),
             **{"validation": "full", **request},
         )
-        plan, _, report = pipeline.merge(asked, settings=Settings(), progress=Silent())
+        plan, _, report = pipeline.merge(asked, settings=Settings(isolation="none"), progress=Silent())
         assert report is not None
         return out, plan, {check.name: check for check in report.checks}
 
