@@ -230,7 +230,7 @@ class Desk:
         """Starts a command in a process of its own. With a trap it stops there and waits to be killed."""
         start = self._request.getfixturevalue("processes")
         names = ("HF_TOKEN", "HF_ENDPOINT", "MERGE_BOT_SCRATCH", "MERGE_BOT_TIMEOUT")
-        environment = {name: os.environ[name] for name in names}
+        environment = {name: os.environ[name] for name in names} | {"MERGE_BOT_ISOLATION": "process"}
         self.runs.append(Run(start, self.root, [str(a) for a in arguments], environment, trap))
         return self.runs[-1]
 
