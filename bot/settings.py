@@ -65,7 +65,7 @@ class Settings:
     attempts: int = 5
     scratch: Path | None = None
     terms: Terms = field(default_factory=Terms)
-    isolation: Isolation = "process"
+    isolation: Isolation = "none"
     plan_timeout: float = 120.0
     verbosity: int = 0
 
@@ -106,7 +106,7 @@ def secret_places() -> list[str]:
 
 
 def _isolation(env: Mapping[str, str]) -> Isolation:
-    chosen = env.get("MERGE_BOT_ISOLATION") or "process"
+    chosen = env.get("MERGE_BOT_ISOLATION") or "none"
     if chosen == "process":
         return "process"
     if chosen == "none":

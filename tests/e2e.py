@@ -172,7 +172,7 @@ class Desk:
         self.set(MERGE_BOT_ISOLATION="none")
 
     def apart(self) -> None:
-        """From here on as by default: work on strangers' files has a process of its own."""
+        """From here on as with MERGE_BOT_ISOLATION=process: work on strangers' files has a process of its own."""
         self.set(MERGE_BOT_ISOLATION="process")
 
     def set(self, **environment: str) -> None:
