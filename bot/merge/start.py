@@ -21,6 +21,7 @@ from bot.weights.reader import TensorReader
 MODULES = 24  # are looked at, evenly spread: it is the same start everywhere
 BLOCK, LEVELS = 64, 16  # LoftQ's: block size and values of 4 bits
 SINGULAR = ("pissa", "corda")
+STARTS = (*SINGULAR, "olora", "lora_ga")  # after which the base is W - s·B₀A₀
 TOLD = (
     -0.3
 )  # training as strong as the start leaves a residual's share at -0.25, the original's stays within 0.01
@@ -34,13 +35,13 @@ def check_start(plan: Plan, *, reader: TensorReader, adapter: Mapping[str, torch
     patch = next(
         (p for p in plan.patches if p.key == "init_lora_weights" and isinstance(p.before, str)), None
     )
-    if patch is None:
+    if patch is None and plan.initial is None:
         return
     pairs = list(_pairs(plan, reader=reader, adapter=adapter))
-    if patch.rule == "residual-base":
+    if patch is not None and patch.rule == "residual-base":
         _check_residual(str(patch.before), pairs=pairs, plan=plan)
     elif plan.initial is not None:
-        _check_original(str(patch.before), pairs=pairs, plan=plan)
+        _check_original(str(patch.before) if patch else "", pairs=pairs, plan=plan)
 
 
 Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]
@@ -88,11 +89,27 @@ def shares(pairs: list[Pair]) -> tuple[float, float]:
 
 def _check_original(init: str, *, pairs: list[Pair], plan: Plan) -> None:
     share, noise = shares(pairs)
+    if not init.startswith(STARTS):  # PEFT's own examples set it to true before they save
+        _check_changed(share, noise, pairs=pairs, plan=plan)
+        return
     taken = share < 0.9 if init.startswith(SINGULAR) else share < min(TOLD, -SURE * noise)
     if taken:
         raise RefusedError(
             f"The initial adapter {plan.initial} is not in the base {plan.base}: its share there is {share:.2f}.",
             advice="Name the original base with --base, not the residual one; or the right initial adapter.",
+            code="initial-adapter-differs",
+        )
+
+
+def _check_changed(share: float, noise: float, *, pairs: list[Pair], plan: Plan) -> None:
+    """Where the config names no start that changed the base, the weights must show one, or a start with no delta."""
+    if pairs and not any((b @ a).any() for _, b, a, _ in pairs):
+        return
+    if not (abs(share - 1) < 0.1 and share > SURE * noise):
+        raise RefusedError(
+            f"adapter_config.json names no start that changed the base, and the base {plan.base} does not show that"
+            f" the initial adapter {plan.initial} was taken out of it (its share there is {share:.2f}).",
+            advice="Leave out --initial-adapter: such an adapter is added to its base as it is.",
             code="initial-adapter-differs",
         )
 

@@ -96,6 +96,13 @@ def read(model: Model, *, config: Mapping[str, Any], tensors: Mapping[str, Tenso
 
     Raises RefusedError unless the two are of one shape, and what reading an adapter raises.
     """
+    if str(config.get(INIT)).startswith("loftq"):
+        raise RefusedError(
+            "The adapter was started by LoftQ, whose base is a quantised matrix and not W - s·B₀A₀: an initial adapter"
+            " does not make it exact.",
+            advice="Name the residual base that was trained on with --base, without --initial-adapter.",
+            code="feature-unsupported",
+        )
     _, original = adapter_config.read(model.files)
     theirs, _ = patches.apply(original)
     weights = adapter_config.weights_file(model.files)

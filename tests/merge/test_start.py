@@ -96,6 +96,35 @@ def test_another_start_is_refused(trained: Callable, merged: Callable) -> None:
     assert refused(lambda: merged(adapter)) == "initial-adapter-differs"
 
 
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", None])
+def test_nothing_is_subtracted_from_an_adapter_whose_start_left_the_base_alone(
+    init: object, adapter_on: Callable, merged: Callable, tmp_path: Path
+) -> None:
+    """An earlier checkpoint, say, named with --initial-adapter."""
+    base, adapter = adapter_on("llama", {"r": 4})
+    _, earlier = adapter_on("llama", {"r": 4}, name="earlier", seed=9, base=base)
+    edit_config(adapter, init_lora_weights=init)
+    assert refused(lambda: merged(adapter, initial_adapter=str(earlier))) == "initial-adapter-differs"
+    assert not (tmp_path / "merged").exists()
+
+
+def test_the_start_is_seen_in_the_base_where_the_config_is_silent(
+    trained: Callable, merged: Callable
+) -> None:
+    """PEFT's examples set init_lora_weights to true for the initial adapter, and save both so."""
+    adapter, _, want = trained("pissa_niter")
+    edit_config(adapter, init_lora_weights=True)
+    out, _ = merged(adapter, initial_adapter=str(adapter / "pissa_niter_init"))
+    assert distance(out, want) < 2e-5
+
+
+def test_no_initial_adapter_makes_loftq_exact(adapter_on: Callable, merged: Callable) -> None:
+    base, adapter = adapter_on("llama", {"r": 4})
+    _, start = adapter_on("llama", {"r": 4}, name="start", seed=9, base=base)
+    edit_config(adapter, init_lora_weights="loftq")
+    assert refused(lambda: merged(adapter, initial_adapter=str(start))) == "feature-unsupported"
+
+
 def test_several_starts_are_refused(trained: Callable, merged: Callable) -> None:
     adapter, _, _ = trained("pissa_niter")
     shutil.copytree(adapter / "pissa_niter_init", adapter / "initial")
