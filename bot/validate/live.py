@@ -32,6 +32,8 @@ from bot.weights.layout import read_layout
 from bot.weights.reader import TORCH_DTYPES
 
 WEIGHTS = "adapter_model.safetensors"
+PREFIX, COPY = "base_model.model.", ".base_layer.weight"
+SAME = 2**-7  # as at the merge: a detour through another 16-bit dtype
 CONVERTED = "_converted"  # the methods of tensors that are stored in another form than the model uses
 HEAD = ("num_labels", "id2label", "label2id", "problem_type")
 
@@ -66,7 +68,7 @@ def load_base(
 
 def _stores_base(binding: Binding) -> bool:
     """Whether the adapter brings a copy of the base's weight, from which PEFT takes the rows of added tokens."""
-    return any(key.endswith(".base_layer.weight") for key in binding.adapter)
+    return any(key.endswith(COPY) for key in binding.adapter)
 
 
 def ask_live(
@@ -130,7 +132,8 @@ def _part(model: Any, plan: Plan) -> None:
 def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path, stacked: bool = False) -> Any:
     """PEFT's own model, from the patched config and the weights as they are.
 
-    Behind others (`stacked`) without its copies of the base: PEFT would put them in the place of what was merged.
+    Without its copies of the base's embeddings, which PEFT would put in the base's place: behind others (`stacked`),
+    and where they are the base's own, in fewer digits perhaps.
     """
     weights = (
         adapter_folder / plan.adapter_file
@@ -138,15 +141,25 @@ def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path, stacked: bool
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "adapter_config.json").write_text(json.dumps(plan.adapter_config), encoding="utf-8")
-        if plan.renamed or plan.experts or stacked:
+        if plan.renamed or plan.experts or stacked or any(_stores_base(b) for b in plan.bindings):
             tensors = {plan.renamed.get(name, name): tensor for name, tensor in load_file(weights).items()}
             tensors = rearranged(tensors, experts=plan.experts)
-            copies = [name for name in tensors if stacked and name.endswith(".base_layer.weight")]
+            stored = [name for name in tensors if name.endswith(COPY)]
+            copies = [n for n in stored if stacked or _is_own(tensors[n], name=n, model=model, plan=plan)]
             save_file({n: t for n, t in tensors.items() if n not in copies}, folder / WEIGHTS)
         else:
             (folder / WEIGHTS).symlink_to(weights)
         tuned = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=False, autocast_adapter_dtype=True)
     return tuned.eval()
+
+
+def _is_own(copy: Tensor, *, name: str, model: Any, plan: Plan) -> bool:
+    """Whether an adapter's copy of a weight is the model's own; for parity nothing is taken from what PEFT loads."""
+    if plan.parity == "peft":
+        return False
+    module = name.removeprefix(PREFIX).removesuffix(COPY).removesuffix(".token_adapter")
+    own = model.get_parameter(f"{module}.weight")
+    return own.shape == copy.shape and torch.allclose(copy.to(own), own, rtol=SAME, atol=1e-6)
 
 
 def _is_rounded(plan: Plan) -> bool:

@@ -55,7 +55,7 @@ def formula(
     parts: dict[str, Source] = {}
     for name, tensor in adapter.items():  # tied layers bring the same factors twice: the first are their own
         parts.setdefault(role(name), tensor)
-    start = _fitting(_need(parts.get("base_layer", source), binding, "source tensor"), binding)
+    start = _start(source, copy=parts.get("base_layer"), binding=binding)
     module = binding.parameter.rpartition(".")[0]
     if binding.method == "lora_bias":
         left = everything(_need(parts.get("lora_B.bias"), binding, "lora_B.bias"))
@@ -135,6 +135,13 @@ def _need(source: Source | None, binding: Binding, what: str) -> Source:
     if source is None:
         raise NoReferenceError(f"{binding.tensor} has no {what}")
     return source
+
+
+def _start(source: Source | None, *, copy: Source | None, binding: Binding) -> Source:
+    """The base's tensor; the adapter's copy of it, which may be rounded, only where tokens were added to it."""
+    if copy is not None and (source is None or source.shape != matrix_shape(binding.shape)):
+        source = copy
+    return _fitting(_need(source, binding, "source tensor"), binding)
 
 
 def _fitting(start: Source, binding: Binding) -> Source:

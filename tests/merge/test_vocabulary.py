@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bot.errors import RefusedError
@@ -129,3 +130,20 @@ def test_a_padded_vocabulary_is_not_cut(base_of: Callable, plan_of: Callable, tm
     with pytest.raises(RefusedError) as refusal:
         plan_of(tmp_path / "adapter", base=str(base))
     assert refusal.value.code == "shape-mismatch"
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_copy_of_the_embeddings_in_fewer_digits_is_not_what_is_merged_into(
+    dora: bool, adapter_on: Callable, merged: Callable
+) -> None:
+    """PEFT saves the base's embeddings beside an adapter of them, here in 16 bits, and loads them over the base's."""
+    config = {"r": 2, "target_modules": ["embed_tokens", "q_proj"], "use_dora": dora}
+    base, adapter = adapter_on("llama", config, dtype=torch.bfloat16)
+    out, _ = merged(adapter, validation="full")
+    if not dora:
+        stored = load_file(adapter / "adapter_model.safetensors")
+        name = "base_model.model.model.embed_tokens.lora_embedding_"
+        delta = 4 * (stored[f"{name}B"].double() @ stored[f"{name}A"].double()).T
+        key = "model.embed_tokens.weight"
+        wanted = read_tensors(base)[key].double() + delta
+        assert (read_tensors(out)[key] - wanted).abs().max() < 1e-6
