@@ -45,6 +45,8 @@ def bind_by_names(
     """The bindings, or None when names alone do not tell. `config` is the base's config.json."""
     if not _is_plain_model(config) or not _is_plain_adapter(adapter_config):
         return None
+    if _trained_class(adapter_config) not in (None, config["architectures"][0]):
+        return None
     modules = _factors(tensors)
     if modules is None or modules.keys() != _targeted(adapter_config["target_modules"], layout=layout):
         return None
@@ -73,7 +75,6 @@ def _is_plain_adapter(config: Mapping[str, Any]) -> bool:
     return (
         config.get("peft_type") == "LORA"
         and config.get("task_type") in (None, "CAUSAL_LM")
-        and config.get("auto_mapping") is None
         and config.get("bias", "none") == "none"
         and not any(config.get(key) or _is_zero(config.get(key)) for key in SUBTLE)
         and any(
@@ -83,6 +84,12 @@ def _is_plain_adapter(config: Mapping[str, Any]) -> bool:
         and all(isinstance(t, str) and PLAIN_KEY.fullmatch(t) for t in targets)
         and all(PLAIN_KEY.fullmatch(k) for key in PATTERNS for k in config.get(key) or {})
     )
+
+
+def _trained_class(config: Mapping[str, Any]) -> Any:
+    """The model class that PEFT writes down where no task type was given."""
+    mapping = config.get("auto_mapping")
+    return mapping.get("base_model_class") if isinstance(mapping, dict) else mapping
 
 
 def _is_zero(value: Any) -> bool:

@@ -64,6 +64,16 @@ def test_names_say_what_the_model_says(architecture: str, adapter_on: Callable) 
     assert not model.config_edits
 
 
+def test_a_class_in_place_of_a_task_type_is_the_bases_own_or_left_to_the_model(adapter_on: Callable) -> None:
+    base, adapter = adapter_on("llama", {"r": 4, "lora_alpha": 8, "task_type": None}, name="untasked")
+    mapping = json.loads((adapter / "adapter_config.json").read_text())["auto_mapping"]
+    assert mapping["base_model_class"] == "LlamaForCausalLM"
+    names, model = both_ways(base, adapter)
+    assert {b.tensor for b in names} == {b.tensor for b in model.bindings}
+    edit_config(adapter, auto_mapping=mapping | {"base_model_class": "LlamaModel"})
+    assert both_ways(base, adapter)[0] is None
+
+
 @pytest.mark.parametrize(
     "variant", ["plain", "odd_scale", "rslora", "patterns", "dora", "dora_rslora_patterns"]
 )
