@@ -46,7 +46,8 @@ def test_quick_measures_and_verifies_everything(quick):
     assert ours["verified"]["changed"] == 14
     assert ours["verified"]["effect"] > 0.01
     assert peft["verified"]["right"]
-    assert copy["anonymous"]["median"] < 20 * MIB < 100 * MIB < ours["anonymous"]["median"]
+    assert copy["anonymous"]["median"] < 20 * MIB < ours["anonymous"]["median"]
+    assert ours["anonymous"]["median"] < 100 * MIB < peft["anonymous"]["median"]
     assert ours["ratios"]["peft"]["median"] == pytest.approx(ours["wall"]["median"] / peft["wall"]["median"])
     assert ours["cpu"]["median"] > 0
 
@@ -161,6 +162,6 @@ def test_a_missed_requirement_is_said():
         runs={"merge": [_sample(2, anonymous=2 * 10**9)], "peft": [_sample(4)]},
     )
     assert report.verdicts(case) == [
-        ("0.50 × the time of peft, at most 1 ×", True),
-        ("anonymous memory 2.00 GB, at most 1.5 GB", False),
+        ("0.50 × the time of peft, at most 0.2 ×", False),
+        ("anonymous memory 2.00 GB, at most 0.5 GB", False),
     ]

@@ -246,7 +246,9 @@ def test_a_regular_expression_that_never_ends_is_stopped(adapter_on, change):
     field = list(change)[-1]
     with pytest.raises(RefusedError) as error:
         pipeline.plan(
-            MergeRequest(adapter=str(adapter)), settings=Settings(plan_timeout=2), progress=Silent()
+            MergeRequest(adapter=str(adapter)),
+            settings=Settings(isolation="process", plan_timeout=2),
+            progress=Silent(),
         )
     assert error.value.code == f"regex-timeout-{field}"
     assert field in error.value.sentence

@@ -23,7 +23,7 @@ KINDS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NAMES = ("m.lora_A.weight", "m.lora_B.weight", "m.lora_magnitude_vector")
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
 ]
 
 
