@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bot.merge import crew
 from bot.merge.adapter import Adapter
+from bot.merge.crew import Crew
 from bot.merge.piece import Merger
 from bot.merge.rows import RowMerger
 from bot.merge.stream import Stream
@@ -14,6 +19,7 @@ from bot.merge.witness import Witness
 from bot.progress import Progress
 from bot.records import MergedModel, Plan
 from bot.weights.device import choose
+from bot.weights.header import ITEM_BITS
 from bot.weights.layout import Layout
 from bot.weights.rows import RowReader
 
@@ -56,8 +62,22 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     with RowReader(base_folder, layout=base) as reader:
         rows = _rows(reader, adapter=adapter, device=device)
         merger = rows if plan.way == "names" else _layers(plan, reader, config, adapter_path, rows, device)
-        stream = Stream(plan, reader=reader, merger=merger, out=out, progress=progress, witness=witness)
-        return replace(stream.run(workers=workers, digest=digest), device=device)
+        with _crew(plan, merger=merger, device=device, workers=workers) as hands:
+            stream = Stream(
+                plan, reader=reader, merger=merger, out=out, progress=progress, witness=witness, crew=hands
+            )
+            return replace(stream.run(workers=workers, digest=digest), device=device)
+
+
+def _crew(
+    plan: Plan, *, merger: Merger, device: str, workers: int | None
+) -> AbstractContextManager[Crew | None]:
+    """Processes for a merge by rows that is worth them."""
+    size = sum(math.prod(b.shape) * ITEM_BITS[b.dtype] // 8 for b in plan.bindings)
+    count = workers or len(os.sched_getaffinity(0))
+    if plan.way != "names" or device != "cpu" or size < crew.WORTH_IT or count < 2:
+        return nullcontext()
+    return Crew(merger, bindings=plan.bindings, count=count)
 
 
 def _check_start(plan: Plan, *, base_folder: Path, base: Layout, adapter_path: Path) -> None:

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from bot.errors import InternalError
 from bot.merge.adapter import without_effect
+from bot.merge.crew import Crew
 from bot.merge.piece import TASK, Merger, Piece, overflow, spans
 from bot.merge.shards import merged_header, merged_index
 from bot.merge.witness import Witness
@@ -45,10 +46,11 @@ class Stream:
         out: Path,
         progress: Progress,
         witness: Witness | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.plan, self.reader, self.merger = plan, reader, merger
         self.base: Layout = reader.layout
-        self.out, self.progress, self.witness = out, progress, witness
+        self.out, self.progress, self.witness, self.crew = out, progress, witness, crew
         self.bindings = {b.tensor: b for b in plan.bindings}
         self.pending = set(self.bindings)
         self.headers: dict[str, Header] = {}
@@ -157,8 +159,11 @@ class Stream:
             binding = self.bindings.get(spec.name)
             if binding is not None:
                 self.pending.remove(spec.name)
-                for piece in self.merger.pieces(binding, dtype=spec.dtype):
-                    yield piece, partial(self._merge, writer, spec, binding, piece)
+                for number, piece in enumerate(self.merger.pieces(binding, dtype=spec.dtype)):
+                    if self.crew:
+                        yield piece, partial(self._have_merged, writer, spec, binding, number, crew=self.crew)
+                    else:
+                        yield piece, partial(self._merge, writer, spec, binding, piece)
 
     def _merge(self, writer: ShardWriter, spec: TensorSpec, binding: Binding, piece: Piece) -> None:
         bounds: list[int] = []
@@ -170,6 +175,19 @@ class Stream:
         if self.witness and bounds:
             self.witness.merged(binding, first=bounds[0], last=bounds[-1])
 
+    def _have_merged(
+        self, writer: ShardWriter, spec: TensorSpec, binding: Binding, number: int, *, crew: Crew
+    ) -> None:
+        """Another process computes and writes."""
+        position = writer.header.data_start + spec.start
+        first, last, size = crew.merge(
+            spec.name, number, path=writer.path, position=position, dtype=spec.dtype
+        )
+        writer.written(spec, at=first * (spec.size // max(1, binding.shape[0])), size=size)
+        self._advance(size)
+        if self.witness and last > first:
+            self.witness.merged(binding, first=first, last=last)
+
     def _advance(self, count: int) -> None:
         with self._lock:
             self.progress.advance(count)
@@ -179,7 +197,7 @@ class Stream:
             raise InternalError(
                 f"{min(self.pending)} was planned and not merged.", advice="Report it.", code="not-merged"
             )
-        if not self.merger.changed:
+        if not (self.crew or self.merger).changed:
             raise without_effect("every merged tensor, rounded to its dtype, equals the base's")
         index = merged_index(self.base, headers=self.headers)
         if index is not None:

@@ -54,6 +54,14 @@ class ShardWriter:
         self._put(view, position=self.header.data_start + spec.start + at)
         self._account(len(view))
 
+    def written(self, spec: TensorSpec, *, at: int, size: int) -> None:
+        """Another process has written part of a tensor, `size` bytes from its byte `at` on."""
+        if not 0 <= at <= at + size <= spec.size:
+            raise ValueError(f"{size} bytes at {at} do not fit into the {spec.size} of {spec.name}")
+        start = self.header.data_start + spec.start + at
+        self._follower.advance(start, start + size)
+        self._account(size)
+
     def copy(self, spec: TensorSpec, source: int, *, offset: int, size: int | None = None) -> None:
         """Copies bytes from an open file to where the tensor lies, without passing them through this process.
 

@@ -148,8 +148,9 @@ def test_the_bytes_do_not_depend_on_the_workers(
     prepared = prepare(MergeRequest(adapter=str(adapter)), hub=None, progress=Silent())
     assert prepared.plan.way == "names"
     seen = set()
-    for workers in (1, 2, 5):
-        out = tmp_path / f"workers-{workers}"
+    for workers, processes in ((1, False), (2, False), (5, False), (2, True), (3, True)):
+        monkeypatch.setattr("bot.merge.crew.WORTH_IT", 0 if processes else 2**60)
+        out = tmp_path / f"workers-{workers}-{processes}"
         out.mkdir()
         merging.merge(
             prepared.plan,
