@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from threadpoolctl import threadpool_limits
-
 from bot.errors import InternalError, RefusedError
 from bot.merge.piece import Merger, Piece
 from bot.records import Binding
@@ -119,7 +117,7 @@ class Crew:
     def _work(self, jobs: int, answers: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends us
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with threadpool_limits(1, user_api="blas"), os.fdopen(jobs, "rb") as asked:
+        with os.fdopen(jobs, "rb") as asked:
             for line in asked:
                 os.write(answers, json.dumps(self._answer(json.loads(line))).encode() + b"\n")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -36,35 +36,43 @@ class RowMerger:
 
     def pieces(self, binding: Binding, *, dtype: str) -> Iterator[Piece]:
         """The binding's row blocks."""
-        low_rank = LowRank(binding, adapter=self.adapter)
+        low_rank = cache(partial(LowRank, binding, adapter=self.adapter))  # who only counts pieces needs none
         rows, columns = binding.shape
         for first, last in spans(0, rows, columns=columns, numbers=TASK):
             yield Piece(parts=partial(self._parts, binding, low_rank, first, last, dtype=dtype))
 
     def _parts(
-        self, binding: Binding, low_rank: LowRank, first: int, last: int, *, dtype: str
+        self, binding: Binding, made: Callable[[], LowRank], first: int, last: int, *, dtype: str
     ) -> Iterator[Part]:
-        name = str(binding.source)
+        name, low_rank = str(binding.source), made()
         stored = self.reader.layout.tensors[name].dtype
+        if stored == dtype == "BF16" and low_rank.a.dtype == np.float32:
+            desk = self._desk()
+            data = self.reader.rows(name, first, last, out=desk.raw((last - first, binding.shape[1])))
+            for start, end in spans(first, last, columns=binding.shape[1], numbers=BLOCK):
+                block = data[start - first : end - first]
+                before = None if self.changed else block.copy()
+                weight, product = desk.widen(block)
+                low_rank.add(weight, first=start, last=end, product=product)
+                desk.rounded(name=binding.tensor, out=block)
+                if before is not None:
+                    self._compare(before, block)
+            yield Part(first=first, last=last, data=data)
+            return
         for start, end in spans(first, last, columns=binding.shape[1], numbers=BLOCK):
-            if stored == dtype == "BF16" and low_rank.a.dtype == np.float32:
-                desk = self._desk((end - start, binding.shape[1]))
-                before = self.reader.rows(name, start, end, out=desk.raw)
-                low_rank.add(desk.widen(), first=start, last=end, product=desk.product)
-                data = desk.rounded(name=binding.tensor)
-            else:
-                before = self.reader.rows(name, start, end)
-                wide = widen(before, stored).astype(low_rank.a.dtype, copy=False)
-                data = rounded(low_rank.add(wide, first=start, last=end), dtype=dtype, name=binding.tensor)
-            if not self.changed:
-                same = before if stored == dtype else narrow(widen(before, stored), dtype)
-                self.changed = not np.array_equal(same, data)
+            before = self.reader.rows(name, start, end)
+            wide = widen(before, stored).astype(low_rank.a.dtype, copy=False)
+            data = rounded(low_rank.add(wide, first=start, last=end), dtype=dtype, name=binding.tensor)
+            self._compare(before if stored == dtype else narrow(widen(before, stored), dtype), data)
             yield Part(first=start, last=end, data=data)
 
-    def _desk(self, shape: tuple[int, ...]) -> Bfloat16Desk:
+    def _compare(self, before: Array, after: Array) -> None:
+        self.changed = self.changed or not np.array_equal(before, after)
+
+    def _desk(self) -> Bfloat16Desk:
         desk: Bfloat16Desk | None = getattr(self._desks, "desk", None)
-        if desk is None or desk.shape != shape:
-            desk = self._desks.desk = Bfloat16Desk(shape)
+        if desk is None:
+            desk = self._desks.desk = Bfloat16Desk()
         return desk
 
 

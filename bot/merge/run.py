@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from bot.merge import crew
 from bot.merge.adapter import Adapter
 from bot.merge.crew import Crew
@@ -62,7 +64,10 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     with RowReader(base_folder, layout=base) as reader:
         rows = _rows(reader, adapter=adapter, device=device)
         merger = rows if plan.way == "names" else _layers(plan, reader, config, adapter_path, rows, device)
-        with _crew(plan, merger=merger, device=device, workers=workers) as hands:
+        with (
+            threadpool_limits(1, user_api="blas"),
+            _crew(plan, merger=merger, device=device, workers=workers) as hands,
+        ):
             stream = Stream(
                 plan, reader=reader, merger=merger, out=out, progress=progress, witness=witness, crew=hands
             )

@@ -20,6 +20,7 @@ def tools(*, verbosity: int, plain: bool) -> Iterator[dict[str, Any]]:
     from bot import settings
     from bot.terminal import progress, quiet
 
+    settings.steer_numpy()
     try:
         known = replace(settings.load(), verbosity=verbosity)
     except ValueError as error:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 
-FLUSH = 256 * 2**20  # bytes that may wait for the disk
+FLUSH = 64 * 2**20  # bytes that may wait for the disk: at the end one waits for these
 CHUNK = 4 * 2**20
 
 

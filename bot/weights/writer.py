@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ from bot.weights.floats import Array
 from bot.weights.follower import Follower
 from bot.weights.header import Header, TensorSpec
 
-CHUNK = 64 * 2**20
+CHUNK = 4 * 2**20  # bytes that are copied at a time: a file has one writer at a time, and others wait meanwhile
 
 
 class ShardWriter:
@@ -31,6 +32,7 @@ class ShardWriter:
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._follower = Follower(self._file, digest=digest)
+        _reserve(self._file, header.data_start + self._missing)
         self._put(memoryview(len(header.raw).to_bytes(8, "little") + header.raw), position=0)
 
     def __enter__(self) -> Self:
@@ -94,6 +96,15 @@ class ShardWriter:
         if self._missing:
             raise ValueError(f"{self.path.name} lacks {self._missing} bytes")
         os.fsync(self._file)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Takes the space on the disk: a full one says so now, and writers need not wait for it to be found."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # file systems that cannot
+            raise
 
 
 def _copy_range(source: int, target: int, offset: int, position: int, count: int) -> int:
