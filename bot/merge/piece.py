@@ -11,7 +11,9 @@ from bot.records import Binding
 from bot.weights.floats import Array
 
 TASK = 2**20  # numbers that one thread takes at a time
-BLOCK = 2**16  # numbers that are computed at a time: what one core's cache holds with all that is made of them
+BLOCK = (
+    2**16
+)  # numbers that are computed at a time: what one core's cache holds with all that is made of them
 
 
 @dataclass(frozen=True, kw_only=True)

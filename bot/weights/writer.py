@@ -15,7 +15,9 @@ from bot.weights.floats import Array
 from bot.weights.follower import Follower
 from bot.weights.header import Header, TensorSpec
 
-CHUNK = 4 * 2**20  # bytes that are copied at a time: a file has one writer at a time, and others wait meanwhile
+CHUNK = (
+    4 * 2**20
+)  # bytes that are copied at a time: a file has one writer at a time, and others wait meanwhile
 
 
 class ShardWriter:
