@@ -64,7 +64,7 @@ def empty(folder: Path) -> None:
 
 
 def read_all(folder: Path) -> None:
-    """Reads every file once, so that all start with the base in the page cache."""
+    """Reads every file, so that whoever comes next starts with the base in the page cache."""
     buffer = bytearray(2**22)
     for path in folder.iterdir():
         with path.open("rb", buffering=0) as stream:

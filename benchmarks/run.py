@@ -99,7 +99,6 @@ def _case(
     )
     console.print(f"[bold]{case.title}[/]")
     _module(work, "inputs", str(root), shape.name, adapter.name)
-    places.read_all(places.base_folder(root, shape))
     for number in range(given.repeat):
         for name in _turn(list(case.runs), number):
             _measure(case, name, root=root, work=work)
@@ -131,6 +130,7 @@ def _measure(case: report.Case, name: str, *, root: Path, work: Path) -> None:
     inputs = places.base_folder(root, case.shape), places.adapter_folder(root, case.shape, case.adapter)
     out = work / "out"
     os.sync()  # nobody pays for what another has left to be written
+    places.read_all(inputs[0])  # nor for what another has pushed out of the page cache
     sample = measure(subject.command(*inputs, out), log=work / "log")
     case.runs[name].append(sample)
     peak = f"{sample.anonymous / 1e9:.3f} GB anonymous"

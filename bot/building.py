@@ -17,6 +17,8 @@ from bot.request import MergeRequest
 from bot.several import ORIGINAL
 from bot.sources import Sources
 
+BESIDE_WEIGHTS = 2**30  # bytes: tokenizers, headers, what libraries write for themselves
+
 
 def build(
     prepared: Prepared, sources: Sources, *, out: Path, request: MergeRequest, progress: Progress
@@ -34,6 +36,7 @@ def build(
         out=out.absolute(),
         request=request,
         originals={ORIGINAL: original},
+        largest_file=plan.estimate.disk_bytes + BESIDE_WEIGHTS,
         progress=progress,
     )
     if report is not None:

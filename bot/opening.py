@@ -122,6 +122,7 @@ def open_adapter(text: str, *, request: MergeRequest, hub: Hub, terms: Terms) ->
     policy.check(config if start is None else {**config, starts.INIT: True})
     weights, header = _header(adapter.files, seen=seen, allow_pickle=request.allow_pickle, terms=terms)
     limits.check_adapter(terms.limits, adapter.files.name, config=config, tensors=header.tensors)
+    adapter_keys.check_dtypes(header.tensors)
     opened = Opened(
         adapter=adapter,
         header=header,

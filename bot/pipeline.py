@@ -32,6 +32,8 @@ from bot.sources import fetched
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
 
+AHEAD = ("bot.work", "bot.merge.run", "bot.validate.witness")  # what every merge needs, and no torch
+
 
 def plan(request: MergeRequest, *, settings: Settings, progress: Progress) -> Plan:
     """What a merge would do, from JSON files and headers alone. Raises what stands in its way."""
@@ -46,7 +48,7 @@ def merge(
 
     Raises MergeBotError; then the folder is as it was before.
     """
-    with room.opened(settings, soon=True):
+    with room.opened(settings, soon=AHEAD):
         return _merge(request, settings=settings, progress=progress)
 
 
@@ -79,7 +81,7 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
     Raises ValidationError, with the report, when a check failed.
     """
     hub = LazyHub(settings)
-    with room.opened(settings, soon=True):
+    with room.opened(settings, soon=AHEAD):
         prepared = prepare(request, hub=hub, progress=progress, terms=settings.terms)
         scratch = partial(_scratch, settings, plan=prepared.plan)
         with fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources:
@@ -116,7 +118,7 @@ def run(
     request: MergeRequest, *, settings: Settings, progress: Progress
 ) -> tuple[Plan, Report | None, Publication | None]:
     """The whole way: plan, merge, validate, publish. What an earlier run has published is found, not made again."""
-    with room.opened(settings, soon=True):
+    with room.opened(settings, soon=AHEAD):
         return _run(request, settings=settings, progress=progress)
 
 

@@ -67,7 +67,7 @@ class Settings:
     attempts: int = 5
     scratch: Path | None = None
     terms: Terms = field(default_factory=Terms)
-    isolation: Isolation = "none"
+    isolation: Isolation = "process"
     plan_timeout: float = 120.0
     verbosity: int = 0
 
@@ -114,7 +114,7 @@ def secret_places() -> list[str]:
 
 
 def _isolation(env: Mapping[str, str]) -> Isolation:
-    chosen = env.get("MERGE_BOT_ISOLATION") or "none"
+    chosen = env.get("MERGE_BOT_ISOLATION") or "process"
     if chosen == "process":
         return "process"
     if chosen == "none":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from bot.prepare import Prepared, as_found, plan_one
 from bot.progress import Progress
 from bot.records import AddedTensor, Patch, Pinned, Plan
 from bot.request import MergeRequest, Recipe
+from bot.temporary import TemporaryFolder
 from bot.terms import Terms
 from bot.weights.files import Hub, LocalFiles, Model
 from bot.weights.layout import Layout, read_header
@@ -69,7 +69,8 @@ def prepare(
     plans = (_stages if stack else _singly)(request, adapters, base=base, layout=layout)
     for each in plans:  # before the adapters are fetched
         limits.check_estimate(terms.limits, each.estimate)
-    folder = Path(tempfile.mkdtemp(prefix="merge-bot-adapters-"))
+    place = TemporaryFolder("adapters")
+    folder = place.path
     try:
         notes = _gather(folder, adapters, last=stack, hub=hub, progress=progress)
         if stack and not combination.is_sum(plans):
@@ -78,7 +79,7 @@ def prepare(
         else:
             plan = _combined(request, adapters, plans, base=base, layout=layout, folder=folder)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        place.close()
         raise
     plan = _signed(request, plan, adapters, plans, base=base, notes=[*notes, *said])
     opened = replace(adapters[-1], adapter=_here(folder), pickle="")
@@ -86,7 +87,7 @@ def prepare(
     prepared = Prepared(
         plan=plan, opened=opened, found=found, further=tuple(a.adapter for a in adapters), sources=sources
     )
-    weakref.finalize(prepared, shutil.rmtree, folder, ignore_errors=True)
+    weakref.finalize(prepared, place.close)  # the plan names what lies there
     return prepared
 
 

@@ -59,6 +59,8 @@ def main() -> None:
     progress = Piped(pipe)
     progress.tell(ready=isolation)
     with quiet.libraries(hello["verbosity"]):
+        for module in hello["ahead"]:
+            import_module(module)
         for line in sys.stdin.buffer:
             _work(line, progress)
             gc.collect()
@@ -71,11 +73,11 @@ def _work(line: bytes, progress: Piped) -> None:
         call = getattr(import_module(module), function)
         progress.tell(begun=True)
         named = job["named"] | ({"progress": progress} if job["progress"] else {})
-        seal.limit_memory(job["memory"])
+        seal.limit(memory=job["memory"], file=job["file"])
         try:
             result = call(*job["given"], **named)
         finally:
-            seal.limit_memory(None)
+            seal.limit(memory=None, file=None)
         progress.tell(done=result)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - it is raised on the other side
         progress.tell(failed=exchange.failure(error, trace=traceback.format_exc()))

@@ -27,7 +27,22 @@ settings.load_profile("ci")
 # A shell that starts the tests in the background has them ignore SIGINT, and what they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+MARKED = "hf_EveryTestHasThisTokenAndNoneTellsIt"
 Merged = tuple[Plan, MergedModel | None, Report | None]
+
+
+@pytest.fixture(autouse=True)
+def nobody_tells(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Whoever runs a test has a token, and neither what it prints and logs nor a file that it leaves holds it."""
+    for name in ("HF_TOKEN", "GITHUB_TOKEN"):
+        monkeypatch.setenv(name, MARKED)
+    yield
+    printed = "".join(text for _, _, text in request.node._report_sections)
+    written = (path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink())
+    assert MARKED not in printed
+    assert [path for path in written if MARKED.encode() in path.read_bytes()] == []
 
 
 @pytest.fixture(scope="session", autouse=True)

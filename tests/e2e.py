@@ -91,6 +91,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory, models: SimpleNamespace) -> It
         made.commit(ADAPTER, _named(models.adapter, BASE))
     yield HUBS[0]
     HUBS[0].stop()  # at the end of the session, the first time for all
+    published = (p for p in HUBS[0].state.root.rglob("*") if p.is_file() and p.name != "accounts.json")
+    tokens = [token.encode() for token in HUBS[0].state.accounts._tokens]
+    assert not [p for p in published if any(token in p.read_bytes() for token in tokens)]
 
 
 @pytest.fixture(scope="session")

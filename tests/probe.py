@@ -9,6 +9,8 @@ import struct
 import subprocess
 from pathlib import Path
 
+from bot.isolation import seal
+
 
 def everything_in_sight() -> str:
     """Environment, arguments, open files and the home folder, in one text."""
@@ -64,12 +66,29 @@ def reach_by_libc(port: int) -> int:
     return int(libc.connect(handle, address, len(address)))
 
 
+def families(local: bool) -> list[str]:
+    """Which kinds of sockets there are, after a filter that may allow this machine's own."""
+    seal._filter(local=local)
+    answers = []
+    for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK):
+        try:
+            socket.socket(family, socket.SOCK_DGRAM).close()
+            answers.append(family.name)
+        except PermissionError:
+            pass
+    return answers
+
+
 def child() -> int:
     return subprocess.Popen(["sleep", "60"]).pid
 
 
 def die() -> None:
     os.kill(os.getpid(), 9)
+
+
+def write(place: str, size: int) -> int:
+    return Path(place).write_bytes(bytes(size))
 
 
 def fill() -> int:

@@ -448,6 +448,12 @@ def test_python_m_bot_does_the_whole_way(desk):
     assert torch.allclose(desk.plain("alice/from-a-process"), desk.wanted(), **CLOSE)
 
 
+def test_what_libraries_log_holds_no_token_either(desk):
+    said = desk("run", ADAPTER, "--to", "alice/told-in-detail", "-vv")
+    assert said.code == 0
+    assert "HTTP Request: " in said.err  # they did log; `desk` has looked for tokens
+
+
 def test_a_merge_in_a_process_of_its_own_is_the_same_to_the_byte(desk):
     desk.done("merge", ADAPTER, "--out", desk.place / "here")
     desk.apart()

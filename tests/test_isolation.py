@@ -22,6 +22,7 @@ from bot.progress import Silent
 from bot.records import Pinned
 from bot.request import MergeRequest
 from bot.settings import Settings, worker_environment
+from bot.temporary import TemporaryFolder
 from bot.weights.header import encode
 from bot.weights.layout import Layout, Shard
 from tests.e2e import wait_for
@@ -113,6 +114,28 @@ def test_not_by_compiled_code_either(worker):
         assert worker.do(*probe("reach_by_libc", server.getsockname()[1])) != 0
 
 
+@pytest.mark.parametrize(("local", "left"), [(False, []), (True, ["AF_UNIX"])])
+@pytest.mark.parametrize("worker", [()], indirect=True, ids=str)
+def test_beside_a_gpu_its_daemons_can_be_reached_and_nobody_else(worker, local, left):
+    assert worker.do(*probe("families", local)) == left
+
+
+def test_a_user_who_is_not_root_gets_the_same_room():
+    """In a user namespace root's files stay readable, and nothing of what root may do is left."""
+    code = (
+        "import os; from bot.isolation import room;"
+        "w = room.Apart(verbosity=0, seconds=9); print(os.getuid(), w.isolation());"
+        "print(w.do('tests.probe:look_into', (os.getpid(),), {}), w.do('os:getuid', (), {})); w.close()"
+    )
+    user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    if subprocess.run([*user, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this kernel grants no namespace")
+    said = subprocess.run([*user, sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    first, second = said.stdout.splitlines()
+    assert first.startswith("1000 a process of its own without tokens, network cut by a ")
+    assert second == f"{['PermissionError'] * 3} 1000"
+
+
 @pytest.mark.parametrize("worker", WALLS, indirect=True, ids=str)
 def test_the_report_says_how_the_network_is_cut(worker):
     said = worker.isolation()
@@ -157,6 +180,42 @@ def test_memory_has_a_limit(worker):
         worker.do(*probe("fill"), memory=200 << 20)
     assert error.value.code == "out-of-memory"
     assert worker.do(*probe("fill_a_little")) > 0
+
+
+def test_what_a_killed_command_left_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code = (
+        "import tempfile; tempfile.tempdir = %r; from bot.temporary import TemporaryFolder;"
+        "kept = TemporaryFolder('worker'); print(kept.path, flush=True); input()"
+    )
+    left = []
+    for _ in range(2):
+        command = [sys.executable, "-c", code % str(tmp_path)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        left.append((process, Path(process.stdout.readline().strip())))
+    (dead, abandoned), (alive, used) = left
+    dead.kill()
+    dead.wait()
+    for path in (abandoned, used):
+        os.utime(path, (0, 0))
+    (tmp_path / "merge-bot-worker-link").symlink_to(used)
+    mine = TemporaryFolder("worker")
+    assert not abandoned.exists()
+    assert used.is_dir()
+    assert TemporaryFolder("worker").path.is_dir()  # and mine, as young as it is, stays
+    assert mine.path.is_dir()
+    mine.close()
+    assert not mine.path.exists()
+    alive.communicate("\n")
+    assert not used.exists()  # removed by its owner
+
+
+def test_a_file_has_a_limit(worker, tmp_path):
+    place = str(tmp_path / "file")
+    with pytest.raises(OSError, match="File too large"):
+        worker.do(*probe("write", place, 2001), largest_file=2000)
+    assert worker.do(*probe("write", place, 2000), largest_file=2000) == 2000
+    assert worker.do(*probe("write", place, 2001)) == 2001
 
 
 def test_it_dies_with_its_parent_even_when_it_is_stopped():
@@ -236,6 +295,7 @@ BOMB = r"(([a-z0-9._]+)+)+!"
         {"target_modules": ["q_proj"], "rank_pattern": {BOMB: 4}},
         {"target_modules": ["q_proj"], "alpha_pattern": {BOMB: 4}},
         {"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": BOMB},
+        {"target_modules": ["q_proj"], "modules_to_save": [BOMB]},
     ],
     ids=lambda change: list(change)[-1],
 )

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +23,7 @@ from bot.errors import MergeError
 from bot.isolation import exchange, seal
 from bot.progress import Progress
 from bot.settings import Settings, secret_places, worker_environment
+from bot.temporary import TemporaryFolder
 
 HERE = "none: the merge ran in the process of the command (MERGE_BOT_ISOLATION=none)"
 APART = "a process of its own without tokens, {}"
@@ -65,7 +64,8 @@ class Apart:
         self._verbosity, self._walls = verbosity, walls
         self._seconds = seconds  # for a job that is timed
         self._process: subprocess.Popen[bytes] | None = None
-        self._home, self._pipe, self._rest = "", -1, b""
+        self._home: TemporaryFolder | None = None
+        self._pipe, self._rest = -1, b""
         self._cut = ""
         self._hidden = False
 
@@ -74,11 +74,12 @@ class Apart:
         """The worker's process, and the group of it and its children."""
         return self._process.pid if self._process else None
 
-    def start(self) -> None:
-        """Starts the worker and does not wait for it."""
+    def start(self, *ahead: str) -> None:
+        """Starts the worker and does not wait for it. `ahead`: modules that it imports while it has nothing to do."""
         if self._process is not None:
             return
-        self._home = tempfile.mkdtemp(prefix="merge-bot-worker-")
+        self._home = TemporaryFolder("worker")
+        home = str(self._home.path)
         self._pipe, theirs = os.pipe()
         command = [sys.executable, "-I", "-c", BOOT, str(theirs), os.pathsep.join(_path())]
         try:
@@ -87,16 +88,23 @@ class Apart:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=None if _is_open(2) else subprocess.DEVNULL,
-                env=worker_environment(home=self._home),
-                cwd=self._home,
+                env=worker_environment(home=home),
+                cwd=home,
                 pass_fds=(theirs,),
                 start_new_session=True,
             )
         finally:
             os.close(theirs)
         masks = secret_places()
-        hello = {"parent": os.getpid(), "masks": masks, "walls": [*self._walls], "verbosity": self._verbosity}
-        self._send(hello)
+        self._send(
+            {
+                "parent": os.getpid(),
+                "masks": masks,
+                "walls": [*self._walls],
+                "verbosity": self._verbosity,
+                "ahead": ahead,
+            }
+        )
 
     def isolation(self) -> str:
         """What keeps the work apart, for the report."""
@@ -112,12 +120,12 @@ class Apart:
         progress: Progress | None = None,
         timed: bool = False,
         memory: int | None = None,
+        largest_file: int | None = None,
     ) -> Any:
         """Runs the function. Raises what it raises, TooLongError, MergeError when the worker dies."""
         self._ready()
-        self._send(
-            {"job": job, "given": given, "named": named, "progress": progress is not None, "memory": memory}
-        )
+        limits = {"memory": memory, "file": largest_file}
+        self._send({"job": job, "given": given, "named": named, "progress": progress is not None, **limits})
         deadline = None
         while True:
             event = self._event(deadline)
@@ -141,7 +149,8 @@ class Apart:
             process.stdin.close()  # type: ignore[union-attr]
         process.wait()
         os.close(self._pipe)
-        shutil.rmtree(self._home, ignore_errors=True)
+        if self._home is not None:
+            self._home.close()
         if self._hidden:
             seal.hidden_from_others(yes=False)
         self._cut, self._rest, self._hidden = "", b"", False
@@ -197,8 +206,8 @@ _OPEN: ContextVar[Room | None] = ContextVar("room", default=None)
 
 
 @contextmanager
-def opened(settings: Settings, *, soon: bool = False) -> Iterator[Room]:
-    """The room that `call` uses from here on; inside another one it is that. `soon`: there will be work for it."""
+def opened(settings: Settings, *, soon: Sequence[str] = ()) -> Iterator[Room]:
+    """The room that `call` uses from here on; inside another one it is that. `soon`: modules there will be work for."""
     outer = _OPEN.get()
     if outer is not None:
         yield outer
@@ -211,7 +220,7 @@ def opened(settings: Settings, *, soon: bool = False) -> Iterator[Room]:
     token = _OPEN.set(room)
     try:
         if soon and isinstance(room, Apart):
-            room.start()
+            room.start(*soon)
         yield room
     finally:
         _OPEN.reset(token)
@@ -224,17 +233,21 @@ def call(
     progress: Progress | None = None,
     timed: bool = False,
     memory: int | None = None,
+    largest_file: int | None = None,
     **named: Any,
 ) -> Any:
     """Runs `module:function` in the open room. `progress` reaches the function when it is given.
 
     Raises what the function raises; when it is `timed`, TooLongError after the settings' plan_timeout, not counting
-    imports; MergeError when the worker dies. `memory`: bytes that it may use.
+    imports; MergeError when the worker dies. `memory`: bytes that it may use,
+    `largest_file`: bytes that a file may grow to.
     """
     room = _OPEN.get() or Here()
     if isinstance(room, Here):
         return room.do(job, given, named if progress is None else {**named, "progress": progress})
-    return room.do(job, given, named, progress=progress, timed=timed, memory=memory)
+    return room.do(
+        job, given, named, progress=progress, timed=timed, memory=memory, largest_file=largest_file
+    )
 
 
 def isolation() -> str:

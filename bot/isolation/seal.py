@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bot.weights.device import has_driver
+
 WALLS = ("namespace", "filter")
 NAMESPACE = "network cut by a network namespace"
 FILTER = "network cut by a system-call filter"
@@ -33,6 +35,7 @@ FILE_CAPABILITIES = 0b11111
 SECCOMP_MODE_FILTER = 2
 # AUDIT_ARCH and the numbers of socket(2); io_uring_setup(2), which opens sockets too, is 425 everywhere.
 ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
+NO_FAMILY = 0xFFFFFFFF
 OPEN_FILES = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -49,7 +52,7 @@ def seal(*, parent: int, masks: Sequence[str], walls: Sequence[str] = WALLS) -> 
         _hide(masks)
     _drop_capabilities()
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
-    filtered = "filter" in walls and _filter()
+    filtered = "filter" in walls and _filter(local=has_driver())  # its daemons are talked to by Unix sockets
     if not (namespace or filtered):
         _guard()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -63,18 +66,12 @@ def hidden_from_others(*, yes: bool) -> None:
     _prctl(PR_SET_DUMPABLE, 0 if yes else 1)
 
 
-def limit_memory(size: int | None) -> None:
-    """No more than `size` bytes of private memory from now on; None lifts it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    soft = hard if size is None else size if hard == resource.RLIM_INFINITY else min(size, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def limit_files(size: int) -> None:
-    """No file may grow beyond `size` bytes from now on."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    soft = size if hard == resource.RLIM_INFINITY else min(size, hard)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def limit(*, memory: int | None, file: int | None) -> None:
+    """From now on no more than so many bytes of private memory, and in one file; None lifts it."""
+    for kind, size in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, file)):
+        _, hard = resource.getrlimit(kind)
+        soft = hard if size is None else size if hard == resource.RLIM_INFINITY else min(size, hard)
+        resource.setrlimit(kind, (soft, hard))
 
 
 def _limits() -> None:
@@ -122,8 +119,8 @@ def _drop_capabilities() -> None:
     _libc.capset(header, struct.pack("=6I", kept, kept, 0, 0, 0, 0))
 
 
-def _filter() -> bool:
-    """No new socket of any kind, also for compiled code."""
+def _filter(*, local: bool) -> bool:
+    """No new socket of any kind, also for compiled code; of this machine's own (AF_UNIX) only if `local`."""
     known = ARCHITECTURES.get(platform.machine())
     if known is None:
         return False
@@ -135,9 +132,11 @@ def _filter() -> bool:
         (equal, 1, 0, architecture),
         (answer, 0, 0, killed),
         (load, 0, 0, 0),
-        (larger, 2, 0, 0x40000000),  # the x32 numbers of x86_64
-        (equal, 1, 0, 425),
-        (equal, 0, 1, number),
+        (larger, 4, 0, 0x40000000),  # the x32 numbers of x86_64
+        (equal, 3, 0, 425),
+        (equal, 0, 3, number),
+        (load, 0, 0, 16),  # the first argument: the family of addresses
+        (equal, 1, 0, socket.AF_UNIX if local else NO_FAMILY),
         (answer, 0, 0, denied),
         (answer, 0, 0, allowed),
     ]

@@ -74,8 +74,9 @@ class Crew:
         job = {"tensor": tensor, "number": number, "path": str(path), "position": position, "dtype": dtype}
         worker = self._free.get()
         try:
-            worker.jobs.write(json.dumps(job).encode() + b"\n")
-            worker.jobs.flush()
+            with suppress(BrokenPipeError):  # it ended: there is no answer either
+                worker.jobs.write(json.dumps(job).encode() + b"\n")
+                worker.jobs.flush()
             answer = json.loads(worker.answers.readline() or b"{}")
         finally:
             self._free.put(worker)

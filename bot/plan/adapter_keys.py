@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from bot.errors import RefusedError
+from bot.weights.header import FLOATS, TensorSpec
 
 PREFIX = "base_model.model."
 # What torch.compile, FSDP and activation checkpointing put into names when a model is saved from inside of them.
@@ -30,6 +31,17 @@ def renames(names: Iterable[str]) -> dict[str, str]:
             )
         found[new] = name
     return {old: new for new, old in found.items() if new != old}
+
+
+def check_dtypes(tensors: Iterable[TensorSpec]) -> None:
+    """Raises RefusedError for a factor of LoRA that is not stored as floats: what it stands for is not known."""
+    for spec in tensors:
+        if ".lora_" in spec.name and spec.dtype not in FLOATS:
+            raise RefusedError(
+                f"The adapter tensor {spec.name} is stored as {spec.dtype}.",
+                advice="Save the adapter again in float32, bfloat16 or float16.",
+                code="adapter-dtype",
+            )
 
 
 def canonical(name: str) -> str:

@@ -107,6 +107,7 @@ def read(model: Model, *, config: Mapping[str, Any], tensors: Mapping[str, Tenso
     theirs, _ = patches.apply(original)
     weights = adapter_config.weights_file(model.files)
     header = read_header(model.files, weights, size=model.files.sizes()[weights])
+    adapter_keys.check_dtypes(header.tensors)
     renamed = adapter_keys.renames(t.name for t in header.tensors)
     shapes = {renamed.get(t.name, t.name): t.shape for t in header.tensors}
     mine = {name: spec.shape for name, spec in tensors.items()}

@@ -58,33 +58,54 @@ def validate(
             seen=seen,
         )
     if level == "full" and readable:
-        from bot.validate.behaviour import check_behaviour  # noqa: PLC0415 - torch
-        from bot.validate.memory import choose_device  # noqa: PLC0415
-        from bot.weights.device import choose  # noqa: PLC0415
-
-        used = choose_device(choose(request.device), need=0)
-        checks += check_behaviour(
+        found, used = _behaviour(
             merged,
             plan=plan,
             base_folder=base_folder,
             adapter_folder=adapter_folder,
+            device=request.device,
             progress=progress,
-            device=used,
-            exact=exact() if exact else None,
+            exact=exact,
         )
-    if level == "full" and readable and plan.parity == "peft":
-        from bot.validate.same_bits import check_same_bits  # noqa: PLC0415 - torch
-
-        checks.append(
-            check_same_bits(merged, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder)
-        )
-    seconds = time.monotonic() - start
+        checks += found
     return make_report(
         plan,
         level=level,
         checks=checks,
         merged=merged,
         device=used,
-        seconds=seconds,
+        seconds=time.monotonic() - start,
         known=seen.digests if seen else None,
     )
+
+
+def _behaviour(
+    merged: Path,
+    *,
+    plan: Plan,
+    base_folder: Path,
+    adapter_folder: Path,
+    device: str,
+    progress: Progress,
+    exact: Callable[[], Exact] | None,
+) -> tuple[list[Check], str]:
+    """What only torch can check, and the device that was used for it."""
+    from bot.validate.behaviour import check_behaviour  # noqa: PLC0415 - torch
+    from bot.validate.memory import choose_device  # noqa: PLC0415
+    from bot.validate.same_bits import check_same_bits  # noqa: PLC0415 - torch
+    from bot.weights.device import choose  # noqa: PLC0415
+
+    used = choose_device(choose(device), need=0)
+    checks = check_behaviour(
+        merged,
+        plan=plan,
+        base_folder=base_folder,
+        adapter_folder=adapter_folder,
+        progress=progress,
+        device=used,
+        exact=exact() if exact else None,
+    )
+    if plan.parity == "peft":
+        same = check_same_bits(merged, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder)
+        checks.append(same)
+    return checks, used

@@ -21,8 +21,13 @@ def choose(asked: str) -> str:
     return "cuda" if asked == "cuda" or (asked == "auto" and available) else "cpu"
 
 
+def has_driver() -> bool:
+    """Whether there is a driver of a GPU. Looks at names alone."""
+    return any(True for driver in DRIVERS for _ in Path("/dev").glob(driver))
+
+
 def _has_cuda() -> bool:
-    if not any(True for driver in DRIVERS for _ in Path("/dev").glob(driver)):
+    if not has_driver():
         return False
     import torch  # noqa: PLC0415 - a second that a machine without a GPU need not spend
 

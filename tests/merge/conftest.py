@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,36 @@ from typing import Any
 import pytest
 import torch
 
+from bot.merge import run as merging
+from bot.prepare import prepare
+from bot.progress import Silent
+from bot.request import MergeRequest
 from tests.merge.training import train
+
+
+@pytest.fixture
+def bytes_by(tmp_path: Path) -> Callable[..., bytes]:
+    """What a merge by so many workers writes: names and bytes of all files, digested."""
+
+    def merge(adapter: Path, base: Path, *, workers: int, name: str = "", **options: Any) -> bytes:
+        prepared = prepare(MergeRequest(adapter=str(adapter), **options), hub=None, progress=Silent())
+        out = tmp_path / f"workers-{workers}{name}"
+        out.mkdir()
+        merging.merge(
+            prepared.plan,
+            base_folder=base,
+            base=prepared.layout,
+            config=prepared.config,
+            adapter_path=adapter / "adapter_model.safetensors",
+            out=out,
+            device="cpu",
+            progress=Silent(),
+            workers=workers,
+        )
+        parts = [(path.name.encode(), path.read_bytes()) for path in sorted(out.iterdir())]
+        return hashlib.sha256(repr(parts).encode()).digest()
+
+    return merge
 
 
 @pytest.fixture

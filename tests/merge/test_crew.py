@@ -87,6 +87,14 @@ def test_what_goes_wrong_is_raised_and_nobody_is_left(path, parts, kind, words):
             os.kill(pid, 0)
 
 
+def test_one_who_has_ended_is_no_broken_pipe(path):
+    with Crew(Rows(killed), bindings=[BINDING], count=1) as crew:
+        for _ in range(2):
+            with pytest.raises(InternalError) as error:
+                ask(crew, path)
+            assert error.value.code == "worker-died"
+
+
 def test_a_worker_ends_with_its_parent(path):
     """The parent is killed: its pipes close, and no worker waits for it."""
     ours, theirs = os.pipe()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bot.merge import run as merging
 from bot.merge.binding import bind
 from bot.plan.binding import MODEL_TYPES, bind_by_names
 from bot.prepare import prepare
@@ -139,31 +137,17 @@ def test_a_config_that_does_not_fit_is_not_bound(change: dict[str, Any], adapter
 
 @pytest.mark.parametrize("variant", ["odd_scale", "dora"])
 def test_the_bytes_do_not_depend_on_the_workers(
-    variant: str, base_of: Callable, adapter_on: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variant: str, base_of: Callable, adapter_on: Callable, bytes_by: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.merge.rows.BLOCK", 256)  # many blocks, also of a tiny tensor
     monkeypatch.setattr("bot.merge.rows.TASK", 1024)
     base = base_of("llama", dtype="bfloat16", shards=3)
     _, adapter = adapter_on("llama", LORA_VARIANTS[variant], base=base)
-    prepared = prepare(MergeRequest(adapter=str(adapter)), hub=None, progress=Silent())
-    assert prepared.plan.way == "names"
+    assert prepare(MergeRequest(adapter=str(adapter)), hub=None, progress=Silent()).plan.way == "names"
     seen = set()
     for workers, processes in ((1, False), (2, False), (5, False), (2, True), (3, True)):
         monkeypatch.setattr("bot.merge.crew.WORTH_IT", 0 if processes else 2**60)
-        out = tmp_path / f"workers-{workers}-{processes}"
-        out.mkdir()
-        merging.merge(
-            prepared.plan,
-            base_folder=base,
-            base=prepared.layout,
-            config=prepared.config,
-            adapter_path=adapter / "adapter_model.safetensors",
-            out=out,
-            device="cpu",
-            progress=Silent(),
-            workers=workers,
-        )
-        seen.add(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in sorted(out.iterdir())))
+        seen.add(bytes_by(adapter, base, workers=workers, name="-forked" if processes else ""))
     assert len(seen) == 1
 
 

@@ -15,9 +15,7 @@ from safetensors.torch import save_file
 
 from bot import pipeline, wording
 from bot.errors import InputError, RefusedError, ValidationError
-from bot.merge import run as merging
 from bot.plan.peft_types import MERGED
-from bot.prepare import prepare
 from bot.progress import Silent
 from bot.request import MergeRequest, Recipe
 from bot.settings import Settings
@@ -219,28 +217,11 @@ def test_a_good_one_passes_its_checks_and_a_broken_one_fails(
 
 
 def test_the_bytes_do_not_depend_on_the_workers(
-    base_of: Callable, adapter_on: Callable, tmp_path: Path
+    base_of: Callable, adapter_on: Callable, bytes_by: Callable
 ) -> None:
     base = base_of("llama", dtype="bfloat16", shards=3)
     _, adapter = adapter_on("llama", LORA_VARIANTS["dora"], base=base)
-    prepared = prepare(MergeRequest(adapter=str(adapter), parity="peft"), hub=None, progress=Silent())
-    seen = set()
-    for workers in (1, 2, 5):
-        out = tmp_path / f"workers-{workers}"
-        out.mkdir()
-        merging.merge(
-            prepared.plan,
-            base_folder=base,
-            base=prepared.layout,
-            config=prepared.config,
-            adapter_path=adapter / "adapter_model.safetensors",
-            out=out,
-            device="cpu",
-            progress=Silent(),
-            workers=workers,
-        )
-        seen.add(tuple((p.name, p.read_bytes()) for p in sorted(out.iterdir())))
-    assert len(seen) == 1
+    assert len({bytes_by(adapter, base, workers=workers, parity="peft") for workers in (1, 2, 5)}) == 1
 
 
 def flip(tensor: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bot.errors import RefusedError
-from bot.plan.adapter_keys import canonical, renames
+from bot.plan.adapter_keys import canonical, check_dtypes, renames
+from bot.weights.header import TensorSpec
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
@@ -56,3 +57,19 @@ def test_only_what_changes_is_listed() -> None:
 def test_two_tensors_with_one_name_are_a_contradiction() -> None:
     with pytest.raises(RefusedError):
         renames([Q, f"module.{Q}"])
+
+
+def spec(name: str, dtype: str) -> TensorSpec:
+    return TensorSpec(name=name, dtype=dtype, shape=(1,), start=0, end=8)
+
+
+@pytest.mark.parametrize("dtype", ["I32", "F8_E4M3", "BOOL"])
+def test_factors_are_floats(dtype: str) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        check_dtypes([spec(Q, dtype)])
+    assert refusal.value.code == "adapter-dtype"
+    assert dtype in refusal.value.sentence
+
+
+def test_buffers_of_a_saved_module_may_be_integers() -> None:
+    check_dtypes([spec(Q, "BF16"), spec("base_model.model.score.num_batches_tracked", "I64")])
