@@ -25,6 +25,7 @@ from bot.merge.shards import merged_header, merged_index
 from bot.merge.witness import Witness
 from bot.progress import Progress
 from bot.records import Binding, MergedModel, Plan
+from bot.weights import memory
 from bot.weights.floats import narrow, widen
 from bot.weights.header import Header, TensorSpec
 from bot.weights.layout import INDEX, Layout, Shard
@@ -32,6 +33,9 @@ from bot.weights.rows import RowReader
 from bot.weights.writer import ShardWriter
 
 Job = Callable[[], None]
+KEPT = (
+    1 / 8
+)  # of the memory that is free: a result that is larger does not stay there until somebody reads it
 
 
 class Stream:
@@ -56,6 +60,7 @@ class Stream:
         self.headers: dict[str, Header] = {}
         self.digests: dict[str, str] = {}
         self.copied = 0
+        self._let_go = plan.estimate.output_bytes > memory.available() * KEPT
         self._lock = threading.Lock()
 
     def run(self, *, workers: int | None = None, digest: bool = False) -> MergedModel:
@@ -92,7 +97,8 @@ class Stream:
         with ExitStack() as stack:
             source = os.open(self.reader.folder / shard.file, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, source)
-            writer = stack.enter_context(ShardWriter(self.out / shard.file, header=header, digest=digest))
+            path = self.out / shard.file
+            writer = stack.enter_context(ShardWriter(path, header=header, digest=digest, let_go=self._let_go))
             if self.witness:
                 self.witness.begin(shard.file, header)
             futures: list[Future[None]] = []

@@ -1,7 +1,8 @@
 """Works on a file behind those who write it: starts its way to the disk early, and takes its SHA-256.
 
 Both would else come after the last byte, and take as long as the merge: here they take the time in which the cores
-or the disk would wait.
+or the disk would wait. What is on the disk may leave the memory: the next block then takes the place that it had there,
+which costs less than a new one and pushes nothing else out.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ CHUNK = 4 * 2**20
 
 
 class Follower:
-    """Follows one open file, which must be readable. `advance` may be called by several threads."""
+    """Follows one open file, which must be readable. `advance` may be called by several threads.
 
-    def __init__(self, file: int, *, digest: bool) -> None:
+    `let_go`: what was written and digested is not kept in memory.
+    """
+
+    def __init__(self, file: int, *, digest: bool, let_go: bool = False) -> None:
         self._file = file
+        self._let_go = let_go
         self._sha256 = hashlib.sha256()
         self._wanted = digest
         self._news = threading.Condition()
@@ -69,8 +74,12 @@ class Follower:
                 self._news.wait_for(lambda: self._closed or self._written - self._flushed >= FLUSH)
                 if self._closed:
                     return
-                self._flushed = self._written
+                self._flushed, done = self._written, self._prefix
             os.fdatasync(self._file)
+            if self._let_go:
+                size = min(done, self._digested) if self._wanted else done
+                if size:  # 0 would be all
+                    os.posix_fadvise(self._file, 0, size, os.POSIX_FADV_DONTNEED)
 
     def _digest(self) -> None:
         while not self._abandoned:

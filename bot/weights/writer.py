@@ -23,17 +23,18 @@ CHUNK = (
 class ShardWriter:
     """One shard: its header and size at once, then the bytes of each tensor, each exactly once.
 
-    After it was left without an error, the file is on the disk, and `digest` its SHA-256, if it was asked for.
+    After it was left without an error, the file is on the disk, and `digest` its SHA-256, if it was asked for. With
+    `let_go` it is not kept in memory, but for its end.
     """
 
-    def __init__(self, path: Path, *, header: Header, digest: bool = False) -> None:
+    def __init__(self, path: Path, *, header: Header, digest: bool = False, let_go: bool = False) -> None:
         self.path = path
         self.header = header
         self.digest: str | None = None
         self._missing = sum(t.size for t in header.tensors)
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self._follower = Follower(self._file, digest=digest)
+        self._follower = Follower(self._file, digest=digest, let_go=let_go)
         _reserve(self._file, header.data_start + self._missing)
         self._put(memoryview(len(header.raw).to_bytes(8, "little") + header.raw), position=0)
 
