@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -13,9 +14,9 @@ from typing import Any
 
 from bot.connect import LazyHub, repairer
 from bot.diagnosis import Candidate, Diagnosis, Finding
-from bot.errors import InputError, MergeError
+from bot.errors import InputError, MergeBotError, MergeError, RefusedError
 from bot.opening import open_reference
-from bot.plan import adapter_config, candidates, fit
+from bot.plan import adapter_config, adapter_keys, candidates, fit
 from bot.plan.examination import diagnose
 from bot.plan.reference import hidden, is_path, is_repo_id
 from bot.plan.rules import evidence
@@ -24,6 +25,8 @@ from bot.publish import repair_message
 from bot.records import Publication
 from bot.settings import Settings
 from bot.weights.files import Files, LocalFiles, Model
+from bot.weights.header import Header
+from bot.weights.layout import read_header
 
 ORIGINAL = "adapter_config.original.json"
 BASE_KEY = "base_model_name_or_path"
@@ -48,8 +51,11 @@ def doctor(
     model = open_reference(adapter, hub=hub)
     _check_way(model, fix=fix, pr=pr)
     content, odd = adapter_config.parse(adapter_config.read_bytes(model.files), files=model.files)
-    weights = evidence.read(model.files)
-    found = diagnose(content, name=str(model.pinned), weights=weights, odd=odd)
+    header, broken = _header(model.files)
+    weights = evidence.of(header) if header else None
+    found = diagnose(
+        content, name=str(model.pinned), weights=weights, odd=odd, wrong=broken or _tensors(header)
+    )
     if not _is_foreign(found):
         compared = weights if fit.is_comparable(found.repaired or content) else None
         named = candidates.candidates(model, config=content, override=base, weights=compared, hub=hub)
@@ -61,6 +67,26 @@ def doctor(
     if isinstance(model.files, LocalFiles):
         return replace(found, written=str(_write(model.files.folder, text)))
     return replace(found, publication=_propose(found, text, model=model, settings=settings))
+
+
+def _header(files: Files) -> tuple[Header | None, MergeBotError | None]:
+    """The header of the weights, or why it cannot be read."""
+    size = files.sizes().get(adapter_config.WEIGHTS)
+    try:
+        return (None if size is None else read_header(files, adapter_config.WEIGHTS, size=size)), None
+    except InputError as error:
+        return None, error
+
+
+def _tensors(header: Header | None) -> MergeBotError | None:
+    """What is wrong with the tensors' names and dtypes."""
+    try:
+        if header is not None:
+            adapter_keys.renames(t.name for t in header.tensors)
+            adapter_keys.check_dtypes(header.tensors)
+    except RefusedError as error:
+        return error
+    return None
 
 
 def _check_way(model: Model, *, fix: bool, pr: bool) -> None:
@@ -135,13 +161,16 @@ def _notes(found: Diagnosis, *, files: Files) -> list[str]:
 
 
 def _write(folder: Path, text: str) -> Path:
-    """The repaired file in place of the old one, which is kept under its other name unless an older one is there."""
-    path, kept = folder / adapter_config.FILE, folder / ORIGINAL
+    """The repaired file in place of the old one, which is kept under the first name of its own that is free."""
+    path = folder / adapter_config.FILE
     try:
-        if not kept.exists():
+        mode = path.stat().st_mode & 0o777
+        for number in itertools.count():
+            kept = folder / (f"{Path(ORIGINAL).stem}.{number}.json" if number else ORIGINAL)
             with suppress(FileExistsError):
-                _put(kept, path.read_bytes(), exclusive=True)
-        _put(path, text.encode(), exclusive=False)
+                _put(kept, path.read_bytes(), mode=mode, exclusive=True)
+                break
+        _put(path, text.encode(), mode=mode, exclusive=False)
     except OSError as error:
         raise MergeError(
             f"{path} could not be written: {(error.strerror or str(error)).lower()}.",
@@ -151,7 +180,7 @@ def _write(folder: Path, text: str) -> Path:
     return path
 
 
-def _put(path: Path, data: bytes, *, exclusive: bool) -> None:
+def _put(path: Path, data: bytes, *, mode: int, exclusive: bool) -> None:
     """The whole file or nothing, also when the machine stops in between."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -159,7 +188,7 @@ def _put(path: Path, data: bytes, *, exclusive: bool) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(mode)
         if exclusive:
             os.link(name, path)
         else:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from bot.secret_text import masked
+
 
 class MergeBotError(Exception):
-    """A reasoned stop: one sentence that says what is wrong, one piece of advice that says what to do."""
+    """A reasoned stop: one sentence that says what is wrong, one piece of advice that says what to do; no token."""
 
     exit_code: ClassVar[int] = 70
 
     def __init__(self, sentence: str, *, advice: str, code: str) -> None:
+        sentence = masked(sentence)
         super().__init__(sentence)
         self.sentence = sentence
-        self.advice = advice
+        self.advice = masked(advice)
         self.code = code
 
 

@@ -8,12 +8,14 @@ import types
 import typing
 from typing import Any, TypeVar
 
+from bot.secret_text import masked_all
+
 T = TypeVar("T")
 
 
 def to_json(record: object) -> str:
-    """The record as an indented JSON document, keys in the order of the record's fields."""
-    return json.dumps(as_dict(record), indent=2, ensure_ascii=False)
+    """The record as an indented JSON document, keys in the order of the record's fields; no token is in it."""
+    return json.dumps(masked_all(as_dict(record)), indent=2, ensure_ascii=False)
 
 
 def as_dict(record: object) -> dict[str, Any]:

@@ -29,6 +29,7 @@ KEPT_PREFIXES = (
     "HSA_",
     "HIP_",
 )
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)  # NVIDIA_API_KEY
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -98,7 +99,11 @@ def steer_numpy() -> None:
 
 def worker_environment(*, home: str) -> dict[str, str]:
     """All that a worker gets to see of the environment: nothing that could be a token, and the libraries offline."""
-    kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith(KEPT_PREFIXES)}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if (k in KEPT or k.startswith(KEPT_PREFIXES)) and not SECRET_NAME.search(k)
+    }
     return NUMPY | kept | OFFLINE | {"HOME": home, "HF_HOME": f"{home}/huggingface"}
 
 

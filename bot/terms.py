@@ -13,6 +13,8 @@ VARIABLES = {
     "download_bytes": "MERGE_BOT_MAX_DOWNLOAD_BYTES",
     "output_bytes": "MERGE_BOT_MAX_OUTPUT_BYTES",
     "disk_bytes": "MERGE_BOT_MAX_DISK_BYTES",
+    "cost": "MERGE_BOT_MAX_COST",
+    "cost_per_gb": "MERGE_BOT_COST_PER_GB",
 }
 
 
@@ -22,7 +24,8 @@ class Limits:
 
     `base_bytes` and `adapter_bytes` are files of weights, of one model each; `tensors` are those of one model;
     `download_bytes`, `output_bytes` and `disk_bytes` are the plan's estimate. The defaults are beyond any model that
-    is known, and below what only a broken or hostile file claims.
+    is known, and below what only a broken or hostile file claims. `cost` is in whatever `cost_per_gb` is in: the
+    price of what a merge fetches, reads and writes, since that is what its time goes into.
     """
 
     base_bytes: int | None = 4_000_000_000_000
@@ -32,6 +35,8 @@ class Limits:
     download_bytes: int | None = None
     output_bytes: int | None = None
     disk_bytes: int | None = None
+    cost: int | None = None
+    cost_per_gb: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

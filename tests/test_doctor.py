@@ -68,7 +68,19 @@ def test_fix_keeps_the_first_original_and_changes_nothing_the_second_time(desk):
     edit_config(adapter, r="4")
     desk.done("doctor", adapter, "--fix")
     assert (adapter / ORIGINAL).read_bytes() == was
-    assert {p.name for p in adapter.iterdir()} == {CONFIG, ORIGINAL, "adapter_model.safetensors"}
+    again = "adapter_config.original.1.json"
+    assert {p.name for p in adapter.iterdir()} == {CONFIG, ORIGINAL, again, "adapter_model.safetensors"}
+    assert json.loads((adapter / again).read_bytes())["r"] == "4"
+
+
+def test_fix_loses_no_original_to_a_file_that_the_adapter_brought(desk):
+    adapter = broken(desk)
+    was = (adapter / CONFIG).read_bytes()
+    (adapter / ORIGINAL).symlink_to("nowhere")
+    (adapter / CONFIG).chmod(0o600)
+    desk.done("doctor", adapter, "--fix")
+    assert (adapter / "adapter_config.original.1.json").read_bytes() == was
+    assert (adapter / CONFIG).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_fix_that_fails_leaves_the_file_as_it_was(desk, monkeypatch):
@@ -82,6 +94,55 @@ def test_a_fix_that_fails_leaves_the_file_as_it_was(desk, monkeypatch):
     error = desk.refused("doctor", adapter, "--fix", code=6, reason="write-failed")
     assert "no space left" in error["sentence"]
     assert desk.state() == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"lora_alpha": 0}, "no effect"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank_pattern"),
+    ],
+)
+def test_what_plan_and_merge_would_refuse_is_not_called_fine(desk, keys, words):
+    found = desk("doctor", broken(desk, **keys), "--json")
+    assert (found.code, found.json["verdict"]) == (3, "refused")
+    assert any(words in f["reason"] for f in found.json["findings"] if f["kind"] == "refusal")
+
+
+def test_weights_that_plan_would_refuse_are_not_called_fine(desk):
+    adapter = desk.adapter(base=BASE)
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    rewrite_weights(adapter, lambda tensors: tensors | {f"module.{name}": tensors[name]})
+    assert rules(desk("doctor", adapter, "--json").json, "refusal") == {"contradiction"}
+    (adapter / "adapter_model.safetensors").write_bytes(b"broken")
+    assert rules(desk("doctor", adapter, "--json").json, "refusal") == {"safetensors-broken"}
+
+
+def test_a_key_that_stands_there_twice_is_said(desk):
+    adapter = desk.adapter(base=BASE)
+    text = (adapter / CONFIG).read_text()
+    (adapter / CONFIG).write_text(text.replace("{", '{"lora_alpha": 64,', 1))
+    found = desk.done("doctor", adapter)
+    assert [f["before"] for f in found["findings"] if f["rule"] == "json"] == [
+        "'lora_alpha' more than once, of which the last counts"
+    ]
+
+
+def test_a_token_in_a_config_is_told_nobody(desk):
+    secret = "hf_" + "Q" * 34
+    address = f"https://user:{secret}@huggingface.co/a/b"
+    adapter = broken(desk, base_model_name_or_path=address)
+    for command in (
+        ["doctor", adapter],
+        ["doctor", adapter, "--json"],
+        ["plan", adapter],
+        ["plan", address],
+        ["plan", adapter, "--base", BASE, "--json"],
+        ["merge", adapter, "--base", BASE, "--out", desk.out],
+    ):
+        answer = desk(*command)
+        assert secret not in answer.out + answer.err
+    assert not any(secret.encode() in p.read_bytes() for p in desk.out.rglob("merge_*"))
 
 
 def test_what_cannot_be_repaired_ends_with_3_and_its_reason(desk):

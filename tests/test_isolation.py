@@ -28,7 +28,7 @@ from bot.weights.layout import Layout, Shard
 from tests.e2e import wait_for
 
 MARKED = "hf_MarkedTokenThatNobodyMaySee"
-WALLS = [("namespace", "filter"), ("filter",), ()]
+WALLS = [seal.WALLS, ("domain", "filter"), ("filter",), ()]
 
 
 @pytest.fixture
@@ -89,7 +89,16 @@ def test_a_stored_token_is_hidden_where_a_namespace_is_granted(worker, monkeypat
 
 
 def test_the_environment_is_an_allow_list(monkeypatch):
-    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "SSH_AUTH_SOCK", "http_proxy", "XYZ"):
+    for name in (
+        "HF_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "OPENAI_API_KEY",
+        "SSH_AUTH_SOCK",
+        "http_proxy",
+        "XYZ",
+        "NVIDIA_API_KEY",
+        "OMP_TOKEN",
+    ):
         monkeypatch.setenv(name, MARKED)
     made = worker_environment(home="/nowhere")
     assert MARKED not in made.values()
@@ -108,7 +117,7 @@ def test_not_even_this_machine_can_be_reached(worker):
         socket.create_connection(("127.0.0.1", port)).close()  # it was there to be reached
 
 
-@pytest.mark.parametrize("worker", WALLS[:2], indirect=True, ids=str)
+@pytest.mark.parametrize("worker", WALLS[:3], indirect=True, ids=str)
 def test_not_by_compiled_code_either(worker):
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert worker.do(*probe("reach_by_libc", server.getsockname()[1])) != 0
@@ -118,6 +127,25 @@ def test_not_by_compiled_code_either(worker):
 @pytest.mark.parametrize("worker", [()], indirect=True, ids=str)
 def test_beside_a_gpu_its_daemons_can_be_reached_and_nobody_else(worker, local, left):
     assert worker.do(*probe("families", local)) == left
+
+
+@pytest.mark.parametrize("walls", [seal.WALLS, ("domain", "filter")])
+def test_nor_can_the_shell_that_has_started_it(walls):
+    """Its environment has the token too, and another process of a plain user could read it."""
+    code = (
+        f"import os; from bot.isolation import room; w = room.Apart(verbosity=0, seconds=9, walls={walls!r});"
+        "print(w.do('tests.probe:look_into', (os.getppid(),), {}), w.isolation()); w.close()"
+    )
+    user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    if subprocess.run([*user, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this kernel grants no namespace")
+    shell = [*user, "sh", "-c", '"$0" -c "$1"; true', sys.executable, code]
+    said = subprocess.run(
+        shell, check=True, capture_output=True, text=True, env={**os.environ, "HF_TOKEN": MARKED}
+    )
+    if seal.IN_SIGHT in said.stdout:
+        pytest.skip("this kernel grants no namespace")
+    assert said.stdout.startswith(str(["PermissionError"] * 3))
 
 
 def test_a_user_who_is_not_root_gets_the_same_room():
@@ -140,9 +168,9 @@ def test_a_user_who_is_not_root_gets_the_same_room():
 def test_the_report_says_how_the_network_is_cut(worker):
     said = worker.isolation()
     assert said.startswith("a process of its own without tokens, network ")
-    assert said.endswith((seal.NAMESPACE, seal.FILTER, seal.SWITCHES))
+    assert said.endswith((seal.NAMESPACE, seal.FILTER, seal.SWITCHES, seal.IN_SIGHT))
     if worker._walls == ():
-        assert said.endswith(seal.SWITCHES)
+        assert said.endswith(f"{seal.SWITCHES}; {seal.IN_SIGHT}")
 
 
 def test_limits_and_privileges(worker):

@@ -146,6 +146,14 @@ def test_a_limit_is_met_before_any_weight_is_read(desk, variable, value):
         assert f"MERGE_BOT_MAX_{variable}" in error["sentence"]
 
 
+def test_a_merge_that_costs_too_much_is_refused(desk):
+    desk.set(MERGE_BOT_COST_PER_GB="1000000", MERGE_BOT_MAX_COST="10")  # per GB; the model has some 100 kB
+    error = unread(desk, "plan", ADAPTER, reason="limit-cost")
+    assert "MERGE_BOT_MAX_COST allows 10." in error["sentence"]
+    desk.set(MERGE_BOT_MAX_COST="1000000")
+    desk.done("plan", ADAPTER)
+
+
 def test_several_adapters_are_not_fetched_for_a_merge_that_is_too_large(desk):
     second = desk.push("alice/second-lora", desk.adapter("second", r=8), base=BASE)
     command = ["merge", ADAPTER, second, "--stack", "--out", desk.out]

@@ -26,8 +26,11 @@ from huggingface_hub.errors import (
 
 from bot.clients.http import TRANSIENT, asked_wait
 from bot.errors import AccessError, HostError, InputError, MergeBotError, MergeError
+from bot.secret_text import MASK, masked
 
-TOKENS = re.compile(r"(hf|api_org)_\w+|Bearer\s+\S+|(?<=://)[^/\s@]+@", re.IGNORECASE)
+TOKENS = re.compile(
+    r"(hf|api_org)_\w+|Bearer\s+\S+", re.IGNORECASE
+)  # the client's own words know no other hf_
 FOREIGN = (
     httpx2.HTTPError,
     httpx2.InvalidURL,
@@ -68,7 +71,7 @@ def of(error: Exception, *, what: str) -> MergeBotError | None:
 
 def redacted(text: str) -> str:
     """A stranger's text on one line, at most 200 characters, without anything that looks like a token."""
-    line = " ".join(TOKENS.sub("[hidden]", text).split())
+    line = " ".join(TOKENS.sub(MASK, masked(text)).split())
     return line if len(line) <= 200 else line[:199] + "…"
 
 

@@ -161,7 +161,7 @@ class Apart:
             self._cut = self._event(None)["ready"]
             if (
                 self._cut != seal.NAMESPACE
-            ):  # the kernel does not keep a process of the same user out of this one
+            ):  # nothing but a domain keeps a process of the same user out of this one
                 self._hidden = True
                 seal.hidden_from_others(yes=True)
 

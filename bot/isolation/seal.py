@@ -20,12 +20,13 @@ from typing import Any, NoReturn
 
 from bot.weights.device import has_driver
 
-WALLS = ("namespace", "filter")
+WALLS = ("namespace", "domain", "filter")
 NAMESPACE = "network cut by a network namespace"
 FILTER = "network cut by a system-call filter"
 SWITCHES = (
     "network switched off in Python and in the libraries (the kernel allows neither namespace nor filter)"
 )
+IN_SIGHT = "other processes of this user are in its sight"
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
@@ -35,6 +36,9 @@ FILE_CAPABILITIES = 0b11111
 SECCOMP_MODE_FILTER = 2
 # AUDIT_ARCH and the numbers of socket(2); io_uring_setup(2), which opens sockets too, is 425 everywhere.
 ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
+# The numbers of Landlock's system calls are the same on every architecture.
+LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF = 444, 446
+LANDLOCK_ACCESS_FS_MAKE_CHAR, LANDLOCK_ACCESS_FS_MAKE_BLOCK = 1 << 6, 1 << 11
 NO_FAMILY = 0xFFFFFFFF
 OPEN_FILES = 4096
 
@@ -52,13 +56,15 @@ def seal(*, parent: int, masks: Sequence[str], walls: Sequence[str] = WALLS) -> 
         _hide(masks)
     _drop_capabilities()
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    apart = "domain" in walls and _domain()
     filtered = "filter" in walls and _filter(local=has_driver())  # its daemons are talked to by Unix sockets
     if not (namespace or filtered):
         _guard()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before it could have been noticed
         os._exit(1)
-    return NAMESPACE if namespace else FILTER if filtered else SWITCHES
+    cut = NAMESPACE if namespace else FILTER if filtered else SWITCHES
+    return cut if namespace or apart else f"{cut}; {IN_SIGHT}"
 
 
 def hidden_from_others(*, yes: bool) -> None:
@@ -117,6 +123,22 @@ def _drop_capabilities() -> None:
     _, permitted, _, *_ = struct.unpack("=6I", data.raw)
     kept = permitted & FILE_CAPABILITIES if os.getuid() == 0 else 0
     _libc.capset(header, struct.pack("=6I", kept, kept, 0, 0, 0, 0))
+
+
+def _domain() -> bool:
+    """A Landlock domain: what is outside of it cannot be traced, nor its environment be read, also by the same user.
+
+    The right that it gives up to get one is to make device files. Source: https://docs.kernel.org/userspace-api/landlock.html
+    """
+    rights = ctypes.c_uint64(LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_BLOCK)
+    size, none = ctypes.c_size_t(ctypes.sizeof(rights)), ctypes.c_ulong(0)
+    ruleset = _libc.syscall(ctypes.c_long(LANDLOCK_CREATE_RULESET), ctypes.byref(rights), size, none)
+    if ruleset < 0:
+        return False
+    try:
+        return bool(_libc.syscall(ctypes.c_long(LANDLOCK_RESTRICT_SELF), ctypes.c_int(ruleset), none) == 0)
+    finally:
+        os.close(ruleset)
 
 
 def _filter(*, local: bool) -> bool:

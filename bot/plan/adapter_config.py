@@ -70,7 +70,7 @@ def weights_file(files: Files, *, allow_pickle: bool = False) -> str:
 def nested(files: Files) -> list[str]:
     """The subfolders that hold an adapter, in natural order: `checkpoint-90` before `checkpoint-100`."""
     found = {name.removesuffix(f"/{FILE}") for name in files.sizes() if name.endswith(f"/{FILE}")}
-    return sorted(found, key=lambda name: [(w.isdigit(), int(w) if w.isdigit() else w) for w in _parts(name)])
+    return sorted(found, key=lambda name: [_natural(word) for word in re.split(r"(\d+)", name)])
 
 
 def beside(files: Files) -> list[str]:
@@ -89,8 +89,9 @@ def listed(names: list[str]) -> str:
     return f"{len(names)} subfolder{'s' * (len(names) > 1)} ({', '.join(shown)})"
 
 
-def _parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)
+def _natural(word: str) -> tuple[bool, int, str]:
+    number = word.isdecimal() and len(word) < 19
+    return number, int(word) if number else 0, word
 
 
 def _chosen(files: Files, found: list[str]) -> str:

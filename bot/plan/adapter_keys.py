@@ -47,10 +47,8 @@ def check_dtypes(tensors: Iterable[TensorSpec]) -> None:
 def canonical(name: str) -> str:
     """The name as PEFT would have saved it."""
     name = WRAPPERS.sub("", name).removeprefix(".")
-    while name.startswith("module."):  # DistributedDataParallel's
-        name = name.removeprefix("module.")
-    while name.startswith(PREFIX * 2):
-        name = name.removeprefix(PREFIX)
+    name = re.sub(r"^(module\.)+", "", name)  # DistributedDataParallel's
+    name = re.sub(rf"^({PREFIX})+(?={PREFIX})", "", name)
     if not name.startswith("base_model."):
         name = PREFIX + name
     name = ADAPTER_NAME.sub(r".\1", SAVED_MODULE.sub("", name))

@@ -17,7 +17,7 @@ from bot.plan.local import open_folder
 from bot.plan.reference import hidden, is_path, is_repo_id, parse
 from bot.plan.rules.base import SPURIOUS_REVISIONS
 from bot.request import QuantizedBase
-from bot.weights.files import Files, Hub, Model
+from bot.weights.files import Files, Hub, Model, read_small
 from bot.weights.quantised.method import Method, can_dequantize, find
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
@@ -181,7 +181,7 @@ def _open_parent(parent: str, *, files: Files, method: Method, hub: Hub) -> Mode
 
 def _parent(files: Files, *, config: dict[str, Any]) -> str | None:
     text = card.read(files)
-    if card.metadata(text).get("base_model_relation") in OTHER_RELATIONS:
+    if str(card.metadata(text).get("base_model_relation")) in OTHER_RELATIONS:
         return None
     for name in (card.base_models(text, name=files.name), config.get("_name_or_path")):
         if isinstance(name, str) and "/" in name and is_repo_id(name) and name.lower() != files.name.lower():
@@ -230,7 +230,7 @@ def read_config(files: Files) -> dict[str, Any]:
             code="base-config",
         )
     try:
-        config = json.loads(files.read(CONFIG))
+        config = json.loads(read_small(files, CONFIG))
     except (ValueError, RecursionError) as error:
         config = error
     if not isinstance(config, dict):

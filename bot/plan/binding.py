@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bot.plan.key_patterns import by_pattern
 from bot.records import Binding
 from bot.weights.header import FLOATS, TensorSpec
 from bot.weights.layout import Layout
@@ -62,7 +63,7 @@ def bind_by_names(
 def _is_plain_model(config: Mapping[str, Any]) -> bool:
     classes = config.get("architectures")
     return (
-        config.get("model_type") in MODEL_TYPES
+        str(config.get("model_type")) in MODEL_TYPES
         and isinstance(classes, list)
         and len(classes) == 1
         and str(classes[0]).endswith("ForCausalLM")
@@ -166,6 +167,6 @@ def scale_of(module: str, config: Mapping[str, Any]) -> float:
 
 
 def _by_pattern(key: str, module: str, config: Mapping[str, Any], *, default: Any) -> Any:
-    """The value of the first pattern that the end of the module's name matches (peft.utils.other.get_pattern_key)."""
-    patterns = config.get(key) or {}
-    return next((v for k, v in patterns.items() if re.match(rf"(.*\.)?({k})$", module)), default)
+    """The value of the first pattern that the end of the module's name matches (bot.plan.key_patterns)."""
+    found = by_pattern(config.get(key) or {}, module)
+    return default if found is None else found

@@ -27,7 +27,16 @@ def metadata(text: str | None) -> dict[str, Any]:
     found = FRONT_MATTER.match(text or "")
     try:
         data = yaml.safe_load(found[1]) if found else None
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ):  # tags with
+        # values that are none of theirs: the library raises what it comes upon
         return {}
     return data if isinstance(data, dict) else {}
 

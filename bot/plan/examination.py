@@ -23,11 +23,20 @@ RFC = "https://www.rfc-editor.org/rfc/rfc8259"
 
 
 def diagnose(
-    config: Config, *, name: str, weights: Evidence | None = None, odd: Iterable[str] = ()
+    config: Config,
+    *,
+    name: str,
+    weights: Evidence | None = None,
+    odd: Iterable[str] = (),
+    wrong: MergeBotError | None = None,
 ) -> Diagnosis:
-    """The verdict on a config; never raises for what it says. `odd`: in which ways the file is no plain JSON."""
+    """The verdict on a config; never raises for what it says. `odd`: in which ways the file is no plain JSON.
+
+    `wrong` is what is the matter with the file of the weights.
+    """
     found = examine(config, weights)
     findings = [*(_odd(what) for what in odd), *(_finding(p) for p in found.patches), *_refusals(found)]
+    findings += [_stop(wrong)] if wrong else []
     kinds = {finding.kind for finding in findings}
     verdict: Verdict = "refused" if "refusal" in kinds else "repairable" if "repair" in kinds else "fine"
     return Diagnosis(
@@ -61,7 +70,11 @@ def repaired(config: Config, patches: tuple[Patch, ...]) -> Config | None:
 
 def unreadable(error: MergeBotError, *, name: str) -> Diagnosis:
     """The diagnosis of a file that cannot be read at all."""
-    finding = Finding(
+    return Diagnosis(adapter=name, verdict="refused", findings=(_stop(error),))
+
+
+def _stop(error: MergeBotError) -> Finding:
+    return Finding(
         kind="refusal",
         rule=error.code,
         key="",
@@ -70,7 +83,6 @@ def unreadable(error: MergeBotError, *, name: str) -> Diagnosis:
         reason=error.sentence,
         advice=error.advice,
     )
-    return Diagnosis(adapter=name, verdict="refused", findings=(finding,))
 
 
 def _odd(what: str) -> Finding:

@@ -12,7 +12,7 @@ from bot.weights.header import FLOATS
 from bot.weights.layout import Layout
 
 # The part of a module's name from its layer's list on: what comes before it changes with the model's class.
-TAIL = re.compile(r"(?:^|\.)([A-Za-z_]\w*\.\d+\..+)", re.ASCII)
+TAIL = re.compile(r"(?:^|\.)([A-Za-z_]\w*\.\d{1,9}\..+)", re.ASCII)
 Shape = tuple[int, ...]
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from typing import Any
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# A string, or a comment, or a comma that nothing follows: whatever begins first.
+# A string, or a comment, or a comma that nothing follows: whatever begins first. One that does not end takes the rest,
+# so that no other can begin in it: the time stays that of one look.
 _TOKEN = re.compile(
-    r'"(?:[^"\\]|\\.)*"|(?P<comment>//[^\n]*|#[^\n]*|/\*.*?\*/)|(?P<comma>,(?=\s*[\]}]))', re.DOTALL
+    r'"(?:[^"\\]|\\.)*(?:"|\Z)|(?P<comment>//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z))|(?P<comma>,(?=\s*[\]}]))',
+    re.DOTALL,
 )
 DEEPEST = 64  # levels of nesting; the deepest config seen in the wild has four
 OTHER_FILES = (
@@ -56,17 +59,28 @@ def _decode(data: bytes) -> tuple[str, tuple[str, ...]]:
 
 def _parse(text: str) -> tuple[Any, tuple[str, ...]]:
     try:
-        return _json(text), ()
+        return _json(text)
     except ValueError as error:
         cleaned, odd = _cleaned(text)
         if not odd:
             raise ValueError(str(error)) from error
-        return _json(cleaned), odd
+        content, twice = _json(cleaned)
+        return content, (*odd, *twice)
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> tuple[Any, tuple[str, ...]]:
+    twice: dict[str, None] = {}
+
+    def last(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            counts = Counter(name for name, _ in pairs)
+            again = (name for name, count in counts.items() if count > 1)
+            twice.update((f"{name[:60]!r} more than once, of which the last counts", None) for name in again)
+        return found
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=last), tuple(twice)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -45,9 +46,11 @@ def check_adapter(
 
 
 def check_estimate(limits: Limits, estimate: Estimate) -> None:
-    """Raises RefusedError for a merge that would write more, or need more free disk, than is allowed."""
+    """Raises RefusedError for a merge that would write more, need more free disk, or cost more, than is allowed."""
+    moved = estimate.download_bytes + 2 * estimate.output_bytes  # the base is as large as the result
     check(
         limits,
+        cost=("The merge would cost", math.ceil(moved * (limits.cost_per_gb or 0) / 1e9)),
         output_bytes=("The merged model would have", estimate.output_bytes),
         disk_bytes=("The merge needs free disk of", estimate.disk_bytes),
     )

@@ -18,6 +18,7 @@ PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/(?:tree|resolve|blob)/([\w.-]+).*|/)?",
     re.ASCII,
 )
+LONGEST = 1024  # characters of an address or a path that somebody has meant
 DRIVE = re.compile(r"[A-Za-z]:[\\/]|[A-Za-z]:$")
 
 
@@ -39,7 +40,7 @@ def parse(text: str) -> Reference:
             advice="Write owner/name as it stands in the address.",
             code="reference-unknown",
         )
-    if is_path(text) or (text and (Path(text).is_dir() or Path(text.rpartition(":")[0] or "-").is_dir())):
+    if is_path(text) or (text and (_is_folder(text) or _is_folder(text.rpartition(":")[0] or "-"))):
         return Reference(folder=_folder(text))
     head, _, subfolder = text.partition(":")
     repo_id, _, revision = head.partition("@")
@@ -53,11 +54,29 @@ def parse(text: str) -> Reference:
     return Reference(repo_id=repo_id, revision=revision or None, subfolder=subfolder)
 
 
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # too long, or with a null byte
+        return False
+
+
 def _folder(text: str) -> Path:
+    try:
+        return _found(text)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, nobody's home, a null byte
+        raise InputError(
+            f"{text[:100]!r} is no path: {str(error)[:100]}.",
+            advice="Write owner/name, optionally @revision and :subfolder, or ./folder.",
+            code="reference-unknown",
+        ) from error
+
+
+def _found(text: str) -> Path:
     """The folder, or with `:subfolder` behind it one that lies in it, unless the colon is part of a name."""
     folder = Path(text).expanduser()
     head, colon, subfolder = text.rpartition(":")
-    if not colon or folder.exists() or DRIVE.match(text) or not Path(head).expanduser().is_dir():
+    if folder.exists() or not colon or DRIVE.match(text) or not Path(head).expanduser().is_dir():
         return folder
     _check_within(subfolder)
     return Path(head).expanduser() / subfolder
@@ -86,6 +105,8 @@ def is_repo_id(text: str) -> bool:
 
 def hidden(text: str) -> tuple[str, str | None] | None:
     """The repository and revision that a path into the Hub's cache, or a page's address, speaks of. Opens nothing."""
+    if len(text) > LONGEST:
+        return None
     if found := PAGE.fullmatch(text):
         repo_id, revision = found[1], found[2]
     elif found := CACHED.search(text):

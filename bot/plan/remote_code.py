@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from bot.records import ConfigEdit, Sidecar
-from bot.weights.files import Files
+from bot.weights.files import Files, read_small
 
 KEY = "auto_map"
 NAMING = frozenset(
@@ -86,7 +86,7 @@ def _naming(files: Files, name: str) -> dict[str, Any]:
     if name not in NAMING or files.sizes()[name] > MAX_BYTES:
         return {}
     try:
-        found = json.loads(files.read(name))
+        found = json.loads(read_small(files, name))
     except (ValueError, RecursionError):
         return {}  # it is copied as it is, and the checks say what is wrong with it
     return found if isinstance(found, dict) and KEY in found else {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from bot.errors import RefusedError
 from bot.records import Sidecar
-from bot.weights.files import Files
+from bot.weights.files import Files, read_small
 
 VOCABULARY = frozenset(
     {
@@ -91,9 +91,13 @@ def token_count(files: Files) -> int:
     ids: list[int] = []
     if "tokenizer.json" in names:
         tokenizer = _json(files, "tokenizer.json")
-        vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
-        ids += list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-        ids += [t["id"] for t in tokenizer.get("added_tokens") or [] if isinstance(t, dict) and "id" in t]
+        model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        ids += vocabulary.values() if isinstance(vocabulary, dict) else ()
+        ids += [len(vocabulary) - 1] if isinstance(vocabulary, list) else []
+        ids += (
+            [t["id"] for t in added if isinstance(t, dict) and "id" in t] if isinstance(added, list) else []
+        )
     if "added_tokens.json" in names:
         ids += list(_json(files, "added_tokens.json").values())
     return max((i for i in ids if isinstance(i, int)), default=-1) + 1
@@ -101,7 +105,7 @@ def token_count(files: Files) -> int:
 
 def _json(files: Files, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(files.read(name))
+        found = json.loads(read_small(files, name))
     except (ValueError, RecursionError):
         return {}  # the structure check loads the tokenizer and says what is wrong with it
     return found if isinstance(found, dict) else {}

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from bot.publish.escape import folder_name, without_paths
 from bot.records import Plan, Report
+from bot.secret_text import masked
 from bot.serial import as_dict, from_dict
 
 R = TypeVar("R", Plan, Report)
@@ -26,5 +27,5 @@ def _scrubbed(value: Any, names: dict[str, str], plan: Plan) -> Any:
     if isinstance(value, list | tuple):
         return [_scrubbed(item, names, plan) for item in value]
     if isinstance(value, str):
-        return names.get(value) or without_paths(value, plan)
+        return names.get(value) or masked(without_paths(value, plan))
     return value

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from bot.errors import InputError
+from bot.secret_text import masked_all
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def tools(*, verbosity: int, plain: bool) -> Iterator[dict[str, Any]]:
 
 def document(data: dict[str, Any]) -> str:
     """One strict JSON document: ASCII for every locale, and no NaN, which JSON does not have."""
-    finite = json.loads(json.dumps(data), parse_constant=str)
+    finite = masked_all(json.loads(json.dumps(data), parse_constant=str))
     return json.dumps(finite, indent=2)
 
 

@@ -10,15 +10,18 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
 
+from bot.secret_text import masked
+
 _PARTS = re.compile(r"[^./]*[./]+|[^./]+")  # of a name or a path, each with the sign that ends it
 _SMALLER = re.compile(r"[^_]*_+|[^_]+")  # of such a part, if it alone is too long
 _LEAST = 12  # cells that a part of a word gets before it is cut anywhere
 
 
 def clean(text: object) -> str:
-    """The text on one line, without control characters: a stranger's config must not steer the terminal."""
+    """The text on one line, without control characters and tokens: a stranger's config must not steer the terminal."""
     return "".join(
-        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(text)
+        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for c in masked(str(text))
     )
 
 

@@ -10,6 +10,8 @@ from bot.errors import InputError
 from bot.progress import Progress
 from bot.records import Pinned
 
+MOST = 256 * 2**20  # bytes; the largest tokenizer.json that is known has 34 MB
+
 
 class Files(Protocol):
     """Files of one model at one immutable state, read in ranges so that headers cost no download."""
@@ -26,7 +28,11 @@ class Files(Protocol):
 
 
 class LocalFiles:
-    """The files of a local folder and of the folders directly in it."""
+    """The files of a local folder and of the folders directly in it.
+
+    A link that leads out of it is followed to a file of the same name only, and to the blobs of a Hub cache: what a
+    stranger's clone links to would else be published under another name.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +44,8 @@ class LocalFiles:
     def sizes(self) -> dict[str, int]:
         try:
             found = [*self.folder.iterdir(), *self.folder.glob("[!.]*/*")]
-            return {p.relative_to(self.folder).as_posix(): p.stat().st_size for p in found if p.is_file()}
+            own = [p for p in found if p.is_file() and not _leads_away(p, self.folder)]
+            return {p.relative_to(self.folder).as_posix(): p.stat().st_size for p in own}
         except OSError as error:
             raise unreadable(self.folder, error) from error
 
@@ -49,6 +56,27 @@ class LocalFiles:
                 return file.read() if end is None else file.read(max(0, end - start))
         except OSError as error:
             raise unreadable(self.folder / name, error) from error
+
+
+def _leads_away(path: Path, folder: Path) -> bool:
+    if not path.is_symlink() and not path.parent.is_symlink():
+        return False
+    target = path.resolve()
+    blobs = folder.resolve().parents[1] / "blobs" if len(folder.resolve().parents) > 1 else folder
+    inside = target.is_relative_to(folder.resolve()) or target.is_relative_to(blobs)
+    return not inside and target.name != path.name
+
+
+def read_small(files: Files, name: str) -> bytes:
+    """A whole file of those that are read in one go. Raises InputError when it is too large to be one of them."""
+    size = files.sizes()[name]
+    if size > MOST:
+        raise InputError(
+            f"{name} of {files.name} has {size:,} bytes, and no such file has more than {MOST:,}.",
+            advice="Look at what it is; download or save it again.",
+            code="file-too-large",
+        )
+    return files.read(name)
 
 
 def unreadable(path: Path, error: OSError) -> InputError:

@@ -15,6 +15,7 @@ from bot.errors import InputError
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # what an adapter can be added to without loss
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # what --dtype asks for
 MAX_HEADER = 100_000_000  # the reference implementation's own limit
+MAX_NAME, MAX_DIMENSIONS = 4096, 64  # far beyond any model, and what is made of them takes no time
 ITEM_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
@@ -78,11 +79,11 @@ def parse(raw: bytes, *, file: str, file_size: int) -> Header:
     if not isinstance(entries, dict):
         raise broken(file, "its header is no JSON object")
     metadata = entries.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise broken(file, "its __metadata__ is no JSON object")
     tensors = sorted((_spec(k, v, file=file) for k, v in entries.items()), key=lambda t: (t.start, t.end))
     _check_offsets(tensors, file=file)
-    header = Header(
-        raw=raw, tensors=tuple(tensors), metadata={str(k): str(v) for k, v in dict(metadata).items()}
-    )
+    header = Header(raw=raw, tensors=tuple(tensors), metadata={str(k): str(v) for k, v in metadata.items()})
     if header.file_size != file_size:
         raise broken(
             file, f"it should have {header.file_size} bytes and has {file_size}: truncated or half-written"
@@ -102,10 +103,12 @@ def _spec(name: str, entry: Any, *, file: str) -> TensorSpec:
         dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise broken(file, f"the entry of {name!r} is incomplete") from error
-    numbers = [*shape, start, end] if isinstance(shape, list) else [None]
+    if len(name) > MAX_NAME:
+        raise broken(file, f"it has a name of {len(name)} characters")
+    numbers = [*shape, start, end] if isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS else [None]
     if not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
         raise broken(file, f"the entry of {name!r} has a shape or an offset that is no natural number")
-    if dtype not in ITEM_BITS:
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
         raise broken(file, f"the tensor {name!r} has the unknown dtype {dtype!r}")
     if math.prod(shape) * ITEM_BITS[dtype] != (end - start) * 8:
         raise broken(file, f"the shape of {name!r} does not fit its {end - start} bytes")

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from bot.errors import InputError, RefusedError
-from bot.weights.files import Files
+from bot.weights.files import Files, read_small
 from bot.weights.header import Header, TensorSpec, broken, header_length, parse
 
 SINGLE = "model.safetensors"
@@ -58,7 +58,11 @@ def read_layout(files: Files) -> Layout:
     Raises InputError for files that are missing or broken, RefusedError when there are no safetensors weights.
     """
     sizes = files.sizes()
-    index = files.read(INDEX).decode("utf-8", "replace") if SINGLE not in sizes and INDEX in sizes else None
+    index = (
+        read_small(files, INDEX).decode("utf-8", "replace")
+        if SINGLE not in sizes and INDEX in sizes
+        else None
+    )
     names = shard_names(files, sizes=sizes, index=index)
     layout = Layout(tuple(Shard(file=n, header=read_header(files, n, size=sizes[n])) for n in names), index)
     _check_no_duplicates(layout, files=files)
@@ -111,7 +115,7 @@ def pickle_shards(files: Files, *, sizes: Mapping[str, int]) -> dict[str, str]:
     """The tensor → pickle file map of the index; empty when one file holds all. Raises InputError for a lost shard."""
     if PICKLE in sizes:
         return {}
-    index = files.read(PICKLE_INDEX).decode("utf-8", "replace")
+    index = read_small(files, PICKLE_INDEX).decode("utf-8", "replace")
     found = weight_map(index, files=files, suffix=".bin", name=PICKLE_INDEX)
     for name in found.values():
         if name not in sizes:

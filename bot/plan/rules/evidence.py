@@ -34,6 +34,19 @@ class Evidence:
     @cached_property
     def ranks(self) -> dict[str, int]:
         """The rank of every LoRA module whose two factors agree on it. Experts are not told from ranks here."""
+        return {module: min(ranks) for module, ranks in self._ranks.items() if len(ranks) == 1}
+
+    @cached_property
+    def disagreeing(self) -> tuple[str, ...]:
+        """The linear modules whose two factors do not fit each other."""
+        linear = {name for name, shape in self.shapes.items() if len(shape) == 2}
+        pairs = {
+            m: (f"{m}.lora_A.weight", f"{m}.lora_B.weight") for m, r in self._ranks.items() if len(r) > 1
+        }
+        return tuple(module for module, pair in pairs.items() if linear.issuperset(pair))
+
+    @cached_property
+    def _ranks(self) -> dict[str, set[int]]:
         found: dict[str, set[int]] = {}
         for name, shape in self.shapes.items():
             match = FACTOR.fullmatch(name)
@@ -41,7 +54,7 @@ class Evidence:
                 found.setdefault(match["module"], set()).add(
                     shape[0] if match["role"].endswith("A") else shape[1]
                 )
-        return {module: ranks.pop() for module, ranks in found.items() if len(ranks) == 1}
+        return found
 
     @cached_property
     def modules(self) -> frozenset[str]:

@@ -89,12 +89,17 @@ def _bias(case: Case) -> Iterator[Change | Stop]:
         yield Change(key="bias", after=word, reason="PEFT knows it in lower case")
 
 
+ANY_CASE = ("gaussian", "olora", "mica")  # PEFT itself takes these in any case, and pissa, say, not
+
+
 def _init(case: Case) -> Iterator[Change | Stop]:
     for key in ("init_lora_weights", "init_weights"):
         known = schema(case.peft_type).get(key)
         word = case.config.get(key)
         if known and isinstance(word, str) and word.lower() in ("true", "false") and "bool" in known.kinds:
             yield Change(key=key, after=word.lower() == "true")
+        elif key == "init_lora_weights" and isinstance(word, str) and word != word.lower() in ANY_CASE:
+            yield Change(key=key, after=word.lower())
 
 
 NAMES = (

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
+from bot.plan.key_patterns import by_pattern
 from bot.plan.rules.evidence import Evidence
 from bot.plan.rules.rule import Case, Change, Rule, Stop, short
-from bot.plan.rules.values import as_int
+from bot.plan.rules.values import as_int, as_number
 
 # A pattern of these alone is matched here: it cannot take time. Others are matched by whoever binds the adapter.
+MANY = 1_000_000  # matches that take about a second
 HARMLESS = re.compile(r"\^?[\w.]+", re.ASCII)
 
 
@@ -22,11 +24,6 @@ def _evidence(case: Case) -> Evidence | None:
     return None if case.config.get("target_parameters") or case.config.get("use_bdlora") else weights
 
 
-def _by_pattern(patterns: Mapping[str, Any], module: str) -> Any:
-    """The value of the first pattern that matches, as PEFT finds it; None when none does."""
-    return next((v for k, v in patterns.items() if re.match(rf"(.*\.)?({k})$", module)), None)
-
-
 def _rank(case: Case) -> Iterator[Change | Stop]:
     """The rows of lora_A are the rank: of every module, or of all that rank_pattern does not name."""
     weights, said = _evidence(case), as_int(case.config.get("r"))
@@ -34,11 +31,20 @@ def _rank(case: Case) -> Iterator[Change | Stop]:
     if weights is None:
         yield from _rank_unseen(case)
         return
+    if isinstance(patterns, dict) and any((as_int(v) or 1) < 1 or v == 0 for v in patterns.values()):
+        key = next(k for k, v in patterns.items() if (as_int(v) or 1) < 1 or v == 0)
+        yield _no_rank(key, patterns[key])
+        return
+    if weights.disagreeing:
+        yield _pair(weights.disagreeing[0])
+        return
     if not isinstance(patterns, dict) or not all(
         HARMLESS.fullmatch(k) and as_int(v) for k, v in patterns.items()
     ):
         return
-    expected = {module: as_int(_by_pattern(patterns, module)) for module in weights.ranks}
+    if len(patterns) * len(weights.ranks) > MANY:
+        return  # whoever binds the adapter holds its shapes against them
+    expected = {module: as_int(by_pattern(patterns, module)) for module in weights.ranks}
     wrong = {m: rank for m, rank in expected.items() if rank is not None and rank != weights.ranks[m]}
     if wrong:
         module, rank = next(iter(wrong.items()))
@@ -63,6 +69,23 @@ def _rank(case: Case) -> Iterator[Change | Stop]:
         )
 
 
+def _no_rank(key: str, value: Any) -> Stop:
+    return Stop(
+        key="rank_pattern",
+        sentence=f"rank_pattern of adapter_config.json gives {short(key)} the rank {short(value)}.",
+        advice="Put in the rank_pattern that it was trained with: the scale depends on it.",
+    )
+
+
+def _pair(module: str) -> Stop:
+    return Stop(
+        key="r",
+        sentence=f"The two factors of {module} have different ranks in the file.",
+        advice="Save the adapter again from the training run.",
+        code="contradiction",
+    )
+
+
 def _rank_unseen(case: Case) -> Iterator[Change | Stop]:
     if case.peft_type == "LORA" and case.config.get("r", 8) is None:
         yield Stop(
@@ -83,7 +106,18 @@ def _contradiction(key: str, module: str, *, said: int | None, seen: int) -> Sto
 
 def _alpha(case: Case) -> Iterator[Change | Stop]:
     """An alpha cannot be seen in the tensors: any other value gives another model."""
-    if case.peft_type != "LORA" or case.config.get("lora_alpha") is not None:
+    config = case.config
+    if case.peft_type != "LORA":
+        return
+    alone = not (config.get("alpha_pattern") or config.get("modules_to_save"))
+    if as_number(config.get("lora_alpha")) == 0 and alone:
+        yield Stop(
+            key="lora_alpha",
+            sentence="lora_alpha is 0 in adapter_config.json: the adapter has no effect.",
+            advice="Put in the lora_alpha that the adapter was trained with.",
+            code="no-effect",
+        )
+    if config.get("lora_alpha") is not None:
         return
     how = "null" if "lora_alpha" in case.config else "missing"
     yield Stop(

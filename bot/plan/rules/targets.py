@@ -10,20 +10,24 @@ from bot.plan.adapter_keys import PREFIX
 from bot.plan.known_keys import schema
 from bot.plan.rules.rule import Case, Change, Rule, Stop, short
 
-NAME = r"[A-Za-z_][\w.]*"
-NAMES = re.compile(
-    rf"\s*[\[(]?\s*['\"]?{NAME}['\"]?(\s*[,|;\s]\s*['\"]?{NAME}['\"]?)*\s*,?\s*[\])]?\s*", re.ASCII
-)
+NAME = re.compile(r"['\"]?([A-Za-z_][\w.]*)['\"]?", re.ASCII)
 SHORTHAND = "all-linear"  # PEFT's word for every linear layer but the head
 ELSEWHERE = ("target_parameters", "trainable_token_indices", "modules_to_save")
-LONGEST = 5000  # characters of a string that is looked at as a list of names
+LONGEST = (
+    5000  # characters of a string that is looked at here; a longer expression is matched in the worker only
+)
 
 
 def _as_names(text: Any) -> list[str] | None:
     """The names in a string that was meant as a list; None for anything that a regular expression may be."""
-    if not isinstance(text, str) or text == SHORTHAND or len(text) > LONGEST or not NAMES.fullmatch(text):
+    if not isinstance(text, str) or text == SHORTHAND or len(text) > LONGEST:
         return None
-    return re.findall(NAME, text)
+    inner = text.strip().removeprefix("[").removeprefix("(").removesuffix("]").removesuffix(")").strip()
+    parts = [part.split() for part in re.split(r"[,|;]", inner.removesuffix(","))]
+    found = [NAME.fullmatch(word) for words in parts for word in words]
+    if not all(parts) or not all(found):
+        return None
+    return [match[1] for match in found if match]
 
 
 def _string(case: Case) -> Iterator[Change | Stop]:
@@ -71,11 +75,11 @@ def _broken(case: Case) -> Iterator[Change | Stop]:
 
 
 def _not_regex(value: Any) -> str | None:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > LONGEST:
         return None
     try:
         re.compile(value)
-    except (re.error, RecursionError, OverflowError):
+    except (re.error, RecursionError, OverflowError, ValueError):
         return "is no list and no regular expression"
     return None
 

@@ -10,7 +10,7 @@ from bot.plan.known_keys import Key, schema
 from bot.plan.rules.rule import Case, Change, Rule, Stop, short
 
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
-TRUE, FALSE = frozenset({"true", "yes", "on"}), frozenset({"false", "no", "off"})
+TRUE, FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 # What these say is over when training is: whatever is wrong with them, PEFT's own default does no harm.
 DROPOUT = re.compile(r"\w*dropout(_p)?")
 TRAINING = re.compile(
