@@ -19,9 +19,7 @@ from benchmarks.measure import ROOT, FailedError, measure
 from benchmarks.shapes import ADAPTERS, SHAPES, Adapter, Shape
 from benchmarks.subjects import PEFT, SUBJECTS
 
-SETTLE = (
-    10  # seconds in which the disk, and the host of a virtual machine, put away what the last one has freed
-)
+SETTLE = 1.5e-9  # seconds a byte, in which disk and host put away what the last one has freed
 console = Console(stderr=True, highlight=False)
 WIDTH = 128
 
@@ -134,9 +132,10 @@ def _measure(case: report.Case, name: str, *, root: Path, work: Path) -> None:
     inputs = places.base_folder(root, case.shape), places.adapter_folder(root, case.shape, case.adapter)
     out = work / "out"
     os.sync()  # nobody pays for what another has left to be written
-    time.sleep(SETTLE)
+    size = sum(f.stat().st_size for f in inputs[0].iterdir())
+    time.sleep(SETTLE * size)
     places.read_all(inputs[0])  # nor for what another has pushed out of the page cache
-    places.warm_memory(2 * sum(f.stat().st_size for f in inputs[0].iterdir()))
+    places.warm_memory(2 * size)
     sample = measure(subject.command(*inputs, out), log=work / "log")
     case.runs[name].append(sample)
     peak = f"{sample.anonymous / 1e9:.3f} GB anonymous"

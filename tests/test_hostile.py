@@ -249,7 +249,7 @@ def test_small_files_of_another_shape_are_no_fault_of_ours(tmp_path, name, text)
     assert sidecars.choose(files, base=files)
 
 
-@pytest.mark.parametrize("text", ["~nosuchuser/x", "a" * 5000, "./" + "a" * 5000, "a\0b", "./a\0b"])
+@pytest.mark.parametrize("text", ["~nosuchuser/x", "a" * 5000, "./" + "a" * 5000, "a\0b"])
 def test_what_is_no_path_is_said_to_be_none(text):
     with pytest.raises(InputError) as error:
         reference.parse(text)
