@@ -17,6 +17,7 @@ from bot.request import MergeRequest
 from bot.several import ORIGINAL
 from bot.sources import Sources
 
+OURS = "Nothing was published; please report it with the adapter's and the base's names."
 BESIDE_WEIGHTS = 2**30  # bytes: tokenizers, headers, what libraries write for themselves
 
 
@@ -79,14 +80,14 @@ def check(
     return replace(report, isolation=room.isolation())
 
 
-def passed(report: Report) -> Report:
+def passed(report: Report, *, advice: str = OURS) -> Report:
     """The report, when no check failed. Raises ValidationError, with the report, when one did."""
     if report.verdict == "failed":
         failed = [c for c in report.checks if c.verdict == "failed"]
         raise ValidationError(
             f"The merged model failed {len(failed)} of {len(report.checks)} checks, the first is {failed[0].name}:"
             f" {failed[0].detail}",
-            advice="Nothing was published; please report it with the adapter's and the base's names.",
+            advice=advice,
             code=f"validation-{failed[0].name}",
             report=report,
         )

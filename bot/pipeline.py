@@ -32,6 +32,9 @@ from bot.sources import fetched
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
 
+WRONG = (
+    "Do not use this model as base + adapter; `merge-bot merge` makes one that passes, or says why it cannot."
+)
 AHEAD = ("bot.work", "bot.merge.run", "bot.validate.witness")  # what every merge needs, and no torch
 
 
@@ -88,7 +91,7 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
             report = check(folder, prepared, sources, request=request, progress=progress)
     if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
         write_record(folder / REPORT_FILE, report)
-    return passed(report)
+    return passed(report, advice=WRONG)
 
 
 def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress: Progress) -> Publication:

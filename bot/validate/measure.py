@@ -47,11 +47,6 @@ class Measure:
         """How large the change is against the base's tensor."""
         return float((self.change_square / self.base_square) ** 0.5) if self.base_square else 0.0
 
-    @property
-    def share(self) -> float | None:
-        """How many times the adapter's delta is in the merged tensor: 1 when right; None without a delta."""
-        return self.shared / self.delta_square if self.delta_square else None
-
     def absorb(self, part: Measure) -> None:
         """Adds what was found in a part of the tensor."""
         self.elements += part.elements
@@ -64,14 +59,6 @@ class Measure:
         self.delta_square += part.delta_square
         self.shared += part.shared
         self.histogram += part.histogram
-
-    def describe(self) -> str:
-        """The tensor's error in words, with the likely reason."""
-        looked = f"{self.elements}" + ("" if self.elements == self.total else " looked at")
-        text = f"{self.name}: {self.wrong} of {looked} elements are wrong, by up to {self.worst_ulp:.3g} ulp"
-        if self.share is not None and abs(self.share - 1) > 0.02:
-            text += f"; the adapter's delta is in it {self.share:.3g} times"
-        return text
 
 
 def measure(
@@ -90,7 +77,7 @@ def measure(
             reference = expected.rows(part)
             raw = merged.raw(part)
             value = widen(raw, merged.dtype).astype(np.float64, copy=False)
-            _add(result, value, reference=reference, dtype=merged.dtype)
+            _add(result, value, reference=reference)
             if origin is not None:
                 described = np.flatnonzero(part // EVERY % FEW == 0) if sampled else slice(None)
                 start = reference.start if origin == expected.start else None
@@ -103,12 +90,12 @@ def measure(
     return result
 
 
-def _add(result: Measure, value: Array, *, reference: Reference, dtype: str) -> None:
+def _add(result: Measure, value: Array, *, reference: Reference) -> None:
     """Counts what lies outside of its bound. What the rounding alone explains is not looked at any closer."""
     errors = np.subtract(value, reference.value)
     np.multiply(errors, half_inverse(power(reference.value)), out=errors)
     np.abs(errors, out=errors)
-    scale = 2.0 ** (DIGITS[dtype][0] + 1)  # of the errors in units in the last place
+    scale = 2.0 ** (DIGITS[reference.tolerance.dtype][0] + 1)  # of the errors in units in the last place
     rounding = reference.tolerance.rounding
     near = errors <= rounding / scale  # a NaN is within no bound
     result.elements += errors.size

@@ -42,12 +42,16 @@ def check_sidecars(
         checks.append(guarded("generation_config", lambda: _generation(merged), good="It loads."))
     good = "The class builds, and each of its parameters is there that the base has."
     checks.append(guarded("model_class", lambda: _model(merged, plan, layout, base, base_folder), good=good))
-    left = "" if not any(s.without for s in plan.sidecars) else ", or in all but the key that was taken out"
-    good = f"Every small file is its source's, byte for byte{left}."
-    checks.append(guarded("sidecars", lambda: _copies(merged, plan=plan, origins=origins), good=good))
+    tokenizer = []
     if any(s.name.startswith(TOKENIZER) for s in plan.sidecars):
-        checks += check_tokenizer(merged, plan=plan, origins=origins)
-    return checks
+        tokenizer = check_tokenizer(merged, plan=plan, origins=origins)
+    same = {c.name for c in tokenizer if c.verdict == "passed"} >= {"tokenizer", "chat_template"}
+
+    def copies() -> tuple[list[str], str]:
+        return _copies(merged, plan=plan, origins=origins, same_tokenizer=same)
+
+    good = "Every small file is its source's, or says the same."
+    return [*checks, guarded("sidecars", copies, good=good), *tokenizer]
 
 
 def _config(merged: Path, *, plan: Plan, base_folder: Path | None) -> tuple[list[str], str]:
@@ -113,19 +117,30 @@ def _model(
     return problems, f"{plan.model_class}, {counted(count, 'parameter tensor')}"
 
 
-def _copies(merged: Path, *, plan: Plan, origins: dict[str, Path | None]) -> tuple[list[str], str]:
-    """Every sidecar equals its source byte for byte, or in all but the key that the plan takes out."""
-    problems, count = [], 0
+def _copies(
+    merged: Path, *, plan: Plan, origins: dict[str, Path | None], same_tokenizer: bool
+) -> tuple[list[str], str]:
+    """Every sidecar is its source's byte for byte, in all but the key that the plan takes out, or written anew.
+
+    Tools that load and save write JSON and the tokenizer's files anew. Those are the same when they say the same.
+    """
+    problems, equal, anew = [], 0, 0
     for sidecar in plan.sidecars:
         origin = origins[sidecar.origin]
         if sidecar.name in REWRITTEN or (sidecar.name == "config.json" and plan.config_edits):
             continue
-        count += 1
-        if not (merged / sidecar.name).is_file():
+        loaded = same_tokenizer and sidecar.name.startswith((*TOKENIZER, "chat_template"))
+        mine = merged / sidecar.name
+        if not mine.is_file() and not loaded:
             problems.append(f"{sidecar.name} is missing.")
-        elif origin is not None and not _is_copy(merged / sidecar.name, origin / sidecar.name, sidecar):
+        elif origin is None or (mine.is_file() and _is_copy(mine, origin / sidecar.name, sidecar)):
+            equal += 1
+        elif loaded or _says_the_same(mine, origin / sidecar.name):
+            anew += 1
+        else:
             problems.append(f"{sidecar.name} differs from the {sidecar.origin}'s.")
-    return problems, counted(count, "file")
+    figure = counted(equal + anew + len(problems), "file")
+    return problems, figure + (f", {anew} written anew" if anew else "")
 
 
 def _is_copy(mine: Path, theirs: Path, sidecar: Sidecar) -> bool:
@@ -134,3 +149,16 @@ def _is_copy(mine: Path, theirs: Path, sidecar: Sidecar) -> bool:
     content = json.loads(theirs.read_bytes())
     content.pop(sidecar.without, None)
     return bool(json.loads(mine.read_bytes()) == content)
+
+
+def _says_the_same(mine: Path, theirs: Path) -> bool:
+    """Whether two JSON files hold the same, but for the marks of whoever wrote them."""
+    if mine.suffix != ".json":
+        return False
+    try:
+        one, two = (json.loads(path.read_bytes()) for path in (mine, theirs))
+    except (ValueError, RecursionError):
+        return False
+    marks = WRITTEN | {"_from_model_config"}
+    left = [{k: v for k, v in c.items() if k not in marks} if isinstance(c, dict) else c for c in (one, two)]
+    return bool(left[0] == left[1])

@@ -9,8 +9,10 @@ from pathlib import Path
 from bot.errors import MergeBotError
 from bot.records import Check, Plan
 from bot.validate.dequantised import check_dequantised
+from bot.validate.elsewhere import WRAPPER, other_names, under
 from bot.validate.expected import expected_tensors
 from bot.validate.sidecars import check_sidecars
+from bot.validate.ties import check_ties
 from bot.weights.files import LocalFiles
 from bot.weights.layout import INDEX, SINGLE, Layout, read_layout
 from bot.wording import counted, few, size
@@ -18,6 +20,7 @@ from bot.wording import counted, few, size
 ADAPTER_FILE = re.compile(
     r"adapter_config\.json|adapter_model([-.].*)?\.(safetensors|bin|pt|pth)(\.index\.json)?"
 )
+UNMERGED = re.compile(r"\.base_layer\.|\.lora_[A-Z]|\.lora_embedding_|\.lora_magnitude_vector")
 PICKLE = re.compile(r"pytorch_model.*\.bin")
 
 
@@ -29,26 +32,30 @@ def check_structure(
     base_folder: Path | None = None,
     adapter_folder: Path | None = None,
 ) -> list[Check]:
-    """Checks `files`, `index`, `keys`, `shapes`, `dtypes`, `leftovers` and those of `check_sidecars`.
+    """Checks `files`, `index`, `keys`, `shapes`, `dtypes`, `ties`, `leftovers` and those of `check_sidecars`.
 
     Without the source folders, files are not compared with their originals.
     """
     try:
-        layout = read_layout(LocalFiles(merged))
+        raw = read_layout(LocalFiles(merged))
     except MergeBotError as error:
         name = "index" if INDEX in error.sentence else "files"
         return [
             Check(name=name, verdict="failed", figure="", detail=error.sentence),
             *_leftovers(merged, None),
         ]
+    renamed = other_names(raw, plan=plan, base=base, base_folder=base_folder)
+    layout = under(renamed, raw)
     figure = f"{counted(len(layout.shards), 'file')}, {size(layout.total_bytes)}"
     files = Check(name="files", verdict="passed", figure=figure, detail="Every header parses.")
-    tensors = [_keys(layout, plan=plan, base=base), *_headers(layout, plan=plan, base=base)]
+    ties = check_ties(merged, plan=plan, layout=layout, base=base, base_folder=base_folder)
+    keys = _keys(layout, plan=plan, base=base, allowed=ties.allowed, renamed=renamed)
+    tensors = [keys, *_headers(layout, plan=plan, base=base), *([ties.check] if ties.check else [])]
     sidecars = check_sidecars(
-        merged, plan=plan, layout=layout, base=base, base_folder=base_folder, adapter_folder=adapter_folder
+        merged, plan=plan, layout=raw, base=base, base_folder=base_folder, adapter_folder=adapter_folder
     )
     own = [check_dequantised(merged, plan=plan, layout=layout)] if plan.dequantized else []
-    return [files, _index(merged, layout), *tensors, *_leftovers(merged, layout), *sidecars, *own]
+    return [files, _index(merged, raw), *tensors, *_leftovers(merged, raw), *sidecars, *own]
 
 
 def verdict(name: str, problems: list[str], *, figure: str = "", good: str) -> Check:
@@ -75,32 +82,68 @@ def _index(merged: Path, layout: Layout) -> Check:
     return verdict("index", problems, figure=figure, good="The index agrees with the shards.")
 
 
-def _keys(layout: Layout, *, plan: Plan, base: Layout) -> Check:
-    """The tensors' names: those of the base and the planned ones, no other."""
-    wanted, there = set(expected_tensors(plan, base=base)), set(layout.tensors)
+def _keys(
+    layout: Layout, *, plan: Plan, base: Layout, allowed: frozenset[str], renamed: dict[str, str]
+) -> Check:
+    """The tensors' names: those of the base and the planned ones, no other.
+
+    `allowed` are others that say nothing new. `renamed`: names in the files → names in the layout.
+    """
+    wanted, there = set(expected_tensors(plan, base=base)), set(layout.tensors) - allowed
+    lost, extra = sorted(wanted - there), sorted(there - wanted)
     problems = []
-    if lost := sorted(wanted - there):
+    if any(UNMERGED.search(name) for name in extra):
+        problems.append("These are the tensors of an unmerged PEFT model: it was saved without merging.")
+    elif wrapped := [n for n in extra if n.startswith(WRAPPER) and n.removeprefix(WRAPPER) in wanted]:
+        problems.append(f"{counted(len(wrapped), 'name')} begin with {WRAPPER}, which no loader takes off.")
+    if lost:
         problems.append(f"Missing: {few(lost)}.")
-    if extra := sorted(there - wanted):
+    if extra:
         problems.append(f"Unexpected: {few(extra)}.")
-    figure = f"{counted(len(there), 'tensor')}, {len(plan.added):,} added"
-    return verdict("keys", problems, figure=figure, good="The base's tensors and the planned ones, no other.")
+    figure = f"{counted(len(layout.tensors), 'tensor')}, {len(plan.added):,} added"
+    good = "The base's tensors and the planned ones, no other."
+    if renamed:
+        old, new = min(renamed.items())
+        good += (
+            f" {counted(len(renamed), 'tensor')} under other names that load as the same, {old} for {new}."
+        )
+    if allowed:
+        good += f" Written out beside what they share: {few(sorted(allowed))}."
+    return verdict("keys", problems, figure=figure, good=good)
 
 
 def _headers(layout: Layout, *, plan: Plan, base: Layout) -> list[Check]:
-    shapes, dtypes = [], []
-    for name, expected in expected_tensors(plan, base=base).items():
-        spec = layout.tensors.get(name)
-        if spec and spec.shape != expected.shape:
-            shapes.append(f"{name} is {list(spec.shape)} instead of {list(expected.shape)}.")
-        if spec and spec.dtype != expected.dtype:
-            dtypes.append(f"{name} is {spec.dtype} instead of {expected.dtype}.")
+    """Checks `shapes` and `dtypes`."""
+    expected = expected_tensors(plan, base=base)
+    pairs = [(layout.tensors[name], wanted) for name, wanted in expected.items() if name in layout.tensors]
+    shapes = [
+        f"{spec.name} is {list(spec.shape)} instead of {list(wanted.shape)}."
+        for spec, wanted in pairs
+        if spec.shape != wanted.shape
+    ]
+    changed: dict[tuple[str, str], list[str]] = {}
+    for spec, wanted in pairs:
+        if spec.dtype != wanted.dtype:
+            changed.setdefault((spec.dtype, wanted.dtype), []).append(spec.name)
+    dtypes = [
+        f"{_who(names, total=len(pairs))} {'is' if len(names) == 1 else 'are'} {new} instead of {old}."
+        for (new, old), names in changed.items()
+    ]
     count = counted(len(layout.tensors), "tensor")
     kinds = f"{count}: {', '.join(sorted({spec.dtype for spec in layout.tensors.values()}))}"
     return [
         verdict("shapes", shapes, figure=count, good="Every tensor has its planned shape."),
         verdict("dtypes", dtypes, figure=kinds, good="Every tensor has its planned dtype."),
     ]
+
+
+def _who(names: list[str], *, total: int) -> str:
+    """The tensors that one sentence is about."""
+    if len(names) == 1:
+        return names[0]
+    if len(names) == total:
+        return f"All {total:,} tensors"
+    return f"{len(names):,} of {total:,} tensors ({few(sorted(names), most=3)})"
 
 
 def _leftovers(merged: Path, layout: Layout | None) -> list[Check]:

@@ -11,20 +11,24 @@ import numpy as np
 from bot.errors import MergeBotError
 from bot.progress import Progress
 from bot.records import Binding, Check, Plan
+from bot.validate.causes import Cause, cause_of
 from bot.validate.copies import compare, place
+from bot.validate.elsewhere import is_ours, merged_layout
 from bot.validate.expected import expected_tensors
-from bot.validate.formula import Expression
+from bot.validate.formula import Evaluated, Expression, Formula
 from bot.validate.found import Found
 from bot.validate.measure import Measure, measure
 from bot.validate.oracle import Exact, Oracle, transposed_modules
+from bot.validate.other_dtype import Stored, as_stored
+from bot.validate.parity import as_peft
 from bot.validate.reference import METHODS, NoReferenceError
 from bot.validate.sample import sample
+from bot.validate.second_look import look_again
 from bot.validate.sources import FileRows, Source, is_finite
 from bot.validate.workers import workers
-from bot.weights.files import LocalFiles
 from bot.weights.floats import narrow, widen
-from bot.weights.header import FLOATS
-from bot.weights.layout import Layout, read_layout
+from bot.weights.header import FLOATS, TensorSpec
+from bot.weights.layout import Layout
 from bot.weights.rows import RowReader
 
 TASK = 2**20  # elements for one thread at a time
@@ -42,33 +46,40 @@ def check_tensors(
     thorough: bool = False,
     seen: Found | None = None,
 ) -> list[Check]:
-    """Checks `untouched`, `changed`, `finite` and `effect`.
+    """Checks `untouched`, `effect`, `changed` and `finite`.
 
     Of changed tensors with a formula one row in sixteen is held against it, with `thorough` all; whether their
     elements are finite is seen of all. `seen`: what a witness of the merge has looked at; it is not looked at again.
+    A merge that is not ours may round as PEFT does.
     """
     try:
-        layout = read_layout(LocalFiles(merged))
+        layout = merged_layout(merged, plan=plan, base=base, base_folder=base_folder)
     except MergeBotError as error:
         return [Check(name="changed", verdict="failed", figure="", detail=error.sentence)]
     found = seen or Found()
+    foreign = seen is None and not is_ours(merged, plan=plan)
     left = [b for b in plan.bindings if b.tensor not in found.proven]
+    needed = left or any(m.wrong for m in found.measures)
     oracle = Oracle(
         plan,
         base_folder=base_folder,
         base=base,
         adapter_folder=adapter_folder,
-        transposed=transposed_modules(plan, base_folder=base_folder) if left else frozenset(),
+        transposed=transposed_modules(plan, base_folder=base_folder) if needed else frozenset(),
         exact=exact,
     )
     done = sum(spec.size for name, spec in layout.tensors.items() if name in found.proven)
     progress.begin("Checking tensors", total=layout.total_bytes - done)
     with oracle, RowReader(merged, layout=layout) as reader, workers() as pool:
-        look = _Look(found=found, reader=reader, oracle=oracle, progress=progress, thorough=thorough)
+        look = _Look(
+            found=found, reader=reader, oracle=oracle, progress=progress, thorough=thorough, foreign=foreign
+        )
         look.untouched(plan, base=base, base_folder=base_folder)
         for binding in sorted(left, key=lambda b: (layout.files.get(b.tensor, ""), b.tensor)):
             look.changed(binding, pool=pool)
-        look.effect({b.tensor: b for b in plan.bindings})
+        bindings = {b.tensor: b for b in plan.bindings}
+        look.effect(bindings)
+        look.causes(bindings)
     progress.end()
     return found.checks(plan)
 
@@ -82,6 +93,7 @@ class _Look:
     oracle: Oracle
     progress: Progress
     thorough: bool
+    foreign: bool
 
     def untouched(self, plan: Plan, *, base: Layout, base_folder: Path) -> None:
         """Compares every tensor that no binding makes with the base's, by bytes."""
@@ -90,9 +102,8 @@ class _Look:
             new, old = layout.tensors.get(name), base.tensors.get(name)
             if expected.touched or old is None or name in self.found.proven:
                 continue
-            if new is None or new.shape != old.shape or new.dtype != expected.dtype:
-                problem = "missing" if new is None else "shape or dtype differs"
-                self.found.wrong_copies.append(f"{name} ({problem})")
+            if new is None or new.shape != old.shape or not _comparable(old.dtype, new.dtype):
+                self.found.wrong_copies.append(f"{name} ({_misfit(new, old.shape)})")
                 continue
             before = place(base_folder, layout=base, spec=old)
             after = place(self.reader.folder, layout=layout, spec=new)
@@ -103,25 +114,52 @@ class _Look:
         """Measures one changed tensor against its reference."""
         spec = self.reader.layout.tensors.get(binding.tensor)
         if spec is None or spec.shape != binding.shape or spec.dtype not in FLOATS:
-            problem = "missing" if spec is None else "shape or dtype differs"
-            self.found.unproven.append(f"{binding.tensor}: {problem}")
+            self.found.unproven[binding.tensor] = _misfit(spec, binding.shape)
             return
         try:
-            expected = self.oracle.expected(binding)
+            expected = as_stored(self.oracle.expected(binding), dtype=spec.dtype)
         except NoReferenceError as error:
-            self.found.unproven.append(f"{binding.tensor}: {error}")
+            self.found.unproven[binding.tensor] = str(error)
             return
-        if expected.dtype != spec.dtype:
-            self.found.unproven.append(f"{binding.tensor}: {spec.dtype} instead of {expected.dtype}")
-            return
-        self.found.add_measure(self._measured(binding, expected=expected, pool=pool))
+        result = self._measured(binding, expected=expected, pool=pool)
+        if result.wrong and not result.infinite and (loose := self._loose(binding, expected)) is not None:
+            again = self._measured(binding, expected=loose, pool=pool, again=True)
+            if not again.wrong:
+                self.found.rounded.append(self._cause(result, binding))
+                result = again
+        self.found.add_measure(result)
 
-    def _measured(self, binding: Binding, *, expected: Expression, pool: ThreadPoolExecutor) -> Measure:
+    def _loose(self, binding: Binding, expected: Expression) -> Expression | None:
+        """The bound of PEFT's own merge, for a merge that is not ours, where it is another one."""
+        exact = expected.planned if isinstance(expected, Stored) else expected
+        if not self.foreign or not isinstance(exact, Formula | Evaluated):
+            return None
+        loose = as_peft(exact, method=binding.method, base=self.oracle.origin(binding))
+        return None if loose is exact else as_stored(loose, dtype=expected.dtype)
+
+    def causes(self, bindings: dict[str, Binding]) -> None:
+        """Finds out why changed tensors are wrong."""
+        self.found.causes = [self._cause(m, bindings[m.name]) for m in self.found.measures if m.wrong]
+
+    def _cause(self, result: Measure, binding: Binding) -> Cause:
+        merged = FileRows(self.reader, binding.tensor)
+        expected = as_stored(self.oracle.expected(binding), dtype=merged.dtype)
+        index = self._index(binding, merged.shape)
+        origin = self.oracle.origin(binding)
+        look = look_again(binding.tensor, merged, index=index, expected=expected, origin=origin)
+        return cause_of(look, measure=result, binding=binding, config=self.oracle.plan.adapter_config)
+
+    def _index(self, binding: Binding, shape: tuple[int, int]) -> np.ndarray:
+        """The rows to look at."""
+        # Methods without a formula may change a few rows only, and their whole value is there: it is compared.
+        return sample(binding.tensor, shape, thorough=self.thorough or binding.method not in METHODS)
+
+    def _measured(
+        self, binding: Binding, *, expected: Expression, pool: ThreadPoolExecutor, again: bool = False
+    ) -> Measure:
         merged = FileRows(self.reader, binding.tensor)
         origin = self.oracle.origin(binding)
-        # Methods without a formula may change a few rows only, and their whole value is there: it is compared.
-        whole = self.thorough or binding.method not in METHODS
-        index = sample(binding.tensor, merged.shape, thorough=whole)
+        index = self._index(binding, merged.shape)
         rows, columns = merged.shape
         sampled = len(index) < rows
         expected.rows(index[:1])  # what all rows share is made once, not by every thread
@@ -141,7 +179,8 @@ class _Look:
         result = Measure(binding.tensor, rows * columns, changed=origin is None)
         for first, part in zip(range(0, rows, step), pool.map(look, range(0, rows, step)), strict=True):
             result.absorb(part)
-            self.progress.advance(size * (min(first + step, rows) - first) // rows)
+            if not again:
+                self.progress.advance(size * (min(first + step, rows) - first) // rows)
         return result
 
     def effect(self, bindings: dict[str, Binding]) -> None:
@@ -154,6 +193,20 @@ class _Look:
                 result.changed = _differ(FileRows(self.reader, result.name), origin)
             if result.changed:
                 return
+
+
+def _comparable(old: str, new: str) -> bool:
+    """Whether numbers of one dtype can be held against those of the other."""
+    return old == new or (old in FLOATS and new in FLOATS)
+
+
+def _misfit(spec: TensorSpec | None, shape: tuple[int, ...]) -> str:
+    """Why a tensor cannot be compared."""
+    if spec is None:
+        return "missing"
+    if spec.shape != shape:
+        return f"{list(spec.shape)} instead of {list(shape)}"
+    return f"{spec.dtype}, which cannot be compared"
 
 
 def _not_finite(source: Source, *, first: int, last: int) -> np.ndarray:

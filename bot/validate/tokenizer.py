@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,12 @@ TOKENIZER = (  # how the names of its files begin
     "tekken.json", "source.spm", "target.spm", "bpe.codes", "normalizer.json",
 )  # fmt: skip
 
+SETTINGS = ("padding_side", "truncation_side", "model_max_length", "add_bos_token", "add_eos_token")
+CALLED = {"padding", "truncation"}  # set by each call
+
 
 def check_tokenizer(merged: Path, *, plan: Plan, origins: dict[str, Path | None]) -> list[Check]:
-    """Checks `tokenizer`, `vocabulary` and `chat_template`."""
+    """Checks `tokenizer`, `vocabulary` and `chat_template`; the last only where there is a source to compare with."""
     try:
         with quiet(), tempfile.TemporaryDirectory() as folder:
             mine = AutoTokenizer.from_pretrained(merged, **LOCAL)
@@ -85,7 +89,21 @@ def _round_trip(mine: Any, source: Any) -> tuple[list[str], str]:
         problems.append(
             f"The vocabulary has {len(mine)} entries instead of the source's {len(source)}, or other ones."
         )
+    if source is not None and not problems and (odd := _odd_parts(mine, source)):
+        problems.append(f"Loaded, it differs from its source in {', '.join(odd)}.")
     return problems, f"{counted(len(mine), 'token')}, {counted(len(SAMPLE), 'text')}"
+
+
+def _odd_parts(mine: Any, source: Any) -> list[str]:
+    """What differs in two loaded tokenizers, however their files were written."""
+    odd = [name for name in SETTINGS if getattr(mine, name, None) != getattr(source, name, None)]
+    parts = [
+        json.loads(t.backend_tokenizer.to_str()) for t in (mine, source) if hasattr(t, "backend_tokenizer")
+    ]
+    if len(parts) == 2:
+        names = (parts[0].keys() | parts[1].keys()) - CALLED
+        odd += sorted(name for name in names if parts[0].get(name) != parts[1].get(name))
+    return odd
 
 
 def _vocabulary(
