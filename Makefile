@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
 SECONDS_OF_FUZZ ?= 300
-.PHONY: help setup demo test test-fast fuzz lint format bench clean
+.PHONY: help setup demo test test-fast fuzz lint format schema bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ lint: $(READY)  ## Check style, types and the order of imports
 format: $(READY)  ## Format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+schema: $(READY)  ## Write the JSON schemas of merge_report.json and merge_plan.json anew, from the records
+	$(BIN)/python -m tests.publish.schemas
 
 bench: $(READY)  ## Measure time and memory against cp and the plain PEFT script
 	$(BIN)/python -m benchmarks.run $(ARGS)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.errors import ValidationError
 from bot.isolation import room
+from bot.machine import machine
 from bot.plan import card
 from bot.prepare import Prepared
 from bot.progress import Progress
-from bot.publish import model_card
-from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, write, write_record
+from bot.provenance import Ran
+from bot.publish import model_card, provenance
+from bot.publish.result import CARD_FILE, PLAN_FILE, PROVENANCE_FILE, REPORT_FILE, write, write_record
 from bot.records import MergedModel, Report
 from bot.request import MergeRequest
 from bot.several import ORIGINAL
 from bot.sources import Sources
+from bot.validate.report import versions
 
 OURS = "Nothing was published; please report it with the adapter's and the base's names."
 BESIDE_WEIGHTS = 2**30  # bytes: tokenizers, headers, what libraries write for themselves
@@ -25,7 +29,7 @@ def build(
     prepared: Prepared, sources: Sources, *, out: Path, request: MergeRequest, progress: Progress
 ) -> tuple[MergedModel, Report | None]:
     """Merges into `out`, checks it, and writes down how it came about. Raises ValidationError for a failed check."""
-    plan = prepared.plan
+    plan, started = prepared.plan, _now()
     original = "adapter_config.json" if plan.recipe is None else ORIGINAL  # of several, all of them
     merged, report = room.call(
         "bot.work:make",
@@ -54,7 +58,36 @@ def build(
     )
     write(out / CARD_FILE, text)
     write_record(out / PLAN_FILE, plan)
+    _sign_off(prepared, sources, out=out, request=request, done=(merged, report), started=started)
     return merged, report
+
+
+def _sign_off(
+    prepared: Prepared,
+    sources: Sources,
+    *,
+    out: Path,
+    request: MergeRequest,
+    done: tuple[MergedModel, Report | None],
+    started: str,
+) -> None:
+    """Writes down where the result comes from, last, because that speaks of every other file."""
+    merged, report = done
+    ran = Ran(
+        started=started,
+        finished=_now(),
+        machine=machine(),
+        versions=report.versions if report else versions(),
+        isolation=room.isolation(),
+    )
+    text = provenance.statement(
+        out, prepared.plan, request=request, inputs=sources.inputs, merged=merged, report=report, ran=ran
+    )
+    write(out / PROVENANCE_FILE, text)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def check(

@@ -184,6 +184,24 @@ def run(**flags: Any) -> None:
     _answer(flags, _document(plan=planned, report=report, publication=publication), *parts)
 
 
+@cli.command()
+@options.verify
+def verify(**flags: Any) -> None:
+    """Check that MODEL, a published merge or a merged folder, is what its report and provenance say."""
+    from bot.terminal import session, verification, view
+
+    verbose, as_json = flags.pop("verbose"), flags.pop("json")
+    with session.tools(verbosity=verbose, plain=as_json) as tools:
+        from bot import verify as verifying
+
+        found = verifying.verify(flags.pop("model"), **flags, **tools)
+    with session.reader_may_leave():
+        if as_json:
+            click.echo(session.document(as_dict(found)))
+        else:
+            view.show(*verification.verification(found))
+
+
 @contextmanager
 def _work(flags: dict[str, Any]) -> Iterator[tuple[MergeRequest, dict[str, Any]]]:
     """The request, and settings and progress for the stages."""

@@ -99,6 +99,11 @@ several = together(
         "--seed", type=click.IntRange(min=0), metavar="N", help="Of dare: the random numbers', 0 by default."
     ),
 )
+allow_pickle = click.option(
+    "--allow-pickle",
+    is_flag=True,
+    help="Read weights that are there only as pickle (.bin), as tensors and nothing else.",
+)
 job = together(
     click.option(
         "--base", metavar="BASE", help="Base model, a Hub id or a folder, in place of the adapter's own."
@@ -144,19 +149,13 @@ job = together(
         show_default=True,
         help="auto streams the base's tensors where that can be; whole has transformers load the whole model first.",
     ),
-    click.option(
-        "--allow-pickle",
-        is_flag=True,
-        help="Read weights that are there only as pickle (.bin), as tensors and nothing else.",
-    ),
+    allow_pickle,
 )
-output = together(
-    click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
-    click.option("--dry-run", is_flag=True, help="Do everything but write."),
-    click.option(
-        "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
-    ),
+as_json = click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout.")
+verbose = click.option(
+    "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
 )
+output = together(as_json, click.option("--dry-run", is_flag=True, help="Do everything but write."), verbose)
 
 doctor = together(
     click.argument("adapter"),
@@ -165,10 +164,16 @@ doctor = together(
     ),
     click.option("--fix", is_flag=True, help="Write the repaired config; the original is kept beside it."),
     click.option("--pr", is_flag=True, help="With --fix: propose the repair of a Hub adapter as a Hub PR."),
-    click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
-    click.option(
-        "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
-    ),
+    as_json,
+    verbose,
+)
+
+verify = together(
+    click.argument("model"),
+    click.option("--rebuild", is_flag=True, help="Merge again from the pinned commits, and compare bytes."),
+    allow_pickle,
+    as_json,
+    verbose,
 )
 
 

@@ -19,7 +19,7 @@ from bot.opening import reopen
 from bot.plan import card
 from bot.progress import Progress
 from bot.publish import folder as folders
-from bot.publish import messages, model_card
+from bot.publish import messages, model_card, provenance
 from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, read_plan, read_report, write_record
 from bot.publish.shareable import shareable
 from bot.records import MergedModel, Plan, Publication, Report
@@ -91,6 +91,7 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
             report = check(folder, prepared, sources, request=request, progress=progress)
     if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
         write_record(folder / REPORT_FILE, report)
+        provenance.renew(folder, REPORT_FILE)
     return passed(report, advice=WRONG)
 
 
@@ -186,6 +187,7 @@ def _publish(
         destination=destination,
         endpoint=to.endpoint,
     )
+    texts |= provenance.renewed(folder, texts)
     title = messages.title(plan)
     body = messages.body(
         plan, report=report, destination=destination, requested_by=None, endpoint=to.endpoint

@@ -204,7 +204,9 @@ class Plan:
 class MergedModel:
     """A complete folder of merged weights: how many tensors were merged, copied and added, in how long.
 
-    `digests`: SHA-256 of the weight files, as far as they were taken while writing.
+    `digests`: SHA-256 of the weight files, as far as they were taken while writing. `peak_bytes`: the most memory that
+    the process had which merged and checked, mapped files included; processes that it forked are not counted. `gpu`:
+    the name of the one that was used, if any.
     """
 
     folder: str
@@ -216,6 +218,8 @@ class MergedModel:
     device: str
     notes: tuple[str, ...] = ()
     digests: dict[str, str] = field(default_factory=dict)
+    peak_bytes: int = 0
+    gpu: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

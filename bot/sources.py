@@ -10,12 +10,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.inputs import inputs
 from bot.isolation import room
 from bot.opening import local
 from bot.plan import adapter_config
 from bot.plan.base_model import CONFIG
 from bot.prepare import Prepared
 from bot.progress import Progress
+from bot.provenance import InputFile
 from bot.publish.folder import staging
 from bot.weights import archive
 from bot.weights.files import Hub
@@ -24,10 +26,14 @@ from bot.weights.layout import INDEX, Layout, Shard
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Local folders that hold every file of adapter and base that the plan needs."""
+    """Local folders that hold every file of adapter and base that the plan needs.
+
+    `inputs` are those files where they come from, with their digests.
+    """
 
     adapter: Path
     base: Path
+    inputs: tuple[InputFile, ...] = ()
 
 
 @contextmanager
@@ -88,7 +94,7 @@ def fetched(
                 progress=progress,
             )
             base = out
-        yield Sources(adapter=adapter, base=base)
+        yield Sources(adapter=adapter, base=base, inputs=inputs(prepared, hub=hub))
 
 
 def _unpickle(

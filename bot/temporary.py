@@ -17,13 +17,15 @@ YOUNG = 60.0  # seconds in which a folder may not have its lock yet
 class TemporaryFolder:
     """A folder of its own in the system's temporary one, for as long as this object is in use.
 
-    `purpose` is a word in its name. Raises OSError as it comes from the disk.
+    `purpose` is a word in its name; `root` the folder that it is in, in place of the system's temporary one. Raises
+    OSError as it comes from the disk.
     """
 
-    def __init__(self, purpose: str) -> None:
+    def __init__(self, purpose: str, *, root: Path | None = None) -> None:
         prefix = f"merge-bot-{purpose}-"
-        _sweep(f"{prefix}*")
-        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        place = Path(tempfile.gettempdir()) if root is None else root
+        _sweep(place, f"{prefix}*")
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with suppress(OSError):  # a file system without locks: then nobody can take it for abandoned either
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,9 +36,9 @@ class TemporaryFolder:
         self._finalizer()
 
 
-def _sweep(pattern: str) -> None:
+def _sweep(place: Path, pattern: str) -> None:
     """Removes what killed processes of this user have left."""
-    for path in Path(tempfile.gettempdir()).glob(pattern):
+    for path in place.glob(pattern):
         with suppress(OSError):  # somebody else's, or gone meanwhile
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

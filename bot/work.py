@@ -13,6 +13,8 @@ from bot.plan.binding import scale_of
 from bot.progress import Progress
 from bot.records import Binding, MergedModel, Plan, Report
 from bot.request import MergeRequest, Recipe
+from bot.weights import memory
+from bot.weights.device import name_of
 from bot.weights.layout import Layout
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def make(
     for name, original in originals.items():
         shutil.copyfile(adapter_folder / original, out / name)
     if request.validation == "none":
-        return merged, None
+        return _told(merged), None
     report = check(
         out,
         plan,
@@ -75,7 +77,13 @@ def make(
         progress=progress,
         seen=seen,
     )
-    return merged, report
+    return _told(merged, device=report.device), report
+
+
+def _told(merged: MergedModel, *, device: str = "cpu") -> MergedModel:
+    """With what this process has needed for it, and for the checks."""
+    used = merged.device if merged.device != "cpu" else device
+    return replace(merged, peak_bytes=memory.peak(), gpu=name_of(used))
 
 
 def check(

@@ -25,7 +25,13 @@ __all__ = ["desk", "hub", "models", "processes"]
 HERE = Path(__file__).parents[1]
 CLOSE = {"atol": 1e-4, "rtol": 0}
 ADAPTER_FILES = {"adapter_config.json", "adapter_model.safetensors"}
-RECORDS = {"README.md", "merge_plan.json", "merge_report.json", "adapter_config.original.json"}
+RECORDS = {
+    "README.md",
+    "merge_plan.json",
+    "merge_report.json",
+    "merge_provenance.json",
+    "adapter_config.original.json",
+}
 MODEL = {"config.json", "generation_config.json", "model.safetensors"}
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
 

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import HfApi, ModelInfo, get_session, hf_hub_download, hf_hub_url, hf_raise_for_status
+from huggingface_hub.hf_api import RepoSibling
 from tqdm.auto import tqdm
 
 from bot.clients.http import retrying
@@ -94,10 +95,16 @@ class HubFiles:
         return f"{self._info.id}:{self._prefix.rstrip('/')}" if self._prefix else self._info.id
 
     def sizes(self) -> dict[str, int]:
+        return {name: int(sibling.size or 0) for name, sibling in self._siblings().items()}
+
+    def digests(self) -> dict[str, str]:
+        """Those of the files in large file storage, of which the Hub lists them."""
+        return {name: sibling.lfs.sha256 for name, sibling in self._siblings().items() if sibling.lfs}
+
+    def _siblings(self) -> dict[str, RepoSibling]:
         siblings = self._info.siblings or []
         inside = [s for s in siblings if _is_inside(s.rfilename) and s.rfilename.startswith(self._prefix)]
-        found = {s.rfilename: int(s.size or 0) for s in inside}
-        return {name.removeprefix(self._prefix): size for name, size in found.items()}
+        return {s.rfilename.removeprefix(self._prefix): s for s in inside}
 
     def read(self, name: str, *, start: int = 0, end: int | None = None) -> bytes:
         size = self.sizes()[name]

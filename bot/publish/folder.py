@@ -30,6 +30,7 @@ OURS = frozenset(
     {
         PLAN_FILE,
         "merge_report.json",
+        "merge_provenance.json",
         "README.md",
         "config.json",
         "generation_config.json",

@@ -11,6 +11,7 @@ from bot.records import Plan, Report
 from bot.serial import from_dict, to_json
 
 PLAN_FILE, REPORT_FILE, CARD_FILE = "merge_plan.json", "merge_report.json", "README.md"
+PROVENANCE_FILE = "merge_provenance.json"
 R = TypeVar("R", Plan, Report)
 
 

@@ -7,6 +7,7 @@ import traceback
 from typing import Any
 
 from bot.errors import InternalError, MergeBotError
+from bot.provenance import Verification
 from bot.records import Report
 from bot.serial import as_dict
 from bot.terminal import session
@@ -22,8 +23,7 @@ def tell(error: BaseException, *, as_json: bool, verbosity: int) -> None:
     facts = _facts(error)
     report = getattr(error, "report", None)  # a failed validation carries its proof
     if as_json:
-        proof = {"report": as_dict(report)} if isinstance(report, Report) else {}
-        print(session.document({"error": facts} | proof))
+        print(session.document({"error": facts} | _proof(report)))
     else:
         _write(facts, report)
 
@@ -53,11 +53,21 @@ def _bug(error: BaseException) -> InternalError:
     )
 
 
+def _proof(report: object) -> dict[str, Any]:
+    if isinstance(report, Report):
+        return {"report": as_dict(report)}
+    return {"verification": as_dict(report)} if isinstance(report, Verification) else {}
+
+
 def _write(facts: dict[str, Any], report: object) -> None:
     if isinstance(report, Report):
         from bot.terminal import view
 
         view.show(view.report(report), stderr=True)
+    if isinstance(report, Verification):
+        from bot.terminal import verification, view
+
+        view.show(*verification.verification(report), stderr=True)
     if facts["code"] == "interrupted":
         print(facts["sentence"], file=sys.stderr)
         return

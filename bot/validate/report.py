@@ -14,7 +14,7 @@ from bot.request import Way
 FILE = "merge_report.json"
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
 # Made for the place of publication: written after the checks, and once more for the Hub.
-ELSEWHERE = frozenset({FILE, "merge_plan.json", "README.md"})
+ELSEWHERE = frozenset({FILE, "merge_plan.json", "merge_provenance.json", "README.md"})
 
 
 def make_report(

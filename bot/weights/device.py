@@ -21,6 +21,15 @@ def choose(asked: str) -> str:
     return "cuda" if asked == "cuda" or (asked == "auto" and available) else "cpu"
 
 
+def name_of(device: str) -> str:
+    """What the GPU is called that was used; empty for `cpu`."""
+    if device != "cuda":
+        return ""
+    import torch  # noqa: PLC0415 - it was used already
+
+    return torch.cuda.get_device_name()
+
+
 def has_driver() -> bool:
     """Whether there is a driver of a GPU. Looks at names alone."""
     return any(True for driver in DRIVERS for _ in Path("/dev").glob(driver))

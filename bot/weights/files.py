@@ -23,6 +23,9 @@ class Files(Protocol):
     def sizes(self) -> dict[str, int]:
         """Every file's name, relative with `/`, and its size in bytes."""
 
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of those files whose digest is known without reading them."""
+
     def read(self, name: str, *, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive; None: to the end) of a file."""
 
@@ -48,6 +51,9 @@ class LocalFiles:
             return {p.relative_to(self.folder).as_posix(): p.stat().st_size for p in own}
         except OSError as error:
             raise unreadable(self.folder, error) from error
+
+    def digests(self) -> dict[str, str]:
+        return {}
 
     def read(self, name: str, *, start: int = 0, end: int | None = None) -> bytes:
         try:

@@ -1,10 +1,11 @@
-"""How much memory this process may still take."""
+"""How much memory this process may still take, and how much it took."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
+STATUS = Path("/proc/self/status")
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -19,3 +20,15 @@ def available() -> int:
     except (OSError, ValueError):  # no control group, or one without a limit
         return free
     return min(free, limit - used + int(stat.get("file", 0)))
+
+
+def peak() -> int:
+    """Bytes of memory that this process had at most, pages of mapped files included; 0 where the kernel does not tell.
+
+    Not `ru_maxrss`: that of a process starts with its parent's.
+    """
+    try:
+        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        return 0
