@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from bot import reporting
 from bot.errors import ValidationError
 from bot.isolation import room
 from bot.plan import card
@@ -41,7 +42,9 @@ def build(
     )
     if report is not None:
         report = passed(replace(report, isolation=room.isolation()))
+        progress.say("Writing the report")
         write_record(out / REPORT_FILE, report)
+        reporting.beside(out, plan, report)
     adapter_card, *further_cards, base_card = cards_of(prepared)
     text = model_card.model_card(
         plan,

@@ -158,6 +158,20 @@ output = together(
     ),
 )
 
+page = together(
+    click.option(
+        "--out",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Where the page goes, by default to merge_report.html in DIR.",
+    ),
+    click.option("--open", "show", is_flag=True, help="Open the page in a browser."),
+    click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
+    click.option(
+        "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
+    ),
+)
+
 doctor = together(
     click.argument("adapter"),
     click.option(

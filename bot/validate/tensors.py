@@ -20,6 +20,7 @@ from bot.validate.oracle import Exact, Oracle, transposed_modules
 from bot.validate.reference import METHODS, NoReferenceError
 from bot.validate.sample import sample
 from bot.validate.sources import FileRows, Source, is_finite
+from bot.validate.spectrum import energies
 from bot.validate.workers import workers
 from bot.weights.files import LocalFiles
 from bot.weights.floats import narrow, widen
@@ -142,6 +143,7 @@ class _Look:
         for first, part in zip(range(0, rows, step), pool.map(look, range(0, rows, step)), strict=True):
             result.absorb(part)
             self.progress.advance(size * (min(first + step, rows) - first) // rows)
+        result.energies = energies(expected)
         return result
 
     def effect(self, bindings: dict[str, Binding]) -> None:
