@@ -52,7 +52,7 @@ clean:  ## Remove .venv and everything that was built
 # torch comes first and alone: pip then takes the build that its own configuration prefers (CPU or CUDA).
 $(READY): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install "$(TORCH)"
-	$(BIN)/pip install --editable ".[dev,plots]" --constraint constraints.txt
+	$(BIN)/pip install --editable ".[dev]" --constraint constraints.txt
 	@touch $@
 
 $(BIN)/pip:

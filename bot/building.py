@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bot import reporting
 from bot.errors import ValidationError
 from bot.isolation import room
 from bot.machine import machine
@@ -46,7 +47,9 @@ def build(
     )
     if report is not None:
         report = passed(replace(report, isolation=room.isolation()))
+        progress.say("Writing the report")
         write_record(out / REPORT_FILE, report)
+        reporting.beside(out, plan, report)
     adapter_card, *further_cards, base_card = cards_of(prepared)
     text = model_card.model_card(
         plan,

@@ -149,6 +149,26 @@ def validate(folder: Path, **flags: Any) -> None:
 
 @cli.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
+@options.page
+def report(folder: Path, *, out: Path | None, show: bool, json: bool, verbose: int) -> None:
+    """Make one page of the report of the merged model in DIR: pictures inside, readable without a network."""
+    from bot.terminal import browser, session, view
+
+    with session.tools(verbosity=verbose, plain=json):
+        from bot import reporting
+
+        page = reporting.as_page(folder.resolve(), out=out)
+    opened = show and browser.opened(page)
+    with session.reader_may_leave():
+        if json:
+            click.echo(session.document({"page": str(page), "opened": opened}))
+        else:
+            hint = " (no browser could be opened)" if show and not opened else ""
+            view.show(view.line(f"{page}{hint}"))
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
 @options.to(required=True)
 @options.output
 def publish(folder: Path, **flags: Any) -> None:

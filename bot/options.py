@@ -157,6 +157,20 @@ verbose = click.option(
 )
 output = together(as_json, click.option("--dry-run", is_flag=True, help="Do everything but write."), verbose)
 
+page = together(
+    click.option(
+        "--out",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Where the page goes, by default to merge_report.html in DIR.",
+    ),
+    click.option("--open", "show", is_flag=True, help="Open the page in a browser."),
+    click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
+    click.option(
+        "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
+    ),
+)
+
 doctor = together(
     click.argument("adapter"),
     click.option(

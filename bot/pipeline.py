@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bot import reporting
 from bot.admission import check_publication, reopened
 from bot.building import build, cards_of, check, passed
 from bot.connect import LazyHub, publisher
@@ -20,7 +21,15 @@ from bot.plan import card
 from bot.progress import Progress
 from bot.publish import folder as folders
 from bot.publish import messages, model_card, provenance
-from bot.publish.result import CARD_FILE, PLAN_FILE, REPORT_FILE, read_plan, read_report, write_record
+from bot.publish.result import (
+    CARD_FILE,
+    PAGE_FILE,
+    PLAN_FILE,
+    REPORT_FILE,
+    read_plan,
+    read_report,
+    write_record,
+)
 from bot.publish.shareable import shareable
 from bot.records import MergedModel, Plan, Publication, Report
 from bot.request import Destination, MergeRequest
@@ -91,6 +100,7 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
             report = check(folder, prepared, sources, request=request, progress=progress)
     if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
         write_record(folder / REPORT_FILE, report)
+        reporting.beside(folder, prepared.plan, report)
         provenance.renew(folder, REPORT_FILE)
     return passed(report, advice=WRONG)
 
@@ -175,9 +185,11 @@ def _publish(
     progress: Progress,
 ) -> Publication:
     destination = _destination(request)
-    texts = {PLAN_FILE: to_json(shareable(plan, plan=plan)) + "\n"}
+    texts: dict[str, str | bytes] = {PLAN_FILE: to_json(shareable(plan, plan=plan)) + "\n"}
     if report is not None:
         texts[REPORT_FILE] = to_json(shareable(report, plan=plan)) + "\n"
+        page = (folder / PAGE_FILE).is_file()  # somebody made it, maybe of an earlier report
+        texts |= reporting.files(plan, report, page=page, endpoint=to.endpoint)
     texts[CARD_FILE] = model_card.model_card(
         plan,
         report=report,
@@ -195,7 +207,16 @@ def _publish(
     if request.dry_run:
         progress.say(f"Would publish {len(list(folder.iterdir()))} files to {destination.location}: {title}")
         return Publication(destination=destination, url=f"{to.endpoint}/{destination.location}")
-    return to.publish(folder, destination, plan=plan, title=title, body=body, texts=texts, progress=progress)
+    return to.publish(
+        folder,
+        destination,
+        plan=plan,
+        title=title,
+        body=body,
+        texts=texts,
+        delete=reporting.NAMES,
+        progress=progress,
+    )
 
 
 def _copy(folder: Path, destination: Destination, *, plan: Plan, dry_run: bool) -> Publication:

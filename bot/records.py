@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bot.evidence import Evidence
 from bot.request import Destination, Parity, Recipe, Way
 
 SCHEMA = 1
@@ -237,6 +238,7 @@ class Report:
     """The proof: `verdict` is `failed` when any check failed. `files` maps names to SHA-256 of the merged files.
 
     `notes` are the plan's: what is to be known of base and adapter. `isolation` says what kept the work on them apart.
+    `evidence`: the numbers behind the checks, for tables and pictures.
     """
 
     schema: int = SCHEMA
@@ -254,6 +256,7 @@ class Report:
     seconds: float
     notes: tuple[str, ...] = ()
     isolation: str = ""
+    evidence: Evidence = field(default_factory=Evidence)
 
     def check(self, name: str) -> Check | None:
         """The check of that name, or None."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from bot.secret_text import masked_all
 
 T = TypeVar("T")
+PLAIN: dict[Any, Any] = {str: str, bool: bool, int: int, float: int | float}
 
 
 def to_json(record: object) -> str:
@@ -35,12 +36,24 @@ def from_dict(record: type[T], data: dict[str, Any]) -> T:
 
 
 def _decode(hint: Any, value: Any) -> Any:
-    if value is None:
-        return None
     if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
         hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
-    if typing.get_origin(hint) is tuple:
-        return tuple(_decode(typing.get_args(hint)[0], item) for item in value)
+    kind, inside = typing.get_origin(hint), typing.get_args(hint)
+    if kind is tuple:
+        return tuple(_decode(inside[0], item) for item in _is(value, list | tuple))
+    if kind is dict:
+        return {key: _decode(inside[1], item) for key, item in _is(value, dict).items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value)
+        return from_dict(hint, _is(value, dict))
+    if kind is typing.Literal and value not in inside:
+        raise TypeError(f"{value!r:.80} is none of {inside}")
+    return _is(value, PLAIN[hint]) if hint in PLAIN else value
+
+
+def _is(value: Any, kind: Any) -> Any:
+    """The value, which a file that is not ours may hold something else for."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{value!r:.80} is not what stands there in a record of ours")
     return value

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from bot import __version__, cli, errors, pipeline, records, request, serial
 
 HERE = Path(__file__).parents[1]
-COMMANDS = ["doctor", "plan", "merge", "validate", "publish", "run", "verify"]
+COMMANDS = ["doctor", "plan", "merge", "validate", "report", "publish", "run", "verify"]
 ADAPTER = records.Pinned(kind="hub", location="ada/tiny-lora", commit="a" * 40, revision="main")
 BASE = records.Pinned(kind="hub", location="ada/tiny", commit="b" * 40, gated=True)
 PLAN = records.Plan(
@@ -346,7 +346,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"merge-bot, version {__version__}\n"
 
 
-SLOW = ("torch", "transformers", "peft", "huggingface_hub", "rich", "numpy", "yaml", "httpx2")
+SLOW = ("torch", "matplotlib", "transformers", "peft", "huggingface_hub", "rich", "numpy", "yaml", "httpx2")
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])

@@ -30,8 +30,10 @@ RECORDS = {
     "merge_plan.json",
     "merge_report.json",
     "merge_provenance.json",
+    "merge_report.md",
     "adapter_config.original.json",
 }
+PICTURES = {f"merge_report/{name}.png" for name in ("delta", "errors", "spectra")}
 MODEL = {"config.json", "generation_config.json", "model.safetensors"}
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
 
@@ -100,7 +102,7 @@ def test_a_revision_and_a_subfolder_become_a_folder_that_plain_transformers_load
     assert answer["plan"]["adapter"]["subfolder"] == "epoch-2"
     assert answer["plan"]["adapter"]["revision"] == "v1"
     assert answer["report"]["verdict"] == "passed"
-    assert {p.name for p in desk.out.iterdir()} == MODEL | TOKENIZER | RECORDS
+    assert {p.name for p in desk.out.iterdir()} == MODEL | TOKENIZER | RECORDS | {"merge_report"}
     assert torch.allclose(desk.plain(desk.out), desk.wanted(), **CLOSE)
     assert (desk.plain(desk.models.base) - desk.wanted()).abs().max() > 0.1
     assert (desk.out / "adapter_config.original.json").read_bytes() == (
@@ -186,7 +188,7 @@ def test_a_folder_is_published_once_and_private(desk):
     assert first.existed is False
     assert repository(desk, "alice/published").private is True
     files = desk.hub.files("alice/published")
-    assert files.keys() - {".gitattributes"} == MODEL | TOKENIZER | RECORDS
+    assert files.keys() - {".gitattributes"} == MODEL | TOKENIZER | RECORDS | PICTURES
     assert files["model.safetensors"].read_bytes() == (desk.out / "model.safetensors").read_bytes()
     before = desk.state()
     again = from_dict(Publication, desk.done("publish", desk.out, "--to", "alice/published"))

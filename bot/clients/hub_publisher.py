@@ -59,16 +59,16 @@ class HubPublisher:
         plan: Plan,
         title: str,
         body: str,
-        texts: Mapping[str, str] | None = None,
+        texts: Mapping[str, str | bytes] | None = None,
         delete: tuple[str, ...] = (),
         progress: Progress,
     ) -> Publication:
         """Publish every file of `folder` in one commit; what an earlier run has published is only found.
 
         `texts` holds files whose content is given here and not by the folder (the card for this destination, records
-        without local paths). `delete` names files to delete in the same commit when they are there; the adapter's
-        own, and weights of an earlier result of ours, are deleted without being named. Raises RefusedError
-        (`destination-exists`, `wider-than-base`), InputError, AccessError or HostError.
+        without local paths, pictures). `delete` names files to delete in the same commit when they are there and not
+        among what is published; the adapter's own, and weights of an earlier result of ours, are deleted without being
+        named. Raises RefusedError (`destination-exists`, `wider-than-base`), InputError, AccessError or HostError.
         """
         additions = hub_upload.additions(folder, texts or {})
         self._must_carry_the_key(destination, plan, additions, body)

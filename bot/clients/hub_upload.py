@@ -26,7 +26,7 @@ NOTHING_IGNORED = "# nothing is ignored\n"  # else a .gitignore of the repositor
 BATCH = 500  # paths that the Hub takes in one question
 
 
-def additions(folder: Path, texts: Mapping[str, str]) -> list[Addition]:
+def additions(folder: Path, texts: Mapping[str, str | bytes]) -> list[Addition]:
     """Every file of the folder, hidden ones aside, and the texts; a text replaces the file of its name."""
     paths = {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
@@ -41,7 +41,8 @@ def additions(folder: Path, texts: Mapping[str, str]) -> list[Addition]:
             code="adapter-in-result",
         )
     files = [CommitOperationAdd(name, path) for name, path in shown.items() if name not in texts]
-    return files + [CommitOperationAdd(name, text.encode()) for name, text in texts.items()]
+    given = {name: text.encode() if isinstance(text, str) else text for name, text in texts.items()}
+    return files + [CommitOperationAdd(name, data) for name, data in given.items()]
 
 
 def content(added: list[Addition], name: str) -> str:

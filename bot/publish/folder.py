@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from bot.errors import MergeError, RefusedError
+from bot.publish import pictures
 from bot.publish.disk import explained
 from bot.publish.lock import locked
 from bot.records import SCHEMA, Plan
@@ -31,6 +32,9 @@ OURS = frozenset(
         PLAN_FILE,
         "merge_report.json",
         "merge_provenance.json",
+        "merge_report.md",
+        "merge_report.html",
+        pictures.FOLDER,
         "README.md",
         "config.json",
         "generation_config.json",
@@ -54,7 +58,7 @@ def check(destination: Path, *, key: str) -> State:
         if not os.path.lexists(place) or (place.is_dir() and not names):
             return "free"
         plan = _plan(place)
-        foreign = _foreign(names, plan) if plan else None
+        foreign = _foreign(names, plan) or _among_pictures(place / pictures.FOLDER) if plan else None
     if plan is None or foreign:
         raise _occupied(place, foreign)
     return "finished" if plan.key == key else "replaceable"
@@ -151,6 +155,12 @@ def _foreign(names: list[str], plan: Plan) -> str | None:
     """The first name that we did not write; desktop litter (.DS_Store) does not count."""
     ours = OURS | set(plan.shards) | {sidecar.name.partition("/")[0] for sidecar in plan.sidecars}
     return next((name for name in names if name not in ours and not name.startswith(".")), None)
+
+
+def _among_pictures(folder: Path) -> str | None:
+    """The first name there that is no picture of a report."""
+    names = sorted(f"{folder.name}/{entry.name}" for entry in folder.iterdir()) if folder.is_dir() else []
+    return next((n for n in names if n not in pictures.PATHS and not n.startswith(f"{folder.name}/.")), None)
 
 
 def _occupied(place: Path, foreign: str | None) -> RefusedError:

@@ -9,6 +9,7 @@ from bot import wording
 from bot.publish import front_matter, usage
 from bot.publish.escape import code, folder_name, joined, plain, row, without_paths
 from bot.publish.marker import marker
+from bot.publish.pictures import figures
 from bot.records import Check, ConfigEdit, Patch, Pinned, Plan, Report
 from bot.request import Destination
 
@@ -55,7 +56,7 @@ def model_card(
         ["## How to use it", "", *_use(plan, destination), ""],
         ["## What it was merged from", "", *_sources(plan, endpoint), *_license(found), ""],
         ["## How it was merged", "", *_how(plan, report), ""],
-        ["## How it was checked", "", *checks(report, plan=plan), ""],
+        ["## How it was checked", "", *checks(report, plan=plan), *_report(report, plan), ""],
         ["## How to verify it, and how to go back", "", *_verify(plan, report), ""],
         ["## Limits", "", *_limits(plan)],
     )
@@ -107,6 +108,17 @@ def _verdict(report: Report) -> str:
 def _check(check: Check, plan: Plan) -> str:
     figure, detail = (without_paths(text, plan) for text in (check.figure, check.detail))
     return row(plain(check.name), check.verdict, plain(figure), plain(detail))
+
+
+def _report(report: Report | None, plan: Plan) -> list[str]:
+    """The report's pictures, and where the whole of it is."""
+    if report is None:
+        return []
+    shown = figures(report.evidence, plan=plan)
+    told = (
+        "The whole report is in [merge_report.md](merge_report.md), its numbers are in `merge_report.json`."
+    )
+    return ["", *shown, *([""] if shown else []), told]
 
 
 def _name(plan: Plan, destination: Destination | None) -> str:

@@ -79,7 +79,7 @@ def renew(folder: Path, *names: str) -> None:
         write(folder / name, text)
 
 
-def renewed(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
+def renewed(folder: Path, texts: Mapping[str, str | bytes]) -> dict[str, str]:
     """The folder's statement, by its name, as of the same result with these texts in place of the files of their names.
 
     Empty for a result of before there were statements. Raises InputError for a statement that cannot be read.
@@ -96,7 +96,8 @@ def renewed(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
             advice="Merge again into another folder.",
             code="not-a-result",
         ) from error
-    digests |= {name: {"sha256": hashlib.sha256(text.encode()).hexdigest()} for name, text in texts.items()}
+    data = {name: text.encode() if isinstance(text, str) else text for name, text in texts.items()}
+    digests |= {name: {"sha256": hashlib.sha256(content).hexdigest()} for name, content in data.items()}
     document["subject"] = [{"name": name, "digest": digests[name]} for name in sorted(digests)]
     return {PROVENANCE_FILE: _text(document)}
 

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bot.errors import InputError
+from bot.evidence import Evidence, Scores
 from bot.records import Plan, Report
 from bot.serial import from_dict, to_json
 
 PLAN_FILE, REPORT_FILE, CARD_FILE = "merge_plan.json", "merge_report.json", "README.md"
 PROVENANCE_FILE = "merge_provenance.json"
+TEXT_FILE, PAGE_FILE = "merge_report.md", "merge_report.html"
+MOST = {"tensors": 10_000, "layers": 1_000, "row": 1_000}  # numbers that can be drawn in a moment
+LARGEST = 1e60  # beyond whatever is measured
 R = TypeVar("R", Plan, Report)
 
 
@@ -45,7 +49,8 @@ def write_record(path: Path, record: Plan | Report) -> None:
 def _read(path: Path, kind: type[R]) -> R | None:
     try:
         data: Any = json.loads(path.read_text("utf-8"))
-        return from_dict(kind, data)
+        found = from_dict(kind, data)
+        _check(found.evidence if isinstance(found, Report) else Evidence())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration, RecursionError) as error:
@@ -54,3 +59,27 @@ def _read(path: Path, kind: type[R]) -> R | None:
             advice="Merge again into another folder.",
             code="not-a-result",
         ) from error
+    return found
+
+
+def _check(found: Evidence) -> None:
+    """Whether numbers of a file, which may be anybody's, can be drawn. Raises ValueError when they cannot."""
+    scores, errors = found.scores or Scores(base=(), adapter=(), merged=()), found.errors
+    lengths = {len(scores.base), len(scores.adapter), len(scores.merged)}
+    counts, width = (errors.counts, errors.width) if errors else ((), 1.0)
+    energies = [spectrum.energy for spectrum in found.spectra]
+    sizes = {
+        "tensors": len(found.tensors),
+        "layers": len(energies),
+        "row": max((*map(len, energies), len(counts), *lengths)),
+    }
+    if len(lengths) > 1 or any(size > MOST[kind] for kind, size in sizes.items()):
+        raise ValueError("more numbers than any report of ours has")
+    numbers = [*scores.base, *scores.adapter, *scores.merged, *counts]
+    numbers += [share for energy in energies for share in energy]
+    for tensor in found.tensors:
+        numbers += [tensor.relative_norm or 0.0, tensor.median_ulp, tensor.count]
+    if not all(abs(number) < LARGEST for number in numbers) or min((1, *counts)) < 0:
+        raise ValueError("numbers that no report of ours has")
+    if not 0.001 <= width <= 1 or any(tensor.count < 1 for tensor in found.tensors):
+        raise ValueError("numbers that no report of ours has")

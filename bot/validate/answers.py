@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bot.evidence import Scores
 from bot.records import Check
 
 SCALE_LIMIT = 1e-4
@@ -30,6 +31,8 @@ EFFECT_LIMIT = 1e-2
 NOISE = 1e-5
 MEAN_FACTOR = 1.5
 WORST_FACTOR = 2.0
+SAMPLE = 200  # numbers that the report shows, of some evenly spaced ones
+AMONG = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,24 @@ def distance(one: list[Tensor], other: list[Tensor]) -> Distance:
     )
     apart = apart.nan_to_num(nan=float("inf"), posinf=float("inf"))
     return Distance(worst=float(apart.max()), mean=float(apart.square().mean().sqrt()))
+
+
+def sampled(expected: Answers, merged: list[Tensor]) -> Scores | None:
+    """Some of the answers' numbers, from the least to the largest of base + adapter; None where nothing compares."""
+    sets = (expected.base, expected.live, merged)
+    if len({tuple(answer.shape for answer in answers) for answers in sets}) > 1:
+        return None
+    step = 1 + sum(answer.numel() for answer in merged) // AMONG
+    base, live, mine = (torch.cat([answer.flatten()[::step] for answer in answers]) for answers in sets)
+    known = (base.isfinite() & live.isfinite() & mine.isfinite()).nonzero().flatten()
+    if not len(known):
+        return None
+    order = known[live[known].argsort()]
+    chosen = order[torch.linspace(0, len(order) - 1, min(SAMPLE, len(order))).round().long()]
+    told = (
+        tuple(float(f"{number:.6g}") for number in found[chosen].tolist()) for found in (base, live, mine)
+    )
+    return Scores(**dict(zip(("base", "adapter", "merged"), told, strict=True)))
 
 
 def _size(answers: list[Tensor]) -> Distance:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from bot.errors import MergeBotError
+from bot.evidence import Scores
 from bot.progress import Progress
 from bot.records import Check, Plan
-from bot.validate.answers import Answers, compare
+from bot.validate.answers import Answers, compare, sampled
 from bot.validate.live import ask_live, load_base
 from bot.validate.memory import choose_device, lacking, needed
 from bot.validate.models import LOCAL, model_type
@@ -34,8 +35,12 @@ def check_behaviour(
     prompts: tuple[str, ...] | None = None,
     device: str = "cpu",
     exact: Exact | None = None,
+    scores: list[Scores] | None = None,
 ) -> list[Check]:
-    """Checks `load`, `logits`, `answers` and `unlike_base`; one `logits` that is skipped when memory is too small."""
+    """Checks `load`, `logits`, `answers` and `unlike_base`; one `logits` that is skipped when memory is too small.
+
+    A few of the answers' numbers are added to `scores`, when there are any.
+    """
     try:
         base = read_layout(LocalFiles(base_folder))
     except MergeBotError as error:
@@ -55,6 +60,7 @@ def check_behaviour(
             prompts=prompts,
             device=place,
             exact=exact,
+            scores=scores if scores is not None else [],
         )
     progress.end()
     return checks
@@ -69,6 +75,7 @@ def _compared(
     prompts: tuple[str, ...] | None,
     device: str,
     exact: Exact | None,
+    scores: list[Scores],
 ) -> list[Check]:
     """One model in memory at a time: base + adapter first, then merged."""
     try:
@@ -93,7 +100,9 @@ def _compared(
     del model
     gc.collect()
     lacked -= {binding.parameter for binding in plan.bindings}
-    return _ask_merged(merged, plan=plan, rows=rows, expected=expected, lacked=lacked, device=device)
+    checks, asked = _ask_merged(merged, plan=plan, rows=rows, expected=expected, lacked=lacked, device=device)
+    scores += [found] if asked and (found := sampled(expected, asked)) else []
+    return checks
 
 
 def _ask_merged(
@@ -104,18 +113,20 @@ def _ask_merged(
     expected: Answers,
     lacked: set[str],
     device: str,
-) -> list[Check]:
+) -> tuple[list[Check], list[Tensor]]:
+    """The checks, and the merged model's answers; none when it has given none."""
     try:
         model, info = model_type(plan.model_class).from_pretrained(
             merged, dtype=torch.float32, output_loading_info=True, **LOCAL
         )
     except Exception as error:  # noqa: BLE001  # the same
-        return [_failed("load", f"The merged model does not load: {sentence(error)}.")]
+        return [_failed("load", f"The merged model does not load: {sentence(error)}.")], []
     load = _load_check(info, lacked=lacked)
     try:
-        return [load, *compare(expected, answers(model.to(device), rows, device=device))]
+        asked = answers(model.to(device), rows, device=device)
+        return [load, *compare(expected, asked)], asked
     except Exception as error:  # noqa: BLE001  # the same
-        return [load, _failed("logits", f"The merged model cannot be asked: {sentence(error)}.")]
+        return [load, _failed("logits", f"The merged model cannot be asked: {sentence(error)}.")], []
 
 
 def _load_check(info: dict[str, Any], *, lacked: set[str]) -> Check:

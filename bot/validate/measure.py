@@ -25,7 +25,7 @@ class Measure:
     """What one tensor's comparison gave: `elements` of `total` were looked at.
 
     `worst` is in units of the bound (1 is the limit), `worst_ulp` in ulp. The squares and `changed` are of what was
-    looked at.
+    looked at. `energies`: σ² of a low-rank delta, the largest first.
     """
 
     name: str
@@ -41,6 +41,8 @@ class Measure:
     delta_square: float = 0.0
     shared: float = 0.0
     histogram: Array = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+    columns: int = 1
+    energies: Array = field(default_factory=lambda: np.zeros(0))
 
     @property
     def relative_change(self) -> float:
@@ -59,6 +61,7 @@ class Measure:
         self.delta_square += part.delta_square
         self.shared += part.shared
         self.histogram += part.histogram
+        self.columns = part.columns
 
 
 def measure(
@@ -69,7 +72,7 @@ def measure(
     `origin`: the base's tensor of that name or the source, if it has the merged one's shape.
     """
     rows, columns = merged.shape
-    result = Measure(name, rows * columns, changed=origin is None)
+    result = Measure(name, rows * columns, changed=origin is None, columns=columns)
     step = max(1, BLOCK // max(1, columns))
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # what is not finite is counted
         for first in range(0, len(index), step):

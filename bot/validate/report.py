@@ -8,13 +8,24 @@ from importlib import metadata
 from pathlib import Path
 
 from bot import __version__
+from bot.evidence import Evidence
 from bot.records import Check, Plan, Report, Verdict
 from bot.request import Way
 
 FILE = "merge_report.json"
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
 # Made for the place of publication: written after the checks, and once more for the Hub.
-ELSEWHERE = frozenset({FILE, "merge_plan.json", "merge_provenance.json", "README.md"})
+ELSEWHERE = frozenset(
+    {
+        FILE,
+        "merge_plan.json",
+        "merge_provenance.json",
+        "README.md",
+        "merge_report.md",
+        "merge_report.html",
+        *(f"merge_report/{name}.png" for name in ("delta", "errors", "scores", "spectra")),
+    }
+)
 
 
 def make_report(
@@ -26,6 +37,7 @@ def make_report(
     device: str,
     seconds: float,
     known: dict[str, str] | None = None,
+    evidence: Evidence | None = None,
 ) -> Report:
     """The report, with the SHA-256 of every file that was checked; `known` are those that were made before."""
     return Report(
@@ -42,6 +54,7 @@ def make_report(
         device=device,
         seconds=round(seconds, 3),
         notes=plan.notes,
+        evidence=evidence or Evidence(),
     )
 
 
@@ -52,7 +65,7 @@ def _verdict(checks: list[Check] | tuple[Check, ...]) -> Verdict:
 
 
 def digests(folder: Path, *, known: dict[str, str] | None = None) -> dict[str, str]:
-    """SHA-256 of every file below the folder by its relative name, but for the card, the plan and the report.
+    """SHA-256 of every file below the folder by its relative name, but for card, plan, report and its pictures.
 
     What is `known` is not read again.
     """

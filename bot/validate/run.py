@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bot.evidence import Scores
 from bot.progress import Progress
 from bot.records import Check, Plan, Report
 from bot.request import MergeRequest
+from bot.validate.evidence import evidence
 from bot.validate.found import Found
 from bot.validate.oracle import Exact
 from bot.validate.report import make_report
@@ -39,6 +41,7 @@ def validate(
     start = time.monotonic()
     used = "cpu"  # only answers are computed elsewhere
     checks: list[Check] = []
+    seen, scores = seen or Found(), None
     if level != "none":
         progress.say("Checking files, configs and tokenizer")
         checks += check_structure(
@@ -58,7 +61,7 @@ def validate(
             seen=seen,
         )
     if level == "full" and readable:
-        found, used = _behaviour(
+        found, scores, used = _behaviour(
             merged,
             plan=plan,
             base_folder=base_folder,
@@ -75,7 +78,8 @@ def validate(
         merged=merged,
         device=used,
         seconds=time.monotonic() - start,
-        known=seen.digests if seen else None,
+        known=seen.digests,
+        evidence=evidence(seen, scores=scores),
     )
 
 
@@ -88,14 +92,15 @@ def _behaviour(
     device: str,
     progress: Progress,
     exact: Callable[[], Exact] | None,
-) -> tuple[list[Check], str]:
-    """What only torch can check, and the device that was used for it."""
+) -> tuple[list[Check], Scores | None, str]:
+    """What only torch can check, some of the answers, and the device that was used for it."""
     from bot.validate.behaviour import check_behaviour  # noqa: PLC0415 - torch
     from bot.validate.memory import choose_device  # noqa: PLC0415
     from bot.validate.same_bits import check_same_bits  # noqa: PLC0415 - torch
     from bot.weights.device import choose  # noqa: PLC0415
 
     used = choose_device(choose(device), need=0)
+    scores: list[Scores] = []
     checks = check_behaviour(
         merged,
         plan=plan,
@@ -104,8 +109,9 @@ def _behaviour(
         progress=progress,
         device=used,
         exact=exact() if exact else None,
+        scores=scores,
     )
     if plan.parity == "peft":
         same = check_same_bits(merged, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder)
         checks.append(same)
-    return checks, used
+    return checks, next(iter(scores), None), used

@@ -25,6 +25,7 @@ from bot.validate.reference import METHODS, NoReferenceError
 from bot.validate.sample import sample
 from bot.validate.second_look import look_again
 from bot.validate.sources import FileRows, Source, is_finite
+from bot.validate.spectrum import energies
 from bot.validate.workers import workers
 from bot.weights.floats import narrow, widen
 from bot.weights.header import FLOATS, TensorSpec
@@ -181,6 +182,7 @@ class _Look:
             result.absorb(part)
             if not again:
                 self.progress.advance(size * (min(first + step, rows) - first) // rows)
+        result.energies = energies(expected)
         return result
 
     def effect(self, bindings: dict[str, Binding]) -> None:

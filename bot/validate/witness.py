@@ -28,6 +28,7 @@ from bot.validate.oracle import Oracle, transposed_modules
 from bot.validate.reference import METHODS, NoReferenceError
 from bot.validate.sample import sample
 from bot.validate.sources import FileRows, Source
+from bot.validate.spectrum import energies
 from bot.weights.floats import Array
 from bot.weights.header import Header, TensorSpec
 from bot.weights.layout import Layout, Shard
@@ -140,9 +141,12 @@ class Witness:
         with self._lock:
             case.measure.absorb(part)
             case.looked += spans
-            if case.written >= rows and case.is_complete():
-                self._found.add_measure(case.measure)
-                self._cases[binding.tensor] = None
+            if case.written < rows or not case.is_complete():
+                return
+            self._cases[binding.tensor] = None
+        case.measure.energies = energies(case.expected)
+        with self._lock:
+            self._found.add_measure(case.measure)
 
     def copied(self, tensors: Sequence[TensorSpec]) -> None:
         """These tensors of the output, none of them bound, have been written."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bot.evidence import ChangedTensor, Errors, Evidence, Scores, Spectrum
 from bot.records import (
     AddedTensor,
     Binding,
@@ -22,6 +23,27 @@ from bot.serial import to_json
 KEY = "3f1c9a2b7d5e8f60"
 ADAPTER = Pinned(kind="hub", location="alice/cat-lora", commit="a" * 40, revision="main")
 BASE = Pinned(kind="hub", location="acme/base-7b", commit="b" * 40)
+EVIDENCE = Evidence(
+    tensors=(
+        ChangedTensor(
+            name="model.layers.0.q.weight",
+            relative_norm=0.0123,
+            median_ulp=0.25,
+            worst_ulp=0.5,
+            rows=256,
+            of_rows=4096,
+        ),
+        ChangedTensor(
+            name="lm_head.weight", relative_norm=0.2, median_ulp=0.25, worst_ulp=None, rows=9, of_rows=9
+        ),
+    ),
+    errors=Errors(width=0.05, counts=(10,) * 10 + (1,) + (0,) * 29),
+    spectra=(
+        Spectrum(layer="model.layers.0", rank=4, energy=(0.7, 0.2, 0.09, 0.01)),
+        Spectrum(layer="lm_head", rank=4, energy=(0.95, 0.05, 0.0, 0.0)),
+    ),
+    scores=Scores(base=(0.0, 1.0, 5.0), adapter=(-1.0, 2.0, 3.0), merged=(-1.0, 2.0, 3.001)),
+)
 
 
 def a_plan(**changes: Any) -> Plan:
@@ -87,6 +109,7 @@ def a_report(plan: Plan, **changes: Any) -> Report:
         versions={"peft": "0.21.2", "torch": "2.13.0"},
         device="cpu",
         seconds=1.5,
+        evidence=EVIDENCE,
     )
     return replace(report, **changes)
 
@@ -99,3 +122,13 @@ def a_result(folder: Path, plan: Plan, *, content: bytes = b"weights") -> Path:
     (folder / "config.json").write_text("{}")
     (folder / "merge_plan.json").write_text(to_json(plan))
     return folder
+
+
+def hostile_evidence(name: str) -> Evidence:
+    """Measured of tensors that are called so."""
+    [first, *_], [spectrum, *_] = EVIDENCE.tensors, EVIDENCE.spectra
+    tensors = (
+        replace(first, name=name),
+        replace(first, name=f"model.layers.1.{name}", relative_norm=0.5),
+    )
+    return replace(EVIDENCE, tensors=tensors, spectra=(replace(spectrum, layer=name),) * 2)

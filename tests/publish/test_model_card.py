@@ -12,9 +12,10 @@ from markdown_it import MarkdownIt
 from bot.publish import front_matter, usage
 from bot.publish.marker import find_marker
 from bot.publish.model_card import model_card
+from bot.publish.pictures import PATHS
 from bot.records import Check, ConfigEdit, Patch, Pinned
 from bot.request import Destination
-from tests.publish.samples import KEY, a_plan, a_report
+from tests.publish.samples import KEY, a_plan, a_report, hostile_evidence
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 ADAPTER_CARD = """---
@@ -193,7 +194,8 @@ def test_hostile_text_in_every_field_stays_text():
         adapter=Pinned(kind="hub", location="alice/cat-lora", commit="a" * 40, subfolder=HOSTILE),
     )
     check = Check(name=HOSTILE, verdict="passed", figure=HOSTILE, detail=HOSTILE)
-    text = card(plan, report=a_report(plan, checks=(check,), versions={HOSTILE: HOSTILE}))
+    evidence = hostile_evidence(HOSTILE)
+    text = card(plan, report=a_report(plan, checks=(check,), versions={HOSTILE: HOSTILE}, evidence=evidence))
     assert find_marker(text) == KEY
     assert len(re.findall("<!--", text)) == 1
     assert not re.search(r"@\w|#\d|://|www\.", text.replace("https://huggingface.co", ""))
@@ -202,9 +204,10 @@ def test_hostile_text_in_every_field_stays_text():
         f"<!-- adapter-merge-bot key={KEY} -->"
     ]
     inline = [child for t in tokens if t.type == "inline" for child in t.children or []]
-    assert not [child for child in inline if child.type in {"html_inline", "image"}]
+    assert not [child for child in inline if child.type == "html_inline"]
+    assert [child.attrs["src"] for child in inline if child.type == "image"] == list(PATHS)
     links = {str(child.attrs["href"]) for child in inline if child.type == "link_open"}
-    assert all(link.startswith("https://huggingface.co/") for link in links)
+    assert all(link.startswith("https://huggingface.co/") for link in links - {"merge_report.md"})
     widths = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| ")]
     assert set(widths) == {5}
 

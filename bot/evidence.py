@@ -1,0 +1,63 @@
+"""What was measured on the way through the checks, as far as pictures and tables show it. A part of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedTensor:
+    """One changed tensor, or `count` of them together, whose names differ where `name` has a `*`.
+
+    `relative_norm`: of the adapter's delta against the base's tensor (Frobenius); None without such a tensor.
+    `median_ulp` and `worst_ulp`: errors against the float64 reference, in units in the last place of the dtype on
+    disk; None when not finite. `rows`: how many of all `of_rows` were held against the reference.
+    """
+
+    name: str
+    count: int = 1
+    relative_norm: float | None
+    median_ulp: float
+    worst_ulp: float | None
+    rows: int
+    of_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """A histogram of errors: `counts[i]` of them lie from `i` to `i + 1` times `width` ulp, the last and all beyond."""
+
+    width: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """The singular values of the low-rank deltas in one layer.
+
+    `energy[i]`: which share of all Σσ² of the layer the value number `i` of each module holds, the largest first. Of
+    `rank` values only the first are told: what `energy` lacks to 1 is in the others.
+    """
+
+    layer: str
+    rank: int
+    energy: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The same few of all answers' numbers (logits, scores, features): of the base, base + adapter, merged."""
+
+    base: tuple[float, ...]
+    adapter: tuple[float, ...]
+    merged: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was measured; what was not is empty."""
+
+    tensors: tuple[ChangedTensor, ...] = ()
+    errors: Errors | None = None
+    spectra: tuple[Spectrum, ...] = ()
+    scores: Scores | None = None
