@@ -101,7 +101,7 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
     if not request.dry_run and (folder / PLAN_FILE).is_file() and read_plan(folder).key == prepared.plan.key:
         write_record(folder / REPORT_FILE, report)
         reporting.beside(folder, prepared.plan, report)
-        provenance.renew(folder, REPORT_FILE)
+        provenance.renew(folder, *reporting.NAMES)
     return passed(report, advice=WRONG)
 
 
@@ -199,7 +199,7 @@ def _publish(
         destination=destination,
         endpoint=to.endpoint,
     )
-    texts |= provenance.renewed(folder, texts)
+    texts |= provenance.renewed(folder, texts, gone=reporting.NAMES)
     title = messages.title(plan)
     body = messages.body(
         plan, report=report, destination=destination, requested_by=None, endpoint=to.endpoint

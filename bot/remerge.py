@@ -12,15 +12,15 @@ from bot.inputs import digest
 from bot.plan.reference import is_repo_id
 from bot.progress import Progress
 from bot.publish.claims import Claims
-from bot.publish.result import CARD_FILE, PLAN_FILE, PROVENANCE_FILE, REPORT_FILE
+from bot.publish.pictures import PATHS
+from bot.publish.result import CARD_FILE, PAGE_FILE, PLAN_FILE, PROVENANCE_FILE, REPORT_FILE, TEXT_FILE
 from bot.records import Pinned
 from bot.request import Destination, MergeRequest
 from bot.settings import Settings
 from bot.temporary import TemporaryFolder
 
-ABOUT = frozenset(
-    {PLAN_FILE, REPORT_FILE, PROVENANCE_FILE, CARD_FILE}
-)  # what speaks of a merge, and differs each time
+# What speaks of a merge, and differs each time.
+ABOUT = frozenset({PLAN_FILE, REPORT_FILE, TEXT_FILE, PAGE_FILE, PROVENANCE_FILE, CARD_FILE, *PATHS})
 COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 DTYPES = frozenset({"auto", "float32", "bfloat16", "float16"})
 

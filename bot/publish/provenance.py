@@ -73,23 +73,27 @@ def statement(
 
 
 def renew(folder: Path, *names: str) -> None:
-    """Brings the folder's statement up to date with these of its files. Without a statement there is nothing to do."""
-    changed = {name: (folder / name).read_bytes().decode() for name in names}
-    for name, text in renewed(folder, changed).items():
+    """Brings the folder's statement up to date with these of its files, of which some may be gone.
+
+    Without a statement there is nothing to do.
+    """
+    there = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    for name, text in renewed(folder, there, gone=names).items():
         write(folder / name, text)
 
 
-def renewed(folder: Path, texts: Mapping[str, str | bytes]) -> dict[str, str]:
+def renewed(folder: Path, texts: Mapping[str, str | bytes], *, gone: Iterable[str] = ()) -> dict[str, str]:
     """The folder's statement, by its name, as of the same result with these texts in place of the files of their names.
 
-    Empty for a result of before there were statements. Raises InputError for a statement that cannot be read.
+    `gone`: names that are no longer there, unless they are among the texts. Empty for a result of before
+    there were statements. Raises InputError for a statement that cannot be read.
     """
     place = folder / PROVENANCE_FILE
     if not place.is_file():
         return {}
     try:
         document = json.loads(place.read_text("utf-8"))
-        digests = {one["name"]: one["digest"] for one in document["subject"]}
+        digests = {one["name"]: one["digest"] for one in document["subject"] if one["name"] not in {*gone}}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{place} cannot be read as a statement of this bot.",
