@@ -146,11 +146,11 @@ def test_an_additional_file(desk, place):
 
 
 def test_adapter_files_in_their_own_repository_are_additional_all_the_same(desk):
-    adapter = desk.push("alice/own", desk.adapter("own"))
+    adapter = desk.push("alice/own-verified", desk.adapter("own"))
     desk.done("run", adapter, "--to", adapter, "--pr", "--validate", "structure")
     files = {name: content(desk, name, adapter) for name in desk.hub.files(adapter)}
     files |= {p: path.read_bytes() for p, path in desk.hub.files(adapter, revision="refs/pr/1").items()}
-    desk.hub.commit("alice/own", files)
+    desk.hub.commit("alice/own-verified", files)
     verification, _ = failed(desk, adapter, reason="verify-additional")
     assert states(verification) == {
         "adapter_config.json": "additional",
