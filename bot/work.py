@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from bot.plan.binding import scale_of
 from bot.progress import Progress
 from bot.records import Binding, MergedModel, Plan, Report
 from bot.request import MergeRequest, Recipe
+from bot.secret_text import masked
 from bot.weights import memory
 from bot.weights.device import name_of
 from bot.weights.layout import Layout
@@ -35,7 +35,8 @@ def make(
 ) -> tuple[MergedModel, Report | None]:
     """Merges into the existing folder `out` and checks it; the report is None when nothing is to be checked.
 
-    `config` is the base's config.json; `originals` are files of the adapter that are copied, by their new names.
+    `config` is the base's config.json; `originals` are files of the adapter that are copied, but for tokens in them, by
+    their new names.
     Raises what merging raises, OSError as it comes from the disk. What the checks find wrong is in the report.
     """
     from bot.merge import run as merging  # noqa: PLC0415 - numpy
@@ -58,12 +59,13 @@ def make(
             witness=witness,
             digest=request.validation != "none",
         )
-    seen = replace(witness.found() if witness else Found(), digests=merged.digests)
+    seen = replace(witness.found() if witness else Found(), digests=merged.digests, ours=True)
     sidecars.write_sidecars(
         plan, base_folder=base_folder, adapter_folder=adapter_folder, config=config, out=out
     )
     for name, original in originals.items():
-        shutil.copyfile(adapter_folder / original, out / name)
+        text = (adapter_folder / original).read_bytes().decode("utf-8", "surrogateescape")
+        (out / name).write_bytes(masked(text).encode("utf-8", "surrogateescape"))
     if request.validation == "none":
         return _told(merged), None
     report = check(

@@ -42,7 +42,8 @@ def nobody_tells(
     printed = "".join(text for _, _, text in request.node._report_sections)
     written = (path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink())
     assert MARKED not in printed
-    assert [path for path in written if MARKED.encode() in path.read_bytes()] == []
+    small = (path for path in written if path.stat().st_size < 2**26)  # some are sparse, and terabytes
+    assert [path for path in small if MARKED.encode() in path.read_bytes()] == []
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -70,7 +70,7 @@ def test_a_combination_is_published_with_every_adapter_and_weight_named(desk, se
         joint(desk.models.base, [desk.models.adapter, folder], (0.7, 0.3), method="cat"), desk.models.batch
     )
     published = desk.place / "published"
-    published.mkdir()
+    (published / "merge_report").mkdir(parents=True)
     for file, path in desk.hub.files("alice/mixed").items():
         shutil.copy(path, published / file)
     assert torch.allclose(desk.plain(published), want, atol=1e-4)

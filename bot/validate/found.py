@@ -21,7 +21,8 @@ class Found:
 
     `wrong_copies` and `unproven`: names of tensors and what is wrong with them; `causes`: of those that were held
     against their reference and are wrong; `rounded`: of those that are right by the bound of PEFT's own merge only.
-    `digests`: the SHA-256 of files of the output, where they were made while these were written.
+    `digests`: the SHA-256 of files of the output, where they were made while these were written. `ours`: it is our own
+    merge, not yet finished.
     """
 
     proven: set[str] = field(default_factory=set)
@@ -35,6 +36,7 @@ class Found:
     infinite: list[str] = field(default_factory=list)
     different: int = 0
     digests: dict[str, str] = field(default_factory=dict)
+    ours: bool = False
 
     def add_copy(self, name: str, *, bytes_: int, wrong: int, infinite: int) -> None:
         """Adds a tensor that was compared with the base's."""

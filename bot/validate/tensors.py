@@ -58,7 +58,7 @@ def check_tensors(
     except MergeBotError as error:
         return [Check(name="changed", verdict="failed", figure="", detail=error.sentence)]
     found = seen or Found()
-    foreign = seen is None and not is_ours(merged, plan=plan)
+    foreign = not (found.ours or is_ours(merged, plan=plan))
     left = [b for b in plan.bindings if b.tensor not in found.proven]
     needed = left or any(m.wrong for m in found.measures)
     oracle = Oracle(

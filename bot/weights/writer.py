@@ -34,8 +34,12 @@ class ShardWriter:
         self._missing = sum(t.size for t in header.tensors)
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _reserve(self._file, header.data_start + self._missing)
+        except OSError:
+            os.close(self._file)
+            raise
         self._follower = Follower(self._file, digest=digest, let_go=let_go)
-        _reserve(self._file, header.data_start + self._missing)
         self._put(memoryview(len(header.raw).to_bytes(8, "little") + header.raw), position=0)
 
     def __enter__(self) -> Self:
