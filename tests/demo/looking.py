@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.hf_api import RepoFile
 from rich.markdown import Markdown
 from rich.syntax import Syntax
 from rich.text import Text
@@ -88,7 +89,7 @@ def _changes() -> list[tuple[str, str, str]]:
 
 def _files(revision: str) -> dict[str, tuple[str, int]]:
     tree = HfApi().list_repo_tree(ADAPTER, recursive=True, revision=revision)
-    return {file.path: (file.blob_id, file.size) for file in tree}
+    return {file.path: (file.blob_id, file.size) for file in tree if isinstance(file, RepoFile)}
 
 
 def _digests(repo_id: str, revision: str) -> dict[str, str]:
