@@ -143,3 +143,10 @@ def test_what_the_policy_refuses(changes: dict[str, Any], code: str) -> None:
 )
 def test_what_it_lets_pass(changes: dict[str, Any]) -> None:
     policy.check({**PLAIN, **changes})
+
+
+def test_a_rank_of_gralora_that_is_null_is_refused() -> None:
+    """PEFT divides it."""
+    config = {"peft_type": "GRALORA", "r": None, "alpha": 64, "target_modules": ["q_proj"]}
+    with pytest.raises(RefusedError, match="r = None"):
+        patches.apply(config, None)

@@ -108,7 +108,9 @@ def _divisible(case: Case) -> Iterator[Stop]:
     config = case.config
     if case.peft_type == "GRALORA":
         rank, parts = as_int(config.get("r", 32)), as_int(config.get("gralora_k", 2))
-        if rank is not None and parts and parts > 0 and rank % parts:
+        if rank is None:
+            yield _wrong("r", config.get("r"), "a number above zero")
+        elif parts and parts > 0 and rank % parts:
             yield _wrong("r", config.get("r", 32), f"a multiple of gralora_k ({parts})")
     if case.peft_type == "ROAD" and (as_int(config.get("group_size", 64)) or 0) % 2:
         yield _wrong("group_size", config["group_size"], "an even number")
