@@ -155,7 +155,7 @@ class ModuleMerger:
             real = source.to(self.device, kind_of_sum, copy=True)
             base._parameters[kind] = nn.Parameter(real, requires_grad=False)
         layer.to(self.device)
-        redo(layer, config=self.config, init=self.init)
+        redo(layer, config=self.config, init=self.init, as_peft=self.stored is not None)
         layer.merge(safe_merge=False, adapter_names=[ADAPTER])  # safe_merge would round the delta first
         after = layer.get_base_layer()  # some layers put another module in the base's place
         merged = {parameter: after._parameters[kind].data for kind, parameter in names.items()}

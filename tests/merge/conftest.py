@@ -52,3 +52,14 @@ def trained(tmp_path: Path, base_of: Callable) -> Callable[..., tuple[Path, Path
         return adapter, residual, want
 
     return make
+
+
+@pytest.fixture
+def exact_svd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PEFT's decompositions in float64, so that the live adapter is a reference: in float32 they are off by 1e-5."""
+    svd = torch.linalg.svd
+
+    def exact(matrix: torch.Tensor, **options: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(part.to(matrix.dtype) for part in svd(matrix.double(), **options))
+
+    monkeypatch.setattr(torch.linalg, "svd", exact)

@@ -195,6 +195,7 @@ STACKS = {
 PROVEN = ("lora, then ia3", "three")  # by answers, too: they take seconds
 
 
+@pytest.mark.usefixtures("exact_svd")
 @pytest.mark.parametrize("name", quickly(STACKS, "oft, then loha", "dora, then lora", "three"))
 def test_a_stack_is_one_merge_after_the_other(pair, together, name):
     base, adapters = pair(*STACKS[name])

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from bot.errors import RefusedError
+from bot.merge.reinit import take_out
 from tests.merge.oracle import compare
 from tests.merge.test_vocabulary import grown
 from tests.tiny.adapters import LORA_VARIANTS, edit_config, live
@@ -26,6 +27,7 @@ def refused(call: Callable[[], object]) -> str:
     return refusal.value.code
 
 
+@pytest.mark.usefixtures("exact_svd")
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 @pytest.mark.parametrize("more", [{"use_dora": True}, {"target_modules": [*QV, "embed_tokens"]}])
 def test_a_residual_is_taken_out_under_dora_and_beside_embeddings(
@@ -111,3 +113,16 @@ def test_a_tokenizer_as_long_as_the_bases_own_is_merged(
     tokenizer.add_tokens(["<one_more>"])
     tokenizer.save_pretrained(adapter)
     assert refused(lambda: merged(adapter, out=tmp_path / "again")) == "tokenizer-too-long"
+
+
+@pytest.mark.parametrize("shape", [(48, 80), (80, 48), (64, 64)])
+@pytest.mark.parametrize("rank", [4, 200])
+def test_what_pissa_takes_out_is_exact(shape: tuple[int, int], rank: int) -> None:
+    """Closer to float64's decomposition than float32's is; a rank above the matrix's own leaves nothing."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    want = weight.double() - left[:, :rank] * values[:rank] @ right[:rank]
+    found = weight.clone()
+    take_out(found, rank=rank)
+    assert (found - want).abs().max() < 4e-7 * weight.abs().max()
+    assert torch.linalg.matrix_rank(found, atol=1e-5) == max(0, min(shape) - rank)
