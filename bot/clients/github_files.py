@@ -84,8 +84,9 @@ class Files:
 
     def _tree(self, path: str, ref: str) -> list[tuple[Entry, str]] | None:
         """What a folder holds, found folder by folder: GitHub's listings of paths would follow links."""
+        parts = _parts(path)
         tree = self._folder(ref, path)
-        for part in _parts(path):
+        for part in parts:
             found = next(((entry, sha) for entry, sha in tree or () if entry.name == part), None)
             if found is None:
                 return None
@@ -140,10 +141,10 @@ def _is_plain(name: str) -> bool:
 def _check(files: list[tuple[Entry, str]], label: str, limit: int) -> None:
     """Before anything is fetched. Raises RefusedError."""
     for entry, _ in files:
-        if entry.kind != "file":
-            raise _refused(f"{label}/{entry.name}", entry.kind)
         if not _is_plain(entry.name):
             raise _refused(f"{label}/{entry.name!r}", "name that a folder should not hold")
+        if entry.kind != "file":
+            raise _refused(f"{label}/{entry.name}", entry.kind)
     if len(files) > MOST or sum(entry.size for entry, _ in files) > limit:
         raise _too_large(label, limit)
 

@@ -142,6 +142,7 @@ def test_paths_that_leave_the_repository_are_refused(forge, path):
         with pytest.raises(InputError) as caught:
             call(path, ref="main")
         assert caught.value.code == "github-bad-path"
+    assert not forge.requests
 
 
 def test_a_folder_is_listed_with_kinds_and_sizes(forge):
@@ -213,7 +214,7 @@ def test_a_large_file_that_is_another_one_is_not_taken(forge, tmp_path):
         ({"adapter/module": Submodule()}, "not-a-file"),
         ({"adapter/a\\b": "x"}, "not-a-file"),
         ({"adapter/..": "x"}, "not-a-file"),
-        ({"adapter/a\nb": "x"}, "not-a-file"),
+        ({"adapter/a\nb": Link("x")}, "not-a-file"),
         ({"adapter/big": "x" * 2000}, "too-large"),
         ({f"adapter/{n}": "" for n in range(1001)}, "too-large"),
         ({"adapter": Link("README.md")}, "not-a-file"),
@@ -225,6 +226,7 @@ def test_what_is_no_plain_folder_of_files_is_refused_before_a_byte_is_fetched(fo
     with pytest.raises((RefusedError, InputError)) as caught:
         download(forge, tmp_path / "in", limit=1000)
     assert caught.value.code == code
+    assert caught.value.sentence.isprintable()
     assert not any("blobs" in request.path for request in forge.requests)
     assert not (tmp_path / "in").exists()
 
