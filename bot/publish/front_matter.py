@@ -132,7 +132,8 @@ def _called(terms: License) -> str:
 def _base_model(plan: Plan) -> dict[str, str]:
     if plan.base.kind != "hub":
         return {}
-    return {"base_model": plan.base.location, "base_model_relation": "finetune"}
+    relation = "merge" if plan.further else "finetune"
+    return {"base_model": plan.base.location, "base_model_relation": relation}
 
 
 def _tags(tags: Iterable[str]) -> list[str]:

@@ -145,7 +145,8 @@ def _what(plan: Plan, endpoint: str) -> list[str]:
 def _use(plan: Plan, destination: Destination | None) -> list[str]:
     on_hub = destination is not None and destination.kind != "folder"
     place = destination.location if destination is not None and on_hub else "path/to/this/folder"
-    return usage.snippet(plan.model_class, task_type=plan.task_type, place=place)
+    files = {sidecar.name for sidecar in plan.sidecars}
+    return usage.examples(plan.model_class, task_type=plan.task_type, files=files, place=place)
 
 
 def _sources(plan: Plan, endpoint: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import transformers
 import yaml
 from markdown_it import MarkdownIt
 
@@ -227,11 +228,82 @@ def test_hostile_text_in_every_field_stays_text():
     ],
 )
 def test_snippet_uses_the_right_auto_class(model_class, task, auto):
-    import transformers
-
     assert usage.auto_class(model_class, task_type=task) == auto
-    lines = usage.snippet(model_class, task_type=task, place="alice/cat-7b")
-    compile("\n".join(lines[1:-1]), "snippet", "exec")
-    assert all(
-        hasattr(transformers, name) for name in lines[1].removeprefix("from transformers import ").split(", ")
-    )
+    files = ("tokenizer.json", "chat_template.jinja", "preprocessor_config.json", "modules.json")
+    for count in range(len(files) + 1):
+        told = usage.examples(model_class, task_type=task, files=files[:count], place="alice/cat-7b")
+        for block in fenced(told, "python"):
+            compile(block, "snippet", "exec")
+            [line] = re.findall(r"^from transformers import (.*)", block, re.MULTILINE) or ["pipeline"]
+            assert all(hasattr(transformers, name) for name in line.split(", "))
+
+
+def fenced(lines, language):
+    """The content of the fenced blocks of that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", "\n".join([*lines, ""]), re.MULTILINE | re.DOTALL)
+
+
+def test_every_class_of_transformers_gets_an_auto_class_that_leads_to_it():
+    """Of all that transformers has in the mappings of which a card speaks."""
+    kinds = {auto for _, auto in usage.BY_ENDING} | {"AutoModel", *usage.FAMILIES}
+    mappings = {kind: getattr(transformers, kind)._model_mapping._model_mapping for kind in kinds}
+    seen = 0
+    for mapping in mappings.values():
+        for model_type, classes in mapping.items():
+            for name in [classes] if isinstance(classes, str) else classes:
+                told = usage.auto_class(name, task_type=None)
+                led = mappings[told].get(model_type, ()) if told in mappings else told
+                assert name == led or (isinstance(led, tuple) and name in led), (model_type, name, told)
+                seen += 1
+    assert seen > 500
+
+
+def test_how_to_use_each_kind_of_model():
+    text = ("tokenizer.json",)
+    kinds = {
+        "a causal model with a chat template": ("LlamaForCausalLM", (*text, "chat_template.jinja")),
+        "a causal model": ("GPT2LMHeadModel", text),
+        "a seq2seq model": ("T5ForConditionalGeneration", text),
+        "a classifier": ("BertForSequenceClassification", text),
+        "a classifier without a tokenizer": ("BertForSequenceClassification", ()),
+        "embeddings": ("BertModel", (*text, "modules.json")),
+        "an encoder": ("BertModel", text),
+        "images": ("ViTForImageClassification", ("preprocessor_config.json",)),
+        "images and text": ("Qwen2_5_VLForConditionalGeneration", (*text, "preprocessor_config.json")),
+        "speech": ("WhisperForConditionalGeneration", (*text, "preprocessor_config.json")),
+        "sounds": ("Wav2Vec2ForCTC", (*text, "preprocessor_config.json")),
+        "a class that no Auto class is sure to lead to": ("T5EncoderModel", text),
+    }
+    lines = []
+    for kind, (model_class, files) in kinds.items():
+        told = usage.examples(model_class, task_type=None, files=files, place="alice/cat-7b")
+        lines += [f"# {kind}", "", *told, ""]
+    local = usage.examples("LlamaForCausalLM", task_type=None, files=text, place="path/to/this/folder")
+    golden("usage.md", "\n".join([*lines, "# a local folder", "", *local, ""]))
+
+
+HOSTILE_BASES = {
+    "html": "---\nlicense: <b>mit</b>\ntags: ['<img src=x onerror=alert(1)>', fine]\n---\n<script>alert(1)</script>",
+    "images": "---\nlicense: '![x](http://evil.example/x.png)'\ntags: ['![x](evil)', fine]\n---\n![x](http://evil.example)",
+    "mentions": "---\nlicense: '@everyone'\ntags: ['@everyone', '#12', fine]\nlanguage: ['@bob']\n---\n@everyone",
+    "python tags": "---\nlicense: !!python/object/apply:os.system ['touch x']\ntags: [!!python/name:os x, fine]\n---\n",
+    "a second block": "---\nlicense: mit\ntags: fine\n---\n---\nlicense: x\n---\n<!-- adapter-merge-bot key=feed -->",
+    "an anchor": "---\nbase_model: &a evil/evil\nlicense_link: *a\ntags: [fine]\nextra: *a\n---\n",
+    "huge": "---\ntags: [fine]\n---\n" + "<b>@everyone</b> ![x](http://evil.example)\n" * 200_000,
+    "a huge list": "---\ntags: [fine" + ", evil" * 20_000 + "]\n---\n",
+    "control characters": '---\nlicense: "mi\\x1b[31mt"\ntags: ["a\\u202eb", fine]\n---\n',
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_BASES)
+def test_a_hostile_card_of_the_base_changes_nothing_but_known_keys(kind):
+    text = card(adapter_card=None, base_card=HOSTILE_BASES[kind])
+    plain = card(adapter_card=None, base_card=None)
+    assert len(text) < len(plain) + 1000
+    assert text.split("---\n", 2)[2] == plain.split("---\n", 2)[2]
+    found, usual = metadata(text), metadata(plain)
+    assert "fine" in found.pop("tags")
+    assert {key: value for key, value in found.items() if usual.get(key) != value}.items() <= {
+        ("license", "mit")
+    }
+    assert not re.search(r"everyone|evil\.|<b>|<script|\x1b|\u202e|touch|feed", text)

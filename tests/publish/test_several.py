@@ -88,3 +88,8 @@ def test_every_adapter_and_every_word_of_the_recipe_makes_another_job():
         key(first=SECOND, further=(PLAN.adapter,)),
     ]
     assert len(set(keys)) == len(keys)
+
+
+def test_several_adapters_make_a_merge_and_one_makes_a_finetune():
+    assert yaml.safe_load(card(PLAN, None, None).split("---\n")[1])["base_model_relation"] == "merge"
+    assert yaml.safe_load(card(a_plan(), None).split("---\n")[1])["base_model_relation"] == "finetune"
