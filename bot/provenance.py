@@ -8,7 +8,7 @@ from typing import Literal
 from bot.records import Pinned
 
 Role = Literal["adapter", "base", "initial-adapter"]
-State = Literal["same", "differs", "missing", "additional", "edited", "kept"]
+State = Literal["same", "differs", "missing", "additional", "edited", "kept", "unchecked"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class FileState:
     """A file of a result: the SHA-256 that was `expected` and the one that was `found`, empty where there is none.
 
     `edited` is a card that is not the one that was published: people edit them. `kept` is a file of the adapter's own
-    repository, in which a merge was proposed beside it.
+    repository, in which a merge was proposed beside it. `unchecked` is one that went in and is out of reach.
     """
 
     name: str
@@ -61,6 +61,7 @@ class FileState:
 class Verification:
     """What `verify` found at a place. `contradictions`: sentences about plan, report and statement.
 
+    `inputs`: the files that are said to have gone in, against the Hub at their commits.
     `rebuilt`: the files of a merge that was made again, as `expected`, against those at the place; None when none was.
     """
 
@@ -70,6 +71,7 @@ class Verification:
     adapters: tuple[Pinned, ...]
     base: Pinned
     files: tuple[FileState, ...]
+    inputs: tuple[FileState, ...] = ()
     contradictions: tuple[str, ...] = ()
     rebuilt: tuple[FileState, ...] | None = None
     notes: tuple[str, ...] = ()

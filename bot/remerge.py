@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 from bot import pipeline
 from bot.errors import RefusedError
 from bot.inputs import digest
-from bot.plan.reference import is_repo_id
+from bot.plan.reference import checked
 from bot.progress import Progress
 from bot.publish.claims import Claims
 from bot.publish.pictures import PATHS
@@ -21,7 +20,6 @@ from bot.temporary import TemporaryFolder
 
 # What speaks of a merge, and differs each time.
 ABOUT = frozenset({PLAN_FILE, REPORT_FILE, TEXT_FILE, PAGE_FILE, PROVENANCE_FILE, CARD_FILE, *PATHS})
-COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 DTYPES = frozenset({"auto", "float32", "bfloat16", "float16"})
 
 
@@ -93,14 +91,3 @@ def _reference(pinned: Pinned) -> str:
         return str(Path(pinned.location).absolute())
     subfolder = f":{pinned.subfolder}" if pinned.subfolder else ""
     return f"{checked(pinned).location}@{pinned.commit}{subfolder}"
-
-
-def checked(pinned: Pinned) -> Pinned:
-    """A stranger wrote it down: a repo id that is a path would open a folder of this machine."""
-    if pinned.kind == "hub" and is_repo_id(pinned.location) and COMMIT.fullmatch(pinned.commit):
-        return pinned
-    raise RefusedError(
-        f"The plan names {pinned.location!r} at {pinned.commit!r}, which is no repository at a commit.",
-        advice="Do not rely on it.",
-        code="not-pinned",
-    )

@@ -1,29 +1,30 @@
 """`merge-bot verify`: holds a merged model, on the Hub or in a folder, against what it says about itself.
 
-Weights on the Hub are not downloaded: it lists their SHA-256. With `rebuild` the merge is made again and compared.
+Weights on the Hub are not downloaded: it lists their SHA-256, also that of what went in. With `rebuild` the merge is
+made again and compared.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 
 from bot.connect import LazyHub
 from bot.errors import InputError, ValidationError
 from bot.opening import open_reference
+from bot.origins import recheck
+from bot.plan.reference import checked
 from bot.progress import Progress
 from bot.provenance import FileState, Verification
 from bot.publish import claims as claiming
 from bot.publish.claims import Claims
 from bot.publish.result import CARD_FILE, PLAN_FILE, PROVENANCE_FILE, REPORT_FILE
-from bot.remerge import ABOUT, checked, remerge
+from bot.remerge import ABOUT, remerge
 from bot.settings import Settings
 from bot.validate.report import versions
-from bot.weights.files import Hub, LocalFiles, Model
+from bot.weights.files import Hub, LocalFiles, Model, digest
 
 RECORDS = (PLAN_FILE, REPORT_FILE, PROVENANCE_FILE)
 LONGEST = 256 * 2**20  # bytes of a plan: one of a million tensors has about as many
-PIECE = 16 * 2**20
 AGAIN = "Verify it once more with the versions that it was made with: the notes name them."
 OTHER_VERSIONS = "it was made with other versions"
 UNSIGNED = (
@@ -50,7 +51,8 @@ def verify(
     found = _digests(model, sizes, expected=claims.files, progress=progress)
     kept = _kept(model, claims, {n: s for n, s in sizes.items() if n not in claims.files}, hub=hub)
     files = tuple(_states(claims.files, found, kept=kept))
-    failed = bool(claims.contradictions) or any(file.wrong for file in files)
+    inputs, unseen = recheck(claims, hub=hub, progress=progress) if not claims.contradictions else ((), ())
+    failed = bool(claims.contradictions) or any(file.wrong for file in (*files, *inputs))
     rebuilt = None
     if rebuild and not failed:
         local = model.pinned.kind == "folder"
@@ -64,9 +66,10 @@ def verify(
         adapters=claims.plan.adapters,
         base=claims.plan.base,
         files=files,
+        inputs=inputs,
         contradictions=claims.contradictions,
         rebuilt=rebuilt,
-        notes=tuple(_notes(claims, asked=rebuild, rebuilt=rebuilt)),
+        notes=(*unseen, *_notes(claims, asked=rebuild, rebuilt=rebuilt)),
     )
     _raise_for(verification)
     return verification
@@ -103,19 +106,9 @@ def _digests(
     progress.begin("Reading files", total=sum(sizes[name] for name in read))
     found = {name: known.get(name, "") for name in sizes}
     for name in read:
-        found[name] = _read_digest(model, name, size=sizes[name], progress=progress)
+        found[name] = digest(model.files, name, size=sizes[name], progress=progress)
     progress.end()
     return found
-
-
-def _read_digest(model: Model, name: str, *, size: int, progress: Progress | None = None) -> str:
-    sha256 = hashlib.sha256()
-    for start in range(0, size, PIECE):
-        data = model.files.read(name, start=start, end=min(start + PIECE, size))
-        sha256.update(data)
-        if progress:
-            progress.advance(len(data))
-    return sha256.hexdigest()
 
 
 def _kept(model: Model, claims: Claims, more: Mapping[str, int], *, hub: Hub) -> dict[str, str]:
@@ -136,7 +129,7 @@ def _kept(model: Model, claims: Claims, more: Mapping[str, int], *, hub: Hub) ->
 
 
 def _either(model: Model, name: str, size: int) -> str:
-    return model.files.digests().get(name) or _read_digest(model, name, size=size)
+    return model.files.digests().get(name) or digest(model.files, name, size=size)
 
 
 def _states(
@@ -172,7 +165,8 @@ def _notes(claims: Claims, *, asked: bool, rebuilt: tuple[FileState, ...] | None
 def _raise_for(found: Verification) -> None:
     if found.verdict == "passed":
         return
-    wrong = [f for f in found.files if f.wrong] or [f for f in found.rebuilt or () if f.wrong]
+    groups = (found.files, found.inputs, found.rebuilt or ())
+    wrong = next((bad for group in groups if (bad := [f for f in group if f.wrong])), [])
     if found.contradictions:
         sentence, code = f"{found.place} contradicts itself: {found.contradictions[0]}.", "contradiction"
     else:
@@ -181,6 +175,9 @@ def _raise_for(found: Verification) -> None:
             f", and {len(wrong) - 1} more are wrong" * (len(wrong) > 1)
         )
         sentence, code = f"{found.place} is not as it was published: {told}.", wrong[0].state
+        if wrong[0] in found.inputs:
+            sentence = f"{found.place} was not made of what it names: {told}."
+            code = "inputs"
         if found.rebuilt is not None:
             sentence, code = f"Merging again does not give what {found.place} holds: {told}.", "rebuild"
     other = any(note.startswith(OTHER_VERSIONS) for note in found.notes)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,7 +56,9 @@ def failed(desk, *arguments, reason):
 
 def states(verification, which="files"):
     files = (
-        verification[which] if isinstance(verification, dict) else [f.__dict__ for f in verification.files]
+        verification[which]
+        if isinstance(verification, dict)
+        else [f.__dict__ for f in getattr(verification, which)]
     )
     return {file["name"]: file["state"] for file in files if file["state"] != "same"}
 
@@ -227,7 +231,143 @@ def test_broken_records_are_no_result(desk, place, name, text):
     assert name in desk.refused("verify", place, code=2, reason="not-a-result")["sentence"]
 
 
+# what went in
+
+
+@pytest.fixture
+def own(desk):
+    """A published merge of an adapter and a base of its own, which a test may take away."""
+    base = desk.place / "own-base"
+    shutil.copytree(desk.models.base, base)
+    desk.hub.commit("acme/own-base", base)
+    desk.push("alice/own-lora", desk.models.adapter, base="acme/own-base")
+    options = ["--validate", "structure", "--reload", "never"]
+    desk.done("run", "alice/own-lora", "--to", "alice/own-merge", *options)
+    yield "alice/own-merge"
+    for name in ("acme/own-base", "alice/own-lora", "alice/own-merge", "acme/own-base-moved"):
+        if desk.hub.state.store.find("model", name):
+            desk.hub.delete_repo(name)
+
+
+def retold(desk, place, **words):
+    """Plan, report and statement with these words in the place of others, and the digests that fit them."""
+    files = {name: content(desk, name, place) for name in (PLAN_FILE, REPORT_FILE, PROVENANCE_FILE)}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    for old, new in words.items():
+        files = {name: data.replace(old.encode(), new.encode()) for name, data in files.items()}
+    for name in (PLAN_FILE, REPORT_FILE):
+        now = hashlib.sha256(files[name]).hexdigest()
+        files[PROVENANCE_FILE] = files[PROVENANCE_FILE].replace(digests[name].encode(), now.encode())
+    desk.hub.commit(place, files)
+
+
+def test_every_file_that_went_in_is_looked_at_again(desk, own):
+    desk.hub.clear_requests()
+    verification = found(desk, own)
+    statement = json.loads(content(desk, PROVENANCE_FILE, own))
+    named = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert {file.name for file in verification.inputs} == {d["name"] for d in named if "/" in d["name"]}
+    assert {file.state for file in verification.inputs} == {"same"}
+    assert {"base/model.safetensors", "base/config.json", "adapter/adapter_model.safetensors"} <= {
+        file.name for file in verification.inputs
+    }
+    assert desk.weights_read() == 0
+    count = len(verification.inputs)
+    assert f"of what went in, {count} of {count} files as on the Hub" in desk("verify", own).out
+
+
+@pytest.mark.parametrize("name", ["base/model.safetensors", "adapter/adapter_config.json"])
+def test_an_input_that_the_statement_has_otherwise(desk, own, name):
+    statement = json.loads(content(desk, PROVENANCE_FILE, own))
+    named = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    [one] = [d for d in named if d["name"] == name]
+    one["digest"]["sha256"] = "0" * 64
+    desk.hub.commit(own, {PROVENANCE_FILE: json.dumps(statement)})
+    verification, sentence = failed(desk, own, reason="verify-inputs")
+    assert states(verification, "inputs") == {name: "differs"}
+    assert f"was not made of what it names: {name} differs" in sentence
+
+
+def test_another_commit_of_the_base(desk, own, tmp_path):
+    then = desk.hub.state.store.find("model", "acme/own-base").main
+    other = rewritten(content(desk, "model.safetensors", "acme/own-base"), tmp_path)
+    retold(desk, own, **{then: desk.hub.commit("acme/own-base", {"model.safetensors": other})})
+    verification, _ = failed(desk, own, reason="verify-inputs")
+    assert states(verification, "inputs") == {"base/model.safetensors": "differs"}
+    retold(desk, own, **{desk.hub.state.store.find("model", "acme/own-base").main: "0" * 40})
+    verification = found(
+        desk, own
+    )  # a commit that nobody has can no more be looked at than one that was removed
+    assert set(states(verification, "inputs").values()) == {"unchecked"}
+
+
+def test_a_statement_that_has_an_input_from_elsewhere_or_leaves_them_out(desk, own):
+    statement = json.loads(content(desk, PROVENANCE_FILE, own))
+    named = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    definition = statement["predicate"]["buildDefinition"]
+    definition["resolvedDependencies"] = [d for d in named if not d["name"].startswith("base/")]
+    desk.hub.commit(own, {PROVENANCE_FILE: json.dumps(statement)})
+    _, sentence = failed(desk, own, reason="verify-contradiction")
+    assert "names no file of acme/own-base" in sentence
+    for one in named:
+        one["uri"] = (
+            one["uri"].replace("own-base@", "tiny@") if one["name"].startswith("base/") else one["uri"]
+        )
+    definition["resolvedDependencies"] = named
+    desk.hub.commit(own, {PROVENANCE_FILE: json.dumps(statement)})
+    _, sentence = failed(desk, own, reason="verify-contradiction")
+    assert "from pkg:huggingface/acme/tiny@" in sentence
+
+
+@pytest.mark.parametrize("fate", ["gone", "private", "gated", "silent"])
+def test_what_cannot_be_looked_at_any_more_is_neither_good_nor_bad(desk, own, fate):
+    if fate == "gone":
+        desk.hub.delete_repo("acme/own-base")
+    elif fate == "silent":
+        desk.set(MERGE_BOT_ATTEMPTS="1")
+        desk.hub.fault("/api/models/acme/own-base", status=503)
+    else:
+        desk.hub.commit("acme/own-base", {}, **{fate: True})
+        desk.hub.commit("alice/own-merge", {}, private=False)
+        desk.sit("bob")
+        desk.hub.commit("alice/own-lora", {}, private=False)
+    verification = found(desk, own)
+    assert verification.verdict == "passed"
+    left = states(verification, "inputs")
+    assert set(left.values()) == {"unchecked"}
+    assert "base/config.json" in left
+    assert all(name.startswith("base/") for name in left)
+    assert any("cannot be checked again" in note for note in verification.notes)
+    assert "out of reach" in desk("verify", own).out
+
+
+def test_a_repository_that_moved_is_looked_at_where_it_is(desk, own):
+    desk.hub.rename("acme/own-base", "acme/own-base-moved")
+    verification = found(desk, own)
+    assert states(verification, "inputs") == {}
+    assert "acme/own-base is acme/own-base-moved now" in verification.notes
+
+
+def test_local_sources_are_for_nobody_else_to_look_at(desk):
+    desk.done("merge", desk.adapter(), "--out", desk.out)
+    verification = found(desk, desk.out)
+    assert {file.state for file in verification.inputs} == {"unchecked"}
+    assert sum("a local folder of whoever made it" in note for note in verification.notes) == 2
+
+
 # merged again
+
+
+def test_merging_again_on_another_number_of_cores_gives_the_same_bytes(desk, place):
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        verification = found(desk, place, "--rebuild")
+    finally:
+        os.sched_setaffinity(0, cores)
+    made = json.loads(content(desk, PROVENANCE_FILE))["predicate"]["runDetails"]["metadata"]
+    assert made["mergebot_machine"]["cores"] == len(cores)
+    assert {file.state for file in verification.rebuilt} == {"same"}
 
 
 def test_merging_again_gives_the_same_bytes(desk, place):

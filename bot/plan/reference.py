@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.errors import InputError
+from bot.errors import InputError, RefusedError
+from bot.records import Pinned
 
 PATH_STARTS = ("./", "../", "/", "~")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
@@ -18,6 +19,7 @@ PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/(?:tree|resolve|blob)/([\w.-]+).*|/)?",
     re.ASCII,
 )
+COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 LONGEST = 1024  # characters of an address or a path that somebody has meant
 DRIVE = re.compile(r"[A-Za-z]:[\\/]|[A-Za-z]:$")
 
@@ -52,6 +54,20 @@ def parse(text: str) -> Reference:
         )
     _check_within(subfolder)
     return Reference(repo_id=repo_id, revision=revision or None, subfolder=subfolder)
+
+
+def checked(pinned: Pinned) -> Pinned:
+    """A repository at a commit that a stranger has written down. Raises RefusedError when it is none.
+
+    A repo id that is a path would open a folder of this machine.
+    """
+    if pinned.kind == "hub" and is_repo_id(pinned.location) and COMMIT.fullmatch(pinned.commit):
+        return pinned
+    raise RefusedError(
+        f"The plan names {pinned.location!r} at {pinned.commit!r}, which is no repository at a commit.",
+        advice="Do not rely on it.",
+        code="not-pinned",
+    )
 
 
 def _is_folder(text: str) -> bool:

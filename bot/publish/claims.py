@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bot.errors import InputError
-from bot.publish.provenance import BUILD, PREDICATE, STATEMENT, purl
+from bot.publish.provenance import BUILD, PREDICATE, STATEMENT, called, purl
 from bot.publish.result import PLAN_FILE, PROVENANCE_FILE, REPORT_FILE
 from bot.publish.schemas import against
 from bot.records import Pinned, Plan, Report
@@ -54,7 +54,7 @@ STATED: dict[str, Any] = {  # as much of a statement as is read here
                 },
                 "resolvedDependencies": {
                     "type": "array",
-                    "items": {"type": "object", "properties": {"uri": TEXT, "digest": DIGESTS}},
+                    "items": {"type": "object", "properties": {"name": TEXT, "uri": TEXT, "digest": DIGESTS}},
                 },
             },
         },
@@ -63,8 +63,18 @@ STATED: dict[str, Any] = {  # as much of a statement as is read here
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A file that is said to have gone into a merge: `name` in the statement, `file` at its `source`."""
+
+    name: str
+    source: Pinned
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claims:
-    """What is said: `files` are names and SHA-256, `way` and `device` how it was merged.
+    """What is said: `files` are names and SHA-256, `origins` what went in, `way` and `device` how it was merged.
 
     `contradictions`: sentences about what cannot all be true; `stated` is whether there is a statement.
     """
@@ -75,6 +85,7 @@ class Claims:
     stated: bool
     way: AskedWay = "auto"
     device: str = "cpu"
+    origins: tuple[Origin, ...] = ()
     contradictions: tuple[str, ...] = field(default=())
 
 
@@ -100,6 +111,7 @@ def read(texts: Mapping[str, bytes], *, place: str) -> Claims:
     document = _json(texts, PROVENANCE_FILE, place=place)
     definition = document["predicate"]["buildDefinition"]
     files = {one["name"]: one["digest"].get("sha256", "") for one in document["subject"]}
+    origins = tuple(_origins(plan, definition["resolvedDependencies"]))
     return Claims(
         plan=plan,
         report=report,
@@ -107,9 +119,11 @@ def read(texts: Mapping[str, bytes], *, place: str) -> Claims:
         stated=True,
         way=definition["externalParameters"]["way"],
         device=definition["internalParameters"]["device"],
+        origins=origins,
         contradictions=(
             *_between(plan, report),
             *_against_statement(plan, report, definition=definition, files=files),
+            *_between_origins(plan, origins, definition["resolvedDependencies"]),
         ),
     )
 
@@ -156,6 +170,28 @@ def _against_statement(
     odd = [name for name, sha256 in report.files.items() if files.get(name) != sha256]
     if odd:
         yield f"{PROVENANCE_FILE} and {REPORT_FILE} give different digests of {odd[0]}"
+
+
+def _origins(plan: Plan, dependencies: Iterable[Mapping[str, Any]]) -> Iterator[Origin]:
+    places = {name: pinned for (_, pinned), name in called(plan).items()}
+    for one in dependencies:
+        role, _, file = one.get("name", "").partition("/")
+        sha256 = one.get("digest", {}).get("sha256", "")
+        if file and sha256 and role in places:
+            yield Origin(name=one["name"], source=places[role], file=file, sha256=sha256)
+
+
+def _between_origins(
+    plan: Plan, origins: tuple[Origin, ...], dependencies: Iterable[Mapping[str, Any]]
+) -> Iterator[str]:
+    """What went in is of the plan's sources, and something of each of them that others can look at."""
+    told = {one.get("name"): one.get("uri") for one in dependencies}
+    for origin in origins:
+        if origin.source.kind == "hub" and told[origin.name] != purl(origin.source, origin.file):
+            yield f"{PROVENANCE_FILE} has {origin.name} from {told[origin.name]}, and {PLAN_FILE} from {origin.source}"
+    for pinned in plan.sources:
+        if pinned.kind == "hub" and not any(origin.source == pinned for origin in origins):
+            yield f"{PROVENANCE_FILE} names no file of {pinned}, which {PLAN_FILE} names"
 
 
 def _identity(pinned: Pinned) -> tuple[str, str, str, str]:

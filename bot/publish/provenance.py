@@ -49,7 +49,7 @@ def statement(
     """The statement about the complete result in `folder`, as JSON. Raises OSError as it comes from the disk."""
     subject, unread = _subject(folder, known=report.files if report else merged.digests)
     shown = shareable(plan, plan=plan)
-    names = _names(plan)
+    names = called(plan)
     missing = [
         {"file": f"{names[file.role, file.source]}/{file.name}", "size": file.size, "reason": NOT_READ}
         for file in inputs
@@ -161,7 +161,7 @@ def _decided(
     }
 
 
-def _names(plan: Plan) -> dict[tuple[str, Pinned], str]:
+def called(plan: Plan) -> dict[tuple[str, Pinned], str]:
     """What to call each source here: `adapter`, of several `adapter-1` and so on, `base`, `initial-adapter`."""
     several = len(plan.adapters) > 1
     found: dict[tuple[str, Pinned], str] = {

@@ -31,8 +31,10 @@ def verification(record: Verification) -> list[ConsoleRenderable]:
         Group(Text(clean(record.place), style="bold"), line(f"said to be {made} merged into {record.base}"))
     ]
     odd = [file for file in record.files if file.state in _SHOWN]
+    went_in = [file for file in record.inputs if file.state in _SHOWN]
     again = [file for file in record.rebuilt or () if file.state in _SHOWN]
     parts += [_table(odd, "said", "there")] if odd else []
+    parts += [_table(went_in, "said", "at its commit")] if went_in else []
     parts += [_table(again, "merged again", "there")] if again else []
     parts += [line(f"{sentence}.") for sentence in record.contradictions]
     parts += [line(f"Note: {note}.") for note in record.notes]
@@ -56,6 +58,11 @@ def _verdict(record: Verification) -> ConsoleRenderable:
     count = Counter(file.state for file in record.files)
     told = f"{count['same']} of {counted(sum(count.values()), 'file')} as published"
     told += f", {count['kept']} of the adapter's own repository" if count["kept"] else ""
+    known = [file for file in record.inputs if file.state != "unchecked"]
+    same = sum(file.state == "same" for file in known)
+    told += f"; of what went in, {same} of {counted(len(known), 'file')} as on the Hub" if known else ""
+    left = len(record.inputs) - len(known)
+    told += f", {counted(left, 'file')} out of reach" if left else ""
     if record.rebuilt is not None:
         same = sum(file.state == "same" for file in record.rebuilt)
         told += f"; merged again, {same} of {counted(len(record.rebuilt), 'file')} the same byte by byte"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ from bot.progress import Progress
 from bot.records import Pinned
 
 MOST = 256 * 2**20  # bytes; the largest tokenizer.json that is known has 34 MB
+PIECE = 16 * 2**20  # bytes that are read at a time
 
 
 class Files(Protocol):
@@ -83,6 +85,17 @@ def read_small(files: Files, name: str) -> bytes:
             code="file-too-large",
         )
     return files.read(name)
+
+
+def digest(files: Files, name: str, *, size: int, progress: Progress | None = None) -> str:
+    """The SHA-256 of a file of that size, which is read in pieces."""
+    sha256 = hashlib.sha256()
+    for start in range(0, size, PIECE):
+        data = files.read(name, start=start, end=min(start + PIECE, size))
+        sha256.update(data)
+        if progress:
+            progress.advance(len(data))
+    return sha256.hexdigest()
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
