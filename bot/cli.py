@@ -170,6 +170,7 @@ def report(folder: Path, *, out: Path | None, show: bool, json: bool, verbose: i
 @cli.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @options.to(required=True)
+@options.reload
 @options.output
 def publish(folder: Path, **flags: Any) -> None:
     """Publish the merged and validated model in DIR."""
@@ -189,6 +190,7 @@ def publish(folder: Path, **flags: Any) -> None:
 @options.validate("full")
 @options.thorough
 @options.to(required=True)
+@options.reload
 @options.output
 def run(**flags: Any) -> None:
     """Plan, merge, validate and publish ADAPTER: the whole way."""

@@ -48,6 +48,14 @@ def publisher(settings: Settings) -> HubPublisher:
     return HubPublisher(settings.endpoint, token=token, attempts=settings.attempts, read_marker=find_marker)
 
 
+def written(settings: Settings, *, cache: Path) -> Hub:
+    """The Hub as it is seen by whoever publishes, with the write token; what is downloaded goes into `cache`."""
+    from bot.clients.hub_reader import HubReader  # noqa: PLC0415
+
+    token = _write_token(settings)
+    return HubReader(settings.endpoint, token=token, attempts=settings.attempts, cache=cache)
+
+
 def repairer(settings: Settings) -> HubRepairer:
     """Who opens Hub PRs with repaired configs, with the write token. Raises AccessError without one."""
     from bot.clients.hub_repairer import HubRepairer  # noqa: PLC0415

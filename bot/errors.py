@@ -54,7 +54,7 @@ class MergeError(MergeBotError):
 
 
 class ValidationError(MergeBotError):
-    """The merged model did not pass its checks: nothing was published. `report` is the record that says so."""
+    """The merged model did not pass its checks: nothing was published, or it was taken back. `report` says so."""
 
     exit_code = 7
 

@@ -200,6 +200,15 @@ def to(*, required: bool) -> Option:
     )
 
 
+reload = click.option(
+    "--reload",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Fetch and load the model once more from the Hub when it is published; auto does so up to 1 GB.",
+)
+
+
 def validate(default: str, *, may_skip: bool = True) -> Option:
     """How much is checked."""
     ways = ["full", "tensors", "structure", *(["none"] if may_skip else [])]
@@ -240,6 +249,7 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         dry_run=flags["dry_run"],
         allow_pickle=flags.get("allow_pickle", False),
         way=flags.get("way", "auto"),
+        reload=flags.get("reload", "auto"),
     )
 
 

@@ -8,9 +8,8 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bot import reporting
+from bot import publishing, reporting
 from bot.admission import check_publication, reopened
 from bot.building import build, cards_of, check, passed
 from bot.connect import LazyHub, publisher
@@ -20,26 +19,13 @@ from bot.opening import reopen
 from bot.plan import card
 from bot.progress import Progress
 from bot.publish import folder as folders
-from bot.publish import messages, model_card, provenance
-from bot.publish.result import (
-    CARD_FILE,
-    PAGE_FILE,
-    PLAN_FILE,
-    REPORT_FILE,
-    read_plan,
-    read_report,
-    write_record,
-)
-from bot.publish.shareable import shareable
+from bot.publish import provenance
+from bot.publish.result import PLAN_FILE, REPORT_FILE, read_plan, read_report, write_record
 from bot.records import MergedModel, Plan, Publication, Report
 from bot.request import Destination, MergeRequest
-from bot.serial import to_json
 from bot.settings import Settings
 from bot.several import prepare
 from bot.sources import fetched
-
-if TYPE_CHECKING:
-    from bot.clients.hub_publisher import HubPublisher
 
 WRONG = (
     "Do not use this model as base + adapter; `merge-bot merge` makes one that passes, or says why it cannot."
@@ -119,13 +105,26 @@ def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress
     if destination.kind == "folder":
         return _copy(folder, destination, plan=record, dry_run=request.dry_run)
     hub, to = LazyHub(settings), publisher(settings)
+    if found := to.find(destination, key=record.key):
+        return found
     sources = reopened(record, hub=hub)
     check_publication(sources, request=request, terms=settings.terms, look=to.is_private)
     cards = tuple(
         card.read(model.files) if (model := reopen(p, hub=hub)) else None
         for p in (*record.adapters, record.base)
     )
-    return _publish(folder, record, report, cards, to=to, request=request, progress=progress)
+    with room.opened(settings, soon=AHEAD):
+        done, _ = publishing.publish(
+            folder,
+            record,
+            report,
+            cards=cards,
+            to=to,
+            request=request,
+            settings=settings,
+            progress=progress,
+        )
+    return done
 
 
 def run(
@@ -162,61 +161,17 @@ def _run(
             return prepared.plan, report, None
         cards = cards_of(prepared)
         check_publication(prepared.sources, request=request, terms=settings.terms, look=to.is_private)
-        published = _publish(
+        published, report = publishing.publish(
             staged.folder,
             prepared.plan,
             report,
-            cards,
+            cards=cards,
             to=to,
             request=request,
+            settings=settings,
             progress=progress,
         )
     return prepared.plan, report, published
-
-
-def _publish(
-    folder: Path,
-    plan: Plan,
-    report: Report | None,
-    cards: tuple[str | None, ...],
-    *,
-    to: HubPublisher,
-    request: MergeRequest,
-    progress: Progress,
-) -> Publication:
-    destination = _destination(request)
-    texts: dict[str, str | bytes] = {PLAN_FILE: to_json(shareable(plan, plan=plan)) + "\n"}
-    if report is not None:
-        texts[REPORT_FILE] = to_json(shareable(report, plan=plan)) + "\n"
-        page = (folder / PAGE_FILE).is_file()  # somebody made it, maybe of an earlier report
-        texts |= reporting.files(plan, report, page=page, endpoint=to.endpoint)
-    texts[CARD_FILE] = model_card.model_card(
-        plan,
-        report=report,
-        adapter_card=cards[0],
-        further_cards=cards[1:-1],
-        base_card=cards[-1],
-        destination=destination,
-        endpoint=to.endpoint,
-    )
-    texts |= provenance.renewed(folder, texts, gone=reporting.NAMES)
-    title = messages.title(plan)
-    body = messages.body(
-        plan, report=report, destination=destination, requested_by=None, endpoint=to.endpoint
-    )
-    if request.dry_run:
-        progress.say(f"Would publish {len(list(folder.iterdir()))} files to {destination.location}: {title}")
-        return Publication(destination=destination, url=f"{to.endpoint}/{destination.location}")
-    return to.publish(
-        folder,
-        destination,
-        plan=plan,
-        title=title,
-        body=body,
-        texts=texts,
-        delete=reporting.NAMES,
-        progress=progress,
-    )
 
 
 def _copy(folder: Path, destination: Destination, *, plan: Plan, dry_run: bool) -> Publication:

@@ -265,10 +265,15 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """Where the result can be found. `existed` says that an earlier run had already published it."""
+    """Where the result can be found. `existed` says that an earlier run had already published it.
+
+    `checks` are those that were made of it on the Hub: `stored`, its files' digests, and `reloaded`, the model that
+    transformers loads by its id at that commit.
+    """
 
     destination: Destination
     url: str
     commit: str | None = None
     number: int | None = None
     existed: bool = False
+    checks: tuple[Check, ...] = ()

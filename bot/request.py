@@ -10,6 +10,7 @@ QuantizedBase = Literal["original", "dequantize"]
 AskedWay = Literal["auto", "whole"]
 Parity = Literal["exact", "peft"]
 Access = Literal["yes", "no", "unknown"]
+Reload = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,13 @@ class MergeRequest:
     `thorough` whether that is all rows of changed tensors or a sample; `parity`: `exact` computes in float32 and rounds
     once, `peft` rounds as PEFT's `merge_and_unload` does by default; `dry_run` does everything but leave a result.
     `way` is `whole` to have transformers load the whole model where its tensors could be streamed.
-    `attended`: whoever asked sits there, and the tokens are theirs (the command line). Otherwise `requester_access`
-    says whether they may read everything private or gated that is merged, and unknown is as good as no.
+    `reload`: whether a model is fetched again from the Hub once it is published, and loaded; `auto` means a small one.
+    `attended`: whoever asked sits there, and the tokens are theirs (the command line). A door that acts for others with
+    tokens of its own (a webhook, an Action that somebody's comment has started) sets it to False. `requester_access`
+    then says whether they may read everything private or gated that is merged, adapters, base and initial adapter:
+    `yes` only when the host itself has said so of them for each of these (for instance, because they are members of the
+    organisation that owns it), `no` when it has denied it, `unknown` when it was not asked; unknown is as good as no.
+    Where everything is public, it is not looked at.
     """
 
     adapter: str
@@ -71,5 +77,6 @@ class MergeRequest:
     dry_run: bool = False
     allow_pickle: bool = False
     way: AskedWay = "auto"
+    reload: Reload = "auto"
     attended: bool = True
     requester_access: Access = "unknown"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bot.plan.binding import scale_of
 from bot.progress import Progress
-from bot.records import Binding, MergedModel, Plan, Report
+from bot.records import Binding, Check, MergedModel, Plan, Report
 from bot.request import MergeRequest, Recipe
 from bot.secret_text import masked
 from bot.weights import memory
@@ -121,6 +121,15 @@ def check(
             adapter_path=adapter_folder / plan.adapter_file,
         ),
     )
+
+
+def load(
+    place: Path | str, plan: Plan, *, name: str, merged: Path, model_class: str, cache: Path | None = None
+) -> Check:
+    """The check `name`: what transformers loads from a folder, or by an id at a commit out of the `cache`."""
+    from bot.validate.published import check_published  # noqa: PLC0415 - torch, transformers and PEFT
+
+    return check_published(place, name=name, plan=plan, merged=merged, model_class=model_class, cache=cache)
 
 
 def _exact(plan: Plan, **sources: Any) -> Callable[[Binding], Any]:

@@ -341,6 +341,7 @@ def test_run_into_a_folder_twice(desk, monkeypatch):
         "commit": None,
         "number": None,
         "existed": False,
+        "checks": [],
     }
     assert desk.done("run", ADAPTER, "--to", "./merged")["publication"]["existed"] is True
     assert torch.allclose(desk.plain(desk.out), desk.wanted(), **CLOSE)

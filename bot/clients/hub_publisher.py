@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 from huggingface_hub import CommitInfo, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from bot.clients import hub_target, hub_upload
+from bot.clients import hub_target, hub_upload, hub_withdrawal
 from bot.clients.http import retrying
 from bot.clients.hub_errors import redacted, translated
 from bot.clients.hub_finder import Finder, ReadMarker, is_pr
 from bot.clients.hub_target import ADAPTER_FILE, INDEX, Target
 from bot.errors import AccessError, HostError, InputError, InternalError
 from bot.progress import Progress
-from bot.records import Plan, Publication
+from bot.records import Check, Plan, Publication, Verdict
 from bot.request import Destination
+from bot.wording import counted, size
 
 CLIENT_ERRORS = (HfHubHTTPError, httpx2.TransportError)
 
@@ -36,6 +38,9 @@ class HubPublisher:
         self._attempts = attempts
         self._read_marker = read_marker
         self._finder = Finder(self._api, attempts=attempts, read_marker=read_marker)
+        self._before: dict[
+            str, tuple[Target, bool]
+        ] = {}  # by location: what was there, and whether made for this
 
     def find(self, destination: Destination, *, key: str) -> Publication | None:
         """What an earlier run has published for the plan of this key: on main, complete, or as an open Hub PR.
@@ -57,27 +62,31 @@ class HubPublisher:
         destination: Destination,
         *,
         plan: Plan,
-        title: str,
-        body: str,
+        message: str,
         texts: Mapping[str, str | bytes] | None = None,
         delete: tuple[str, ...] = (),
+        checked: Mapping[str, str] | None = None,
         progress: Progress,
     ) -> Publication:
         """Publish every file of `folder` in one commit; what an earlier run has published is only found.
 
+        `message` is the commit's, and a Hub PR's title and first comment: one line, an empty one, and the rest.
         `texts` holds files whose content is given here and not by the folder (the card for this destination, records
         without local paths, pictures). `delete` names files to delete in the same commit when they are there and not
         among what is published; the adapter's own, and weights of an earlier result of ours, are deleted without being
-        named. Raises RefusedError (`destination-exists`, `wider-than-base`), InputError, AccessError or HostError.
+        named. `checked` is the SHA-256 of files as the checks have seen them: the check `stored` of what was published
+        says whether the Hub holds just these; it may have failed, and `take_back` is for that. Raises RefusedError
+        (`destination-exists`, `wider-than-base`), InputError, AccessError or HostError.
         """
         additions = hub_upload.additions(folder, texts or {})
-        self._must_carry_the_key(destination, plan, additions, body)
+        self._must_carry_the_key(destination, plan, additions, message)
         with translated(f"publish to {destination.location}"):
             target = self._look(destination)
             self._refuse(destination, target, plan)
             if found := self._finder.find(destination, target, key=plan.key):
                 return found
             with self._existing(destination, target, plan, progress) as now:
+                self._before[destination.location] = now, target is None
                 deletions = self._deletions(now, additions, plan, delete)
                 hub_upload.upload(
                     self._api,
@@ -87,9 +96,17 @@ class HubPublisher:
                     attempts=self._attempts,
                     progress=progress,
                 )
-                done = self._commit(destination, now, [*additions, *deletions], plan.key, title, body)
-            self._verify(done, additions)
-            return done
+                done = self._commit(destination, now, [*additions, *deletions], plan.key, message)
+            return self._with_check(done, additions, checked or {})
+
+    def take_back(self, done: Publication, *, comment: str) -> str:
+        """Undoes a publication of this object that is not as it was checked, as far as may be; says how far, in words.
+
+        `comment` goes into a Hub PR, which is closed. Nothing is deleted, and nothing of others is touched.
+        """
+        location = done.destination.location
+        before, made = self._before[location]
+        return hub_withdrawal.take_back(self._api, done, before=before, made=made, comment=comment)
 
     def _look(self, destination: Destination) -> Target | None:
         return hub_target.look(self._api, destination.location, attempts=self._attempts)
@@ -98,9 +115,9 @@ class HubPublisher:
         return self._finder.find(destination, self._look(destination), key=key)
 
     def _must_carry_the_key(
-        self, destination: Destination, plan: Plan, additions: list[hub_upload.Addition], body: str
+        self, destination: Destination, plan: Plan, additions: list[hub_upload.Addition], message: str
     ) -> None:
-        text = body if is_pr(destination) else hub_upload.content(additions, hub_target.CARD)
+        text = message if is_pr(destination) else hub_upload.content(additions, hub_target.CARD)
         if self._read_marker(text) != plan.key or destination.kind == "folder":
             raise InternalError(
                 "The result does not carry the marker by which a second run would find it.",
@@ -187,8 +204,7 @@ class HubPublisher:
         target: Target,
         operations: list[hub_upload.Operation],
         key: str,
-        title: str,
-        body: str,
+        message: str,
     ) -> Publication:
         """One commit. A write whose answer was lost may have happened: look for it before sending it again."""
         failed: list[Exception] = []
@@ -200,7 +216,7 @@ class HubPublisher:
                 raise failed[-1]
             try:
                 return self._published(
-                    destination, target, self._send(destination, target, operations, title, body)
+                    destination, target, self._send(destination, target, operations, message)
                 )
             except CLIENT_ERRORS as error:
                 failed.append(error)
@@ -218,14 +234,14 @@ class HubPublisher:
         destination: Destination,
         target: Target,
         operations: list[hub_upload.Operation],
-        title: str,
-        body: str,
+        message: str,
     ) -> CommitInfo:
+        title, _, body = message.partition("\n")
         return self._api.create_commit(
             target.id,
             operations,
             commit_message=title,
-            commit_description=body,
+            commit_description=body.lstrip("\n"),
             create_pr=is_pr(destination),
             parent_commit=target.head,
         )
@@ -241,18 +257,26 @@ class HubPublisher:
             existed=unchanged,
         )
 
-    def _verify(self, done: Publication, additions: list[hub_upload.Addition]) -> None:
+    def _with_check(
+        self, done: Publication, additions: list[hub_upload.Addition], checked: Mapping[str, str]
+    ) -> Publication:
+        """With the check `stored`: whether the Hub lists at that commit what was checked and sent."""
         if done.existed or done.commit is None:
-            return
-        wrong = hub_upload.missing(
-            self._api, done.destination.location, done.commit, additions, attempts=self._attempts
-        )
-        if wrong:
-            raise HostError(
-                f"The Hub has not stored {wrong} of {done.url} as it was sent.",
-                advice="Do not use that result; close or delete it, then run the same command again.",
-                code="incomplete-publication",
+            return done
+        figure = f"{counted(len(additions), 'file')}, {size(sum(a.upload_info.size for a in additions))}"
+        try:
+            there = hub_upload.stored(
+                self._api, done.destination.location, done.commit, attempts=self._attempts
             )
+        except CLIENT_ERRORS as error:  # it is published all the same
+            detail = f"The Hub did not list them ({redacted(str(error)).rstrip('.')})."
+            return replace(
+                done, checks=(Check(name="stored", verdict="skipped", figure=figure, detail=detail),)
+            )
+        fault = hub_upload.fault(additions, there, checked=checked)
+        detail = f"{fault}." if fault else "The Hub lists every file with the digest that it had here."
+        verdict: Verdict = "failed" if fault else "passed"
+        return replace(done, checks=(Check(name="stored", verdict=verdict, figure=figure, detail=detail),))
 
 
 def _may_still_run(error: BaseException) -> bool:

@@ -18,11 +18,12 @@ from bot.weights.files import Model
 
 
 class HubReader:
-    """Implements `bot.weights.files.Hub` over huggingface_hub."""
+    """Implements `bot.weights.files.Hub` over huggingface_hub. `cache` is a folder in place of the client's own."""
 
-    def __init__(self, endpoint: str, *, token: str | None, attempts: int) -> None:
+    def __init__(self, endpoint: str, *, token: str | None, attempts: int, cache: Path | None = None) -> None:
         self._api = HfApi(endpoint=endpoint, token=token or False)
         self._attempts = attempts
+        self._cache = cache
 
     def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
         """The repository at the commit that `revision` (default: main) names now.
@@ -77,6 +78,7 @@ class HubReader:
                 revision=pinned.commit,
                 endpoint=self._api.endpoint,
                 token=self._api.token,
+                cache_dir=self._cache,
                 tqdm_class=_bar(progress),
             )
 

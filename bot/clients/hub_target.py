@@ -112,17 +112,22 @@ def refuse_occupied(destination: Destination, target: Target, *, ours: bool) -> 
         )
 
 
-def refuse_shadowed(target: Target, *, left: Iterable[str], added: Iterable[str]) -> None:
-    """Raises RefusedError when a file that stays (`left`) would be loaded over the merged weights, or in their place.
+def shadow(left: Iterable[str], *, added: Iterable[str]) -> str | None:
+    """The file that stays (`left`) and would be loaded over the merged weights, or in their place; None without one.
 
     transformers takes model.safetensors before an index, and applies an adapter_config.json that lies beside weights.
     """
     names, new = set(left), set(added)
-    shadow = SINGLE if SINGLE in names and INDEX in new else None
-    shadow = shadow or next((name for name in sorted(names) if ADAPTER_FILE.fullmatch(name)), None)
-    if shadow:
+    if SINGLE in names and INDEX in new:
+        return SINGLE
+    return next((name for name in sorted(names) if ADAPTER_FILE.fullmatch(name)), None)
+
+
+def refuse_shadowed(target: Target, *, left: Iterable[str], added: Iterable[str]) -> None:
+    """Raises RefusedError when a file that stays would be loaded over the merged weights, or in their place."""
+    if found := shadow(left, added=added):
         raise RefusedError(
-            f"{target.id} holds {shadow}, which would be loaded with the merged weights or in their place.",
+            f"{target.id} holds {found}, which would be loaded with the merged weights or in their place.",
             advice="Choose another repository.",
             code="destination-exists",
         )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
 )
 
+from bot.clients import hub_target
 from bot.clients.http import retrying
 from bot.clients.hub_errors import redacted
 from bot.clients.hub_target import ADAPTER_FILE
@@ -23,7 +26,6 @@ from bot.progress import Progress
 Addition = CommitOperationAdd
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 NOTHING_IGNORED = "# nothing is ignored\n"  # else a .gitignore of the repository silently drops weights
-BATCH = 500  # paths that the Hub takes in one question
 
 
 def additions(folder: Path, texts: Mapping[str, str | bytes]) -> list[Addition]:
@@ -66,15 +68,33 @@ def upload(  # file by file, so that there is something to tell
     progress.end()
 
 
-def missing(api: HfApi, repo_id: str, commit: str, added: list[Addition], *, attempts: int) -> str | None:
-    """The name of a file that is not in the commit as it was sent, by size and, for large files, by SHA-256."""
-    for start in range(0, len(added), BATCH):
-        batch = added[start : start + BATCH]
-        stored = _stored(api, repo_id, commit, [addition.path_in_repo for addition in batch], attempts)
-        for addition in batch:
-            if not _same(addition, stored.get(addition.path_in_repo)):
-                return addition.path_in_repo
-    return None
+def stored(api: HfApi, repo_id: str, commit: str, *, attempts: int) -> dict[str, RepoFile]:
+    """Every file of a commit as the Hub lists it."""
+
+    def listed() -> list[RepoFile]:
+        found = api.list_repo_tree(repo_id, recursive=True, revision=commit)
+        return [file for file in found if isinstance(file, RepoFile)]
+
+    return {file.path: file for file in retrying(listed, attempts=attempts)}
+
+
+def fault(added: list[Addition], there: Mapping[str, RepoFile], *, checked: Mapping[str, str]) -> str | None:
+    """What is wrong with what the Hub has stored, in words; None when it is what was checked and sent.
+
+    Large files are held against the SHA-256 of the checks (`checked`, by name), small ones against git's digest of what
+    was sent. Nothing else may lie there that would be loaded with them or in their place.
+    """
+    for addition in added:
+        name = addition.path_in_repo
+        if not _same(addition, there.get(name), checked=checked.get(name)):
+            return f"{name} is not there as it was {'checked' if name in checked else 'sent'}"
+    names = {addition.path_in_repo for addition in added}
+    beside = hub_target.shadow(there.keys() - names, added=names)
+    return (
+        f"{beside} lies there, too, and would be loaded with the weights or in their place"
+        if beside
+        else None
+    )
 
 
 def _one(api: HfApi, repo_id: str, addition: Addition, *, pr: bool, attempts: int) -> None:
@@ -93,15 +113,14 @@ def _one(api: HfApi, repo_id: str, addition: Addition, *, pr: bool, attempts: in
         ) from error
 
 
-def _stored(api: HfApi, repo_id: str, commit: str, names: list[str], attempts: int) -> dict[str, RepoFile]:
-    found = retrying(lambda: api.get_paths_info(repo_id, names, revision=commit), attempts=attempts)
-    return {file.path: file for file in found if isinstance(file, RepoFile)}
-
-
-def _same(addition: Addition, stored: RepoFile | None) -> bool:
-    if stored is None or stored.size != addition.upload_info.size:
+def _same(addition: Addition, there: RepoFile | None, *, checked: str | None) -> bool:
+    if there is None or there.size != addition.upload_info.size:
         return False
-    return stored.lfs is None or stored.lfs.sha256 == addition.upload_info.sha256.hex()
+    if there.lfs is not None:
+        return there.lfs.sha256 == (checked or addition.upload_info.sha256.hex())
+    with addition.as_file() as file:
+        data = file.read()
+    return there.blob_id == git_hash(data) and checked in (None, hashlib.sha256(data).hexdigest())
 
 
 @contextmanager

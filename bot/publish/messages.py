@@ -6,7 +6,7 @@ from bot import wording
 from bot.publish.escape import code, joined, plain, without_paths
 from bot.publish.marker import marker
 from bot.publish.model_card import HUB, checks, merged_from, source
-from bot.records import Plan, Report
+from bot.records import Check, Plan, Report
 from bot.request import Destination
 from bot.wording import counted
 
@@ -44,6 +44,14 @@ def body(
         "If this is not wanted, feel free to close it: nothing else happens then.",
     ]
     return joined(lines)
+
+
+def withdrawal(check: Check) -> str:
+    """The comment with which a publication is taken back that is not what was checked."""
+    return (
+        f"adapter-merge-bot has published this and found that it is not what was checked: {plain(check.detail)}"
+        " Please do not use or merge it."
+    )
 
 
 def _who(requested_by: str | None) -> str:

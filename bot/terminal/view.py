@@ -104,6 +104,7 @@ def publication(record: Publication) -> ConsoleRenderable:
     number = f" #{record.number}" if record.number else ""
     _fact(rows, f"{what}{number}", record.url, *(["published before, nothing new"] if record.existed else []))
     _fact(rows, "Commit", *([record.commit] if record.commit else []))
+    _fact(rows, "Checks", *(_told(check) for check in record.checks))
     return rows
 
 
@@ -187,6 +188,11 @@ def _changes(entries: Iterable[Patch | ConfigEdit]) -> Iterable[str]:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "[" + " × ".join(str(n) for n in shape) + "]"
+
+
+def _told(check: Check) -> str:
+    figure = f"{check.figure}: " if check.figure else ""
+    return f"{_MARKS[check.verdict][0]} {check.name}: {figure}{check.detail}"
 
 
 def _check(check: Check) -> tuple[Text, Text, Wrapped, Wrapped]:

@@ -84,8 +84,7 @@ def publish(hub, folder, destination=REPOSITORY, *, plan=None, user="alice", pro
         folder,
         destination,
         plan=plan,
-        title="Merge the adapter",
-        body=body,
+        message=f"Merge the adapter\n\n{body}",
         progress=progress or Silent(),
         **more,
     )
@@ -137,7 +136,7 @@ def test_the_second_run_finds_the_first(hub, folder):
     first = publish(hub, folder)
     hub.clear_requests()
     second = publish(hub, folder)
-    assert second == replace(first, existed=True)
+    assert second == replace(first, existed=True, checks=())
     assert publisher(hub).find(REPOSITORY, key=KEY) == second
     assert {record.method for record in hub.requests} == {"GET"}
     assert publisher(hub).find(REPOSITORY, key="another") is None
@@ -216,7 +215,7 @@ def test_the_second_pr_is_the_first_also_behind_many_others(hub, folder):
         api(hub, "bob").create_discussion(
             "alice/cat-lora", f"Other {number}", pull_request=True, description="hi"
         )
-    assert publish(hub, folder, PR) == replace(first, existed=True)
+    assert publish(hub, folder, PR) == replace(first, existed=True, checks=())
     assert len(prs(hub)) == 13
 
 
@@ -230,7 +229,7 @@ def test_a_strangers_pr_with_our_marker_is_not_ours(hub, folder):
     assert nobody.find(PR, key=KEY) is None
     ours = publish(hub, folder, PR)
     assert (ours.existed, ours.number != planted.num) == (False, True)
-    assert publish(hub, folder, PR) == replace(ours, existed=True)
+    assert publish(hub, folder, PR) == replace(ours, existed=True, checks=())
 
 
 def test_who_the_token_belongs_to_is_asked_once_and_only_for_hub_prs(hub, folder):
@@ -406,9 +405,22 @@ def test_a_shard_that_fails_once_is_uploaded_again(hub, folder):
     assert publish(hub, folder).existed is False
 
 
-def test_what_the_hub_stored_is_compared_with_what_was_sent(hub, folder, monkeypatch):
-    monkeypatch.setattr(hub_publisher_module.hub_upload, "_same", lambda addition, stored: False)
-    assert stopped(HostError, lambda: publish(hub, folder)).code == "incomplete-publication"
+def digests(folder):
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != ".DS_Store"
+    }
+
+
+def test_what_the_hub_stored_is_compared_with_what_was_checked(hub, folder, monkeypatch):
+    [check] = publish(hub, folder, checked=digests(folder)).checks
+    assert (check.name, check.verdict, check.figure[:7]) == ("stored", "passed", "6 files")
+    for number, name in enumerate(("model-00002-of-00002.safetensors", "config.json")):
+        place = replace(REPOSITORY, location=f"alice/checked-{number}")
+        [check] = publish(hub, folder, place, checked=digests(folder) | {name: "0" * 64}).checks
+        assert (check.verdict, check.detail) == ("failed", f"{name} is not there as it was checked.")
+    hub.fault("/tree/", status=500)
+    [check] = publish(hub, folder, replace(REPOSITORY, location="alice/unlisted")).checks
+    assert check.verdict == "skipped"
 
 
 def test_texts_replace_files_and_named_files_are_deleted(hub, folder):

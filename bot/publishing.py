@@ -1,0 +1,205 @@
+"""The publish stage on the Hub: what is loaded before anyone sees it, sent in one commit, and looked at again there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot import reporting
+from bot.building import passed
+from bot.connect import written
+from bot.errors import AccessError, HostError, InputError, InternalError, MergeError, ValidationError
+from bot.isolation import room
+from bot.progress import Progress
+from bot.publish import messages, model_card, provenance, usage
+from bot.publish.result import CARD_FILE, PAGE_FILE, PLAN_FILE, REPORT_FILE
+from bot.publish.shareable import shareable
+from bot.records import Check, Plan, Publication, Report
+from bot.request import Destination, MergeRequest
+from bot.serial import to_json
+from bot.settings import Settings
+from bot.temporary import TemporaryFolder
+from bot.weights.files import Model
+from bot.wording import size
+
+if TYPE_CHECKING:
+    from bot.clients.hub_publisher import HubPublisher
+
+PUBLISHED, RELOADED = "published", "reloaded"
+SMALL = 10**9  # bytes: what `--reload auto` fetches once more
+BESIDE = (
+    16 * 2**20
+)  # bytes of a file that was there before, up to which it is fetched too: configs, templates
+
+
+def publish(
+    folder: Path,
+    plan: Plan,
+    report: Report | None,
+    *,
+    cards: tuple[str | None, ...],
+    to: HubPublisher,
+    request: MergeRequest,
+    settings: Settings,
+    progress: Progress,
+) -> tuple[Publication, Report | None]:
+    """Publishes a merged folder; `cards` are those of every adapter, then the base's.
+
+    What was checked is loaded first as it will be published: the report that is published says so. Raises
+    ValidationError when that fails, and then nothing is published; or when the Hub does not hold what was checked, and
+    then the publication is taken back as far as may be.
+    """
+    destination = _on_hub(request.destination)
+    if report is not None:
+        report = passed(_with(report, load(folder, plan, progress=progress)))
+    texts = _texts(folder, plan, report, cards=cards, destination=destination, endpoint=to.endpoint)
+    title = messages.title(plan)
+    if request.dry_run:
+        progress.say(f"Would publish {len(list(folder.iterdir()))} files to {destination.location}: {title}")
+        return Publication(destination=destination, url=f"{to.endpoint}/{destination.location}"), report
+    body = messages.body(
+        plan, report=report, destination=destination, requested_by=None, endpoint=to.endpoint
+    )
+    done = to.publish(
+        folder,
+        destination,
+        plan=plan,
+        message=f"{title}\n\n{body}",
+        texts=texts,
+        delete=reporting.NAMES,
+        checked=report.files if report else None,
+        progress=progress,
+    )
+    if report is not None and _is_new(done):
+        check = _again(
+            done, folder, plan, report, reload=request.reload, settings=settings, progress=progress
+        )
+        done = replace(done, checks=(*done.checks, check))
+    _stand_by(done, report, to=to)
+    return done, report
+
+
+def load(folder: Path, plan: Plan, *, progress: Progress) -> Check:
+    """The check `published`: what transformers makes of the folder, before it is published."""
+    progress.say("Loading the model as it will be published")
+    check: Check = room.call(
+        "bot.work:load",
+        folder.absolute(),
+        plan,
+        name=PUBLISHED,
+        merged=folder.absolute(),
+        model_class=usage.auto_class(plan.model_class, task_type=plan.task_type),
+    )
+    return check
+
+
+def _on_hub(destination: Destination | None) -> Destination:
+    if destination is None or destination.kind == "folder":
+        raise InternalError("That is no place on the Hub.", advice="Please report this.", code="no-place")
+    return destination
+
+
+def _with(report: Report, check: Check) -> Report:
+    """The report with that check in the place of an earlier one."""
+    checks = (*(c for c in report.checks if c.name != check.name), check)
+    return replace(report, checks=checks, verdict="failed" if check.verdict == "failed" else report.verdict)
+
+
+def _texts(
+    folder: Path,
+    plan: Plan,
+    report: Report | None,
+    *,
+    cards: tuple[str | None, ...],
+    destination: Destination,
+    endpoint: str,
+) -> dict[str, str | bytes]:
+    """The files that are written anew for the place of publication, without the folders of this machine."""
+    texts: dict[str, str | bytes] = {PLAN_FILE: to_json(shareable(plan, plan=plan)) + "\n"}
+    if report is not None:
+        texts[REPORT_FILE] = to_json(shareable(report, plan=plan)) + "\n"
+        page = (folder / PAGE_FILE).is_file()  # somebody made it, maybe of an earlier report
+        texts |= reporting.files(plan, report, page=page, endpoint=endpoint)
+    texts[CARD_FILE] = model_card.model_card(
+        plan,
+        report=report,
+        adapter_card=cards[0],
+        further_cards=cards[1:-1],
+        base_card=cards[-1],
+        destination=destination,
+        endpoint=endpoint,
+    )
+    return texts | provenance.renewed(folder, texts, gone=reporting.NAMES)
+
+
+def _is_new(done: Publication) -> bool:
+    """Whether there is something to look at again: published by this run, and as it was sent."""
+    return bool(done.checks) and all(check.verdict == "passed" for check in done.checks)
+
+
+def _again(
+    done: Publication,
+    folder: Path,
+    plan: Plan,
+    report: Report,
+    *,
+    reload: str,
+    settings: Settings,
+    progress: Progress,
+) -> Check:
+    """The check `reloaded`: the model by its id, at the commit, from the Hub. Skipped when it is large."""
+    if settings.scratch is not None:
+        settings.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = TemporaryFolder(RELOADED, root=settings.scratch)
+    try:
+        hub = written(settings, cache=place.path)
+        model = hub.open(done.destination.location, revision=done.commit)
+        names = _needed(model, ours=report.files)
+        total = sum(model.files.sizes()[name] for name in names)
+        if reload == "never" or (reload == "auto" and total > SMALL):
+            why = f"{size(total)} are not fetched again" if reload == "auto" else "It was not asked for"
+            return _skipped(f"{why}; --reload always does.")
+        hub.download(model, names=names, progress=progress)
+        progress.say("Loading the model from the Hub")
+        check: Check = room.call(
+            "bot.work:load",
+            f"{model.pinned.location}@{done.commit}",
+            plan,
+            name=RELOADED,
+            merged=folder.absolute(),
+            model_class=usage.auto_class(plan.model_class, task_type=plan.task_type),
+            cache=place.path,
+        )
+    except (AccessError, HostError, InputError, MergeError) as error:  # it is published all the same
+        return _skipped(error.sentence)
+    else:
+        return check
+    finally:
+        place.close()
+
+
+def _needed(model: Model, *, ours: dict[str, str]) -> list[str]:
+    """What a loader looks at: the files that were checked, and small ones beside them that were there before."""
+    sizes = model.files.sizes()
+    beside = (name for name in sizes if "/" not in name and name[0] != "." and sizes[name] <= BESIDE)
+    return sorted({*(ours.keys() & sizes), *beside})
+
+
+def _skipped(why: str) -> Check:
+    return Check(name=RELOADED, verdict="skipped", figure="", detail=why)
+
+
+def _stand_by(done: Publication, report: Report | None, *, to: HubPublisher) -> None:
+    """Takes back what is not as it was checked. Raises ValidationError then, with all checks."""
+    failed = next((check for check in done.checks if check.verdict == "failed"), None)
+    if failed is None:
+        return
+    advice = to.take_back(done, comment=messages.withdrawal(failed))
+    proof = report and replace(report, verdict="failed", checks=(*report.checks, *done.checks))
+    raise ValidationError(
+        f"{done.url} is not what was checked: {failed.detail}",
+        advice=advice,
+        code=f"publication-{failed.name}",
+        report=proof,
+    )
