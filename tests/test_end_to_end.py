@@ -474,6 +474,8 @@ def test_the_whole_way_to_the_hub_in_a_process_of_its_own(desk):
     desk.apart()
     found = desk.done("run", ADAPTER, "--to", "alice/apart")
     assert found["report"]["verdict"] == "passed"
+    assert [check["verdict"] for check in found["publication"]["checks"]] == ["passed", "passed"]
+    assert found["report"]["checks"][-1]["verdict"] == "passed"
     assert "model.safetensors" in desk.hub.files("alice/apart")
     files = desk.hub.files("alice/apart").values()
     assert not any(token.encode() in path.read_bytes() for token in desk.tokens for path in files)

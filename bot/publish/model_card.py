@@ -57,7 +57,12 @@ def model_card(
         ["## What it was merged from", "", *_sources(plan, endpoint), *_license(found), ""],
         ["## How it was merged", "", *_how(plan, report), ""],
         ["## How it was checked", "", *checks(report, plan=plan), *_report(report, plan), ""],
-        ["## How to verify it, and how to go back", "", *_verify(plan, report), ""],
+        [
+            "## How to verify it, and how to go back",
+            "",
+            *_verify(plan, report, place=_place(destination)),
+            "",
+        ],
         ["## Limits", "", *_limits(plan)],
     )
     return front_matter.render(found.metadata) + joined(line for section in sections for line in section)
@@ -143,10 +148,14 @@ def _what(plan: Plan, endpoint: str) -> list[str]:
 
 
 def _use(plan: Plan, destination: Destination | None) -> list[str]:
-    on_hub = destination is not None and destination.kind != "folder"
-    place = destination.location if destination is not None and on_hub else "path/to/this/folder"
     files = {sidecar.name for sidecar in plan.sidecars}
+    place = _place(destination)
     return usage.examples(plan.model_class, task_type=plan.task_type, files=files, place=place)
+
+
+def _place(destination: Destination | None) -> str:
+    on_hub = destination is not None and destination.kind != "folder"
+    return destination.location if destination is not None and on_hub else "./path/to/this/folder"
 
 
 def _sources(plan: Plan, endpoint: str) -> list[str]:
@@ -227,8 +236,13 @@ def _listed(names: tuple[str, ...]) -> str:
     return first if len(names) <= 8 else f"{first} and {len(names) - 8} more"
 
 
-def _verify(plan: Plan, report: Report | None) -> list[str]:
+def _verify(plan: Plan, report: Report | None, *, place: str) -> list[str]:
+    check = (
+        f"`merge-bot verify {place}` holds every file here, and every file that went in, against the digests in"
+        " `merge_provenance.json`; with `--rebuild` it merges again and compares."
+    )
     lines = [
+        *([check] if report is not None else []),
         "Merging the same two commits again with the same versions gives the same bytes.",
         "An adapter cannot be taken out of merged weights: to go back, use the base model and the adapter named above.",
     ]

@@ -74,6 +74,11 @@ CHAT = (
     '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
     ").to(model.device)",
 )
+CHAT_IMAGE = (
+    'picture = {"type": "image", "path": "picture.png"}',
+    'messages = [{"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}]',
+)
+CHAT_GIVEN = "text=messages, max_new_tokens=100"
 TEXT = ('inputs = tokenizer("Once upon a time", return_tensors="pt").to(model.device)',)
 GENERATE = (
     "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0], skip_special_tokens=True))",
@@ -105,14 +110,14 @@ def auto_class(model_class: str, *, task_type: str | None) -> str:
 
 
 def examples(model_class: str, *, task_type: str | None, files: Collection[str], place: str) -> list[str]:
-    """Markdown with fenced blocks that load the model from `place`, a repo id or a path of ours, use it and serve it.
+    """Markdown with fenced blocks that load the model, use it and serve it.
 
-    `files`: the names of the small files beside the weights.
+    `place` is a repo id, or a path that begins with `./`. `files`: the names of the small files beside the weights.
     """
     model = auto_class(model_class, task_type=task_type)
     lines = ["With transformers:", ""]
     if model in PIPELINES:
-        lines += [*_block("python", _pipeline(model, place)), "", "or the model itself:", ""]
+        lines += [*_block("python", _pipeline(model, files, place)), "", "or the model itself:", ""]
     lines += _block("python", _transformers(model, files, place))
     if "modules.json" in files:
         lines += ["", "With sentence-transformers:", "", *_block("python", _sentences(place))]
@@ -134,13 +139,15 @@ def _transformers(model: str, files: Collection[str], place: str) -> list[str]:
     return [*lines, *(["", *use] if before == "AutoTokenizer" and (use := _use(model, files)) else [])]
 
 
-def _pipeline(model: str, place: str) -> list[str]:
+def _pipeline(model: str, files: Collection[str], place: str) -> list[str]:
     task, given = PIPELINES[model]
+    chat = CHAT_IMAGE if model == IMAGE_TEXT and "chat_template.jinja" in files else ()
     return [
         "from transformers import pipeline",
         "",
         f'pipe = pipeline("{task}", model="{place}", device_map="auto")',
-        f"print(pipe({given}))",
+        *chat,
+        f"print(pipe({CHAT_GIVEN if chat else given}))",
     ]
 
 
@@ -169,9 +176,12 @@ def _sentences(place: str) -> list[str]:
 
 
 def _tgi(place: str) -> list[str]:
-    local = place.startswith(("path/", "/", "."))
-    given = f'-v "$PWD/{place}:/model" {TGI} --model-id /model' if local else f"{TGI} --model-id {place}"
-    return [f"docker run --gpus all --shm-size 1g -p 8080:80 -e HF_TOKEN {given}"]
+    local = place.startswith("./")
+    mount = f' -v "$PWD/{place[2:]}:/model"' if local else ""
+    return [
+        f"docker run --gpus all --shm-size 1g -p 8080:80 -e HF_TOKEN{mount} \\",
+        f"  {TGI} --model-id {'/model' if local else place}",
+    ]
 
 
 def _block(language: str, lines: list[str]) -> list[str]:
