@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +16,11 @@ from bot.errors import AccessError, HostError, InputError, InternalError, MergeE
 from bot.isolation import room
 from bot.progress import Progress
 from bot.publish import messages, model_card, provenance, usage
+from bot.publish.disk import explained
 from bot.publish.result import CARD_FILE, PAGE_FILE, PLAN_FILE, REPORT_FILE
 from bot.publish.shareable import shareable
 from bot.records import Check, Plan, Publication, Report
-from bot.request import Destination, MergeRequest
+from bot.request import Destination, MergeRequest, Reload
 from bot.serial import to_json
 from bot.settings import Settings
 from bot.temporary import TemporaryFolder
@@ -28,9 +32,7 @@ if TYPE_CHECKING:
 
 PUBLISHED, RELOADED = "published", "reloaded"
 SMALL = 10**9  # bytes: what `--reload auto` fetches once more
-BESIDE = (
-    16 * 2**20
-)  # bytes of a file that was there before, up to which it is fetched too: configs, templates
+BESIDE = 16 * 2**20  # bytes, up to which a file that was there before is fetched too: configs, templates
 
 
 def publish(
@@ -52,7 +54,8 @@ def publish(
     """
     destination = _on_hub(request.destination)
     if report is not None:
-        report = passed(_with(report, load(folder, plan, progress=progress)))
+        progress.say("Loading the model as it will be published")
+        report = passed(_with(report, _load(folder.absolute(), plan, PUBLISHED, merged=folder)))
     texts = _texts(folder, plan, report, cards=cards, destination=destination, endpoint=to.endpoint)
     title = messages.title(plan)
     if request.dry_run:
@@ -78,20 +81,6 @@ def publish(
         done = replace(done, checks=(*done.checks, check))
     _stand_by(done, report, to=to)
     return done, report
-
-
-def load(folder: Path, plan: Plan, *, progress: Progress) -> Check:
-    """The check `published`: what transformers makes of the folder, before it is published."""
-    progress.say("Loading the model as it will be published")
-    check: Check = room.call(
-        "bot.work:load",
-        folder.absolute(),
-        plan,
-        name=PUBLISHED,
-        merged=folder.absolute(),
-        model_class=usage.auto_class(plan.model_class, task_type=plan.task_type),
-    )
-    return check
 
 
 def _on_hub(destination: Destination | None) -> Destination:
@@ -144,39 +133,48 @@ def _again(
     plan: Plan,
     report: Report,
     *,
-    reload: str,
+    reload: Reload,
     settings: Settings,
     progress: Progress,
 ) -> Check:
     """The check `reloaded`: the model by its id, at the commit, from the Hub. Skipped when it is large."""
-    if settings.scratch is not None:
-        settings.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    place = TemporaryFolder(RELOADED, root=settings.scratch)
+    root = settings.scratch or Path(tempfile.gettempdir())
     try:
-        hub = written(settings, cache=place.path)
-        model = hub.open(done.destination.location, revision=done.commit)
-        names = _needed(model, ours=report.files)
-        total = sum(model.files.sizes()[name] for name in names)
-        if reload == "never" or (reload == "auto" and total > SMALL):
-            why = f"{size(total)} are not fetched again" if reload == "auto" else "It was not asked for"
-            return _skipped(f"{why}; --reload always does.")
-        hub.download(model, names=names, progress=progress)
-        progress.say("Loading the model from the Hub")
-        check: Check = room.call(
-            "bot.work:load",
-            f"{model.pinned.location}@{done.commit}",
-            plan,
-            name=RELOADED,
-            merged=folder.absolute(),
-            model_class=usage.auto_class(plan.model_class, task_type=plan.task_type),
-            cache=place.path,
-        )
+        with explained(root), _temporary(root) as cache:
+            hub = written(settings, cache=cache)
+            model = hub.open(done.destination.location, revision=done.commit)
+            names = _needed(model, ours=report.files)
+            total = sum(model.files.sizes()[name] for name in names)
+            if reload == "never" or (reload == "auto" and total > SMALL):
+                return _skipped(f"{size(total)} were not fetched again; --reload always does.")
+            hub.download(model, names=names, progress=progress)
+            progress.say("Loading the model from the Hub")
+            return _load(f"{model.pinned.location}@{done.commit}", plan, RELOADED, merged=folder, cache=cache)
     except (AccessError, HostError, InputError, MergeError) as error:  # it is published all the same
         return _skipped(error.sentence)
-    else:
-        return check
+
+
+@contextmanager
+def _temporary(root: Path) -> Iterator[Path]:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = TemporaryFolder(RELOADED, root=root)
+    try:
+        yield place.path
     finally:
         place.close()
+
+
+def _load(place: Path | str, plan: Plan, name: str, *, merged: Path, cache: Path | None = None) -> Check:
+    check: Check = room.call(
+        "bot.work:load",
+        place,
+        plan,
+        name=name,
+        merged=merged.absolute(),
+        model_class=usage.auto_class(plan.model_class, task_type=plan.task_type),
+        cache=cache,
+    )
+    return check
 
 
 def _needed(model: Model, *, ours: dict[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -96,6 +97,9 @@ def test_what_cannot_even_be_offloaded_is_skipped_with_the_figure(merged, monkey
     check = looked_at(merged, merged)
     assert check.verdict == "skipped"
     assert "of memory, 1 B are free" in check.detail
+    monkeypatch.setattr(published, "disk_usage", lambda place: SimpleNamespace(free=0))
+    check = looked_at(merged, merged)
+    assert (check.verdict, "as much disk" in check.detail) == ("skipped", True)
 
 
 def test_experts_that_are_stacked_as_they_are_loaded(desk):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import torch
@@ -41,7 +42,11 @@ def check_published(
     """
     layout = read_layout(LocalFiles(merged))
     need, free = layout.total_bytes + SPARE, available()
+    lack = f"Loading needs {size(need)} of memory, {size(free)} are free"
     with quiet(), tempfile.TemporaryDirectory() as offload:
+        if need > free and disk_usage(offload).free < need:  # experts are written once more, stacked
+            detail = f"{lack}, and there is not as much disk either to offload it to."
+            return Check(name=name, verdict="skipped", figure="", detail=detail)
         spread = {} if need <= free else _spread(offload, memory=int(SHARE * free))
         try:
             model = model_type(model_class).from_pretrained(**_named(place, cache), **spread, **LOCAL)
@@ -49,8 +54,7 @@ def check_published(
             detail = f"transformers does not load it: {sentence(error)}."
             if not spread:
                 return Check(name=name, verdict="failed", figure="", detail=detail)
-            lack = f"Loading needs {size(need)} of memory, {size(free)} are free; offloaded, {detail}"
-            return Check(name=name, verdict="skipped", figure="", detail=lack)
+            return Check(name=name, verdict="skipped", figure="", detail=f"{lack}; offloaded, {detail}")
         return _compared(model, name=name, plan=plan, merged=merged, layout=layout)
 
 
