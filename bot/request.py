@@ -52,7 +52,8 @@ class MergeRequest:
     once, `peft` rounds as PEFT's `merge_and_unload` does by default; `dry_run` does everything but leave a result.
     `way` is `whole` to have transformers load the whole model where its tensors could be streamed.
     `attended`: whoever asked sits there, and the tokens are theirs (the command line). Otherwise `requester_access`
-    says whether they may read everything private or gated that is merged, and unknown is as good as no.
+    says whether they may read everything private or gated that is merged, and unknown is as good as no. `requested_by`
+    is their name on the host where they asked.
     """
 
     adapter: str
@@ -73,3 +74,4 @@ class MergeRequest:
     way: AskedWay = "auto"
     attended: bool = True
     requester_access: Access = "unknown"
+    requested_by: str | None = None
