@@ -5,9 +5,11 @@ What lies there is a stranger's: its files are copied, through GitHub's API, and
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,7 +24,9 @@ from bot.trigger.github import links
 FILES = frozenset({adapter_config.FILE, adapter_config.WEIGHTS, adapter_config.PICKLE})
 MAIN = re.compile(r"@main(?=:|$)")
 MOST = 5  # adapters that one GitHub PR is looked through for
-MOST_BYTES = 200_000_000_000
+MOST_FOLDERS = 20  # that are looked into for them
+MOST_BYTES = 200 * 10**9  # of a folder
+MOST_UNASKED = 5 * 10**9  # where a push is all that asked for it, which may be a stranger's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +42,16 @@ def changed(pull: PullRequest, *, ground: Ground) -> tuple[Target, ...]:
     """The adapter folders that the GitHub PR adds or changes, as they are at its head."""
     files = ground.forge.changed_files(pull.number)
     folders = dict.fromkeys(str(PurePosixPath(f.path).parent) for f in files if _is_adapters(f))
-    there = (folder for folder in folders if _has_config(folder, pull=pull, ground=ground))
-    return tuple(Target(what=folder, folder="" if folder == "." else folder) for folder in _first(there))
+    looked_at = islice(folders, MOST_FOLDERS)
+    there = islice((f for f in looked_at if _has_config(f, pull=pull, ground=ground)), MOST)
+    return tuple(Target(what=folder, folder="" if folder == "." else folder) for folder in there)
 
 
 def linked(text: str, *, ground: Ground) -> tuple[Target, ...]:
     """The adapters among the models that the description links to."""
     hub = LazyHub(ground.settings)
-    return tuple(on_hub(f"{name}@main") for name in _first(n for n in links(text) if _is_adapter(n, hub=hub)))
+    there = islice((name for name in links(text) if _is_adapter(name, hub=hub)), MOST)
+    return tuple(on_hub(f"{name}@main") for name in there)
 
 
 def on_hub(reference: str) -> Target:
@@ -53,18 +59,19 @@ def on_hub(reference: str) -> Target:
     return Target(what=MAIN.sub("", reference), reference=reference)
 
 
-def fetched(target: Target, *, pull: PullRequest, ground: Ground) -> str:
+def fetched(target: Target, *, pull: PullRequest, ground: Ground, limit: int) -> str:
     """The adapter as the pipeline takes it: a copy of the folder at the pinned head, or what it is called on the Hub.
 
     Raises RefusedError for a folder that speaks of folders of this machine.
     """
     if target.folder is None:
         return target.reference
-    into = ground.folder / "adapters" / pull.head_sha / (target.folder.replace("/", "--") or "root")
+    digest = hashlib.sha256(f"{pull.head_sha}/{target.folder}".encode()).hexdigest()[:16]
+    into = ground.folder / digest / (PurePosixPath(target.folder).name or "adapter")
     if not into.is_dir():
-        partial = into.with_name(f"{into.name}.partial")
+        partial = into.with_name("partial")
         partial.mkdir(parents=True)
-        limit = ground.settings.terms.limits.adapter_bytes or MOST_BYTES
+        limit = min(limit, ground.settings.terms.limits.adapter_bytes or limit)
         ground.forge.download_folder(
             target.folder, ref=pull.head_sha, into=partial, limit=limit, repository=pull.head_repository
         )
@@ -88,11 +95,6 @@ def _is_adapter(name: str, *, hub: LazyHub) -> bool:
         return adapter_config.FILE in hub.open(name).files.sizes()
     except MergeBotError:
         return False
-
-
-def _first(found: Iterator[str]) -> Iterator[str]:
-    for _, name in zip(range(MOST), found, strict=False):
-        yield name
 
 
 def _check_names_no_folder(folder: Path, *, what: str) -> None:

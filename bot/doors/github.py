@@ -15,7 +15,7 @@ from bot.doors.shared import Task, settled
 from bot.doors.thread import moved
 from bot.doors.work import failed, work
 from bot.errors import InputError, MergeBotError
-from bot.forge import PullRequest
+from bot.forge import Comment, PullRequest
 from bot.job import Job, Verb
 from bot.request import Access, MergeRequest
 from bot.trigger.command import Command, Misread, first_line
@@ -72,9 +72,7 @@ def look(event: Event, *, ground: Ground) -> Answer:
     verb: Verb = "merge" if ground.inputs.to and safe else "plan"
     command = Command(verb=verb)
     access: Access = "unknown" if pull.is_fork else "yes"
-    tasks = [
-        _task(command, target, pull=pull, by="", ask="", access=access, ground=ground) for target in targets
-    ]
+    tasks = [_task(command, target, pull=pull, access=access, ground=ground) for target in targets]
     return settled(tasks, pull=pull, ground=ground)
 
 
@@ -135,9 +133,9 @@ def _tasks(
     if not pull.head_sha.startswith(pinned):
         raise moved(pinned, pull.head_sha)
     targets = _targets(event, command, pull=pull, ground=ground)
-    by = event.comment.author if event.comment else ""
     return pull, [
-        _task(command, target, pull=pull, by=by, ask=line, access=access, ground=ground) for target in targets
+        _task(command, target, pull=pull, asked=(event.comment, line), access=access, ground=ground)
+        for target in targets
     ]
 
 
@@ -163,8 +161,17 @@ def _targets(event: Event, command: Command, *, pull: PullRequest, ground: Groun
 
 
 def _task(
-    command: Command, target: Target, *, pull: PullRequest, by: str, ask: str, access: Access, ground: Ground
+    command: Command,
+    target: Target,
+    *,
+    pull: PullRequest,
+    access: Access,
+    ground: Ground,
+    asked: tuple[Comment | None, str] = (None, ""),
 ) -> Task:
+    """`asked`: the comment and its line, of a command that somebody has written."""
+    comment, line = asked
+    by = comment.author if comment else ""
     verb: Verb = "merge" if command.verb not in ("plan", "doctor") else command.verb
     request = of_command(command, inputs=ground.inputs, adapter=target.what, by=by, access=access)
     at = pull.head_sha if target.folder is not None else ""
@@ -175,13 +182,14 @@ def _task(
         verb=verb,
         what=", ".join(several) or target.what,
         asked_by=by,
-        ask=ask,
+        ask=line,
         head_sha=pull.head_sha,
         run=ground.run,
         url=ground.url,
     )
 
     def ready() -> MergeRequest:
-        return replace(request, adapter=found.fetched(target, pull=pull, ground=ground))
+        limit = found.MOST_BYTES if by else found.MOST_UNASKED
+        return replace(request, adapter=found.fetched(target, pull=pull, ground=ground, limit=limit))
 
-    return Task(job=job, ready=ready)
+    return Task(job=job, ready=ready, command=comment)

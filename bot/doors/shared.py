@@ -10,7 +10,7 @@ from bot.doors.telling import Telling
 from bot.doors.thread import Thread
 from bot.doors.work import broken, work
 from bot.errors import AccessError, HostError
-from bot.forge import PullRequest, State
+from bot.forge import Comment, PullRequest, State
 from bot.job import Job, Outcome
 from bot.publish import comment as texts
 from bot.publish.outcome_text import title
@@ -21,9 +21,10 @@ LONGEST_NAME, LONGEST_TITLE = 100, 200
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A job and what makes its request, once it is its turn."""
+    """A job, what makes its request once it is its turn, and the command that it is for, if there is one."""
 
     job: Job
+    command: Comment | None = None
     ready: Callable[[], MergeRequest]
 
 
@@ -32,7 +33,7 @@ def settled(tasks: Sequence[Task], *, pull: PullRequest, ground: Ground) -> Answ
     results: list[tuple[Job, Outcome]] = []
     notes: list[str] = []
     for task in tasks:
-        thread = Thread(task.job, number=pull.number, ground=ground)
+        thread = Thread(task.job, number=pull.number, ground=ground, command=task.command)
         elsewhere = thread.begin()
         if elsewhere is not None:
             notes.append(f"The same job is being done already: {elsewhere}")

@@ -13,13 +13,13 @@ AGAIN = "Write the command again when you like."
 
 
 class Thread:
-    """The comment of one job.
+    """The comment of one job, which a `command` may have asked for.
 
     `note` says what kept us from commenting, if something did: the work goes on without.
     """
 
-    def __init__(self, job: Job, *, number: int, ground: Ground) -> None:
-        self.job, self.number = job, number
+    def __init__(self, job: Job, *, number: int, ground: Ground, command: Comment | None = None) -> None:
+        self.job, self.number, self._command = job, number, command
         self.note = ""
         self._ground, self._forge = ground, ground.forge
         self._comment: Comment | None = None
@@ -69,6 +69,7 @@ class Thread:
                 raise StoppedError(
                     f"The same job is being done elsewhere: {url}.", advice=AGAIN, code="done-elsewhere"
                 )
+        self._check_asked()
         self._check_head()
         self._deaf = True
 
@@ -115,6 +116,16 @@ class Thread:
         if mark is not None and mark.state == "cancelling":
             raise StoppedError(
                 "It was cancelled with /merge cancel; nothing was published.", advice=AGAIN, code="cancelled"
+            )
+
+    def _check_asked(self) -> None:
+        """A command that was deleted was taken back."""
+        command = self._command
+        if command is not None and self._forge.comment(command.id, command.kind) is None:
+            raise StoppedError(
+                "The command was deleted, so the work was stopped; nothing was published.",
+                advice=AGAIN,
+                code="command-deleted",
             )
 
     def _check_head(self) -> None:

@@ -286,8 +286,9 @@ def once(forge, happens, *, at):
         (lambda forge: setattr(forge, "pull", replace(forge.pull, state="closed")), "pull-request-closed"),
         (lambda forge: setattr(forge, "pull", None), "pull-request-closed"),
         (lambda forge: forge.said.clear(), "answer-deleted"),
+        (lambda forge: forge.commands.clear(), "command-deleted"),
     ],
-    ids=["pushed", "closed", "deleted", "comment-deleted"],
+    ids=["pushed", "closed", "deleted", "answer-deleted", "command-deleted"],
 )
 def test_what_changes_between_command_and_publication_stops_it(forge, ask, desk, happens, code):
     once(forge, lambda: happens(forge), at="merging")
