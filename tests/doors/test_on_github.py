@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from bot.publish.marker import find_job
 from tests.clients.github_fixtures import clock
-from tests.e2e import ADAPTER, BASE, desk, hub, models, processes
+from tests.e2e import ADAPTER, BASE, desk, hub, models, processes, wait_for
 from tests.github.server import FakeGitHub
 
 __all__ = ["clock", "desk", "hub", "models", "processes"]
 REPOSITORY = "acme/adapters"
+HERE = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -132,4 +137,33 @@ def test_a_push_between_command_and_publication_stops_it(github, command, desk):
     answer, said, _ = command(f"/merge {ADAPTER} --to alice/hub-4 --head {moved[:12]}")
     assert answer.code == 3
     assert first[:12] in said[0]
+    assert desk.state() == before
+
+
+def test_a_cancelled_run_says_so_and_leaves_nothing(github, desk, tmp_path):
+    """As GitHub cancels: a signal to the process, which has seconds to tidy up."""
+    desk.apart()
+    desk.hub.fault("/blobs/", hang=60.0)
+    said = github.say(REPOSITORY, 1, f"/merge {ADAPTER} --to alice/hub-5", author="alice")
+    event = {
+        "action": "created",
+        "issue": {"number": 1, "pull_request": {}},
+        "comment": {"id": said.id, "body": said.body, "user": {"login": "alice", "type": "User"}},
+    }
+    (tmp_path / "event.json").write_text(json.dumps(event))
+    desk.set(GITHUB_EVENT_NAME="issue_comment", GITHUB_EVENT_PATH=str(tmp_path / "event.json"))
+    desk.set(HF_HOME=str(tmp_path / "home"))
+    before = desk.state()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "bot", "action"], cwd=HERE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: any(r.path.startswith("/blobs/") for r in desk.hub.requests) or run.poll() is not None)
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130, errors
+    assert "Traceback" not in errors
+    (text,) = ours(github)
+    assert find_job(text).state == "skipped"
+    assert "was cancelled" in text
+    assert "skipped" in (tmp_path / "output").read_text()
     assert desk.state() == before
