@@ -36,8 +36,9 @@ class Speaker:
         self.react("confused")
         note = self._notice(texts.notice(sentence, advice, to=self.comment.author))
         job = Job(key="", what=self.comment.body.partition("\n")[0], asked_by=self.comment.author)
-        results = () if outcome is None else ((job, outcome),)
-        return Answer(results=results, notes=(f"{sentence} {advice}", *note))
+        if outcome is not None:
+            return Answer(results=((job, outcome),), notes=note)
+        return Answer(notes=(f"{sentence} {advice}", *note))
 
     def help(self) -> Answer:
         """Lists what there is to say."""
@@ -95,7 +96,9 @@ class Speaker:
         return found[1].ask, command
 
     def close(self, answer: Answer) -> Answer:
-        """The last reaction: how the jobs of the command ended."""
+        """The last reaction: how the jobs of the command ended. A job that is done elsewhere has not ended yet."""
+        if all(outcome == Outcome(ended="skipped") for _, outcome in answer.results):
+            return answer
         bad = any(outcome.failure is not None or outcome.ended == "refused" for _, outcome in answer.results)
         self.react("confused" if bad else "rocket")
         return answer

@@ -365,6 +365,7 @@ def test_the_same_job_is_done_once(forge, ask, desk):
     assert only(inner[0]).ended == "skipped"
     assert "already: https://gh.example/c1" in inner[0].notes[0]
     assert len(forge.said) == 1
+    assert forge.reactions == ["eyes", "eyes", "rocket"]
 
 
 def test_a_job_whose_run_died_is_taken_up(forge, ask):
