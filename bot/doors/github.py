@@ -174,8 +174,7 @@ def _task(
     by = comment.author if comment else ""
     verb: Verb = "merge" if command.verb not in ("plan", "doctor") else command.verb
     request = of_command(command, inputs=ground.inputs, adapter=target.what, by=by, access=access)
-    at = pull.head_sha if target.folder is not None else ""
-    place = f"{ground.forge.repository}#{pull.number}@{at}"
+    place = f"{ground.forge.repository}#{pull.number}"
     several = [found.on_hub(reference).what for reference in command.adapters]
     job = Job(
         key=job_key(request, verb=verb, place=place),

@@ -7,7 +7,7 @@ from bot.errors import AccessError, HostError, RefusedError, StoppedError
 from bot.forge import Comment
 from bot.job import Job, Now, Outcome
 from bot.publish import comment as texts
-from bot.publish.marker import find_job, of_job
+from bot.publish.marker import Mark, find_job, of_job
 
 AGAIN = "Write the command again when you like."
 
@@ -26,19 +26,16 @@ class Thread:
         self._deaf = False
 
     def begin(self) -> str | None:
-        """Posts the comment, or takes up an earlier run's. The answer is where the same job is being done already.
+        """Posts the comment, or takes over an earlier one. The answer is where the same is being done already.
 
-        Raises HostError when GitHub is at fault.
+        A run at another head gives way to this one. Raises HostError when GitHub is at fault.
         """
         earlier = self._forge.find_comment(self.number, marker=of_job(self.job.key))
-        if earlier is not None and self._is_alive(earlier):
+        mark = find_job(earlier.body) if earlier else None
+        if earlier and mark and self._is_alive(mark) and mark.head == self.job.head_sha:
             return earlier.url
         text = texts.working(self.job, Now(), at=self._ground.now())
-        edited = (
-            None
-            if earlier is None or find_job(earlier.body) is None
-            else self._forge.edit_comment(earlier, text)
-        )
+        edited = self._forge.edit_comment(earlier, text) if earlier and mark else None
         try:
             self._comment = edited or self._forge.post_comment(self.number, text)
         except AccessError as error:
@@ -85,22 +82,18 @@ class Thread:
         except (HostError, AccessError) as error:
             self.note = f"The comment could not be edited: {error.sentence}"
 
-    def _is_alive(self, found: Comment) -> bool:
+    def _is_alive(self, mark: Mark) -> bool:
         """Whether another run works on it and has shown a sign of life."""
-        mark = find_job(found.body)
-        if mark is None or mark.state not in {"running", "cancelling"} or mark.run == self.job.run:
-            return False
-        return self._ground.now() - mark.at < self._ground.stale
+        works = mark.state in {"running", "cancelling"} and mark.run != self.job.run
+        return works and self._ground.now() - mark.at < self._ground.stale
 
     def _elsewhere(self) -> str | None:
         """Where two runs have begun in one moment, the newest comment is the job's, and ours points to it."""
         newest = self._forge.find_comment(self.number, marker=of_job(self.job.key))
-        if (
-            newest is None
-            or self._comment is None
-            or newest.id == self._comment.id
-            or not self._is_alive(newest)
-        ):
+        mark = find_job(newest.body) if newest else None
+        if newest is None or mark is None or self._comment is None:
+            return None
+        if newest.id == self._comment.id or not self._is_alive(mark):
             return None
         self._forge.edit_comment(self._comment, texts.elsewhere(newest.url))
         self._comment = None
@@ -113,6 +106,8 @@ class Thread:
         if found is None:
             raise _deleted()
         mark = find_job(found.body)
+        if mark is not None and mark.run != self.job.run:
+            self._check_head(taken_over=True)
         if mark is not None and mark.state == "cancelling":
             raise StoppedError(
                 "It was cancelled with /merge cancel; nothing was published.", advice=AGAIN, code="cancelled"
@@ -128,9 +123,14 @@ class Thread:
                 code="command-deleted",
             )
 
-    def _check_head(self) -> None:
-        """The GitHub PR as it was when the job began. Raises StoppedError or RefusedError."""
+    def _check_head(self, *, taken_over: bool = False) -> None:
+        """The GitHub PR as it was when the job began. Raises StoppedError or RefusedError.
+
+        Where that fails and another run has taken over the comment, it is theirs from now on.
+        """
         pull = self._forge.pull_request(self.number)
+        if taken_over and (pull is None or pull.head_sha != self.job.head_sha):
+            self._comment = None
         if pull is None or pull.state != "open":
             gone = "is gone" if pull is None else f"was {pull.state} meanwhile"
             raise StoppedError(

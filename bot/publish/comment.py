@@ -27,7 +27,7 @@ LONGEST_BODY = 60_000  # GitHub takes 65,536 characters
 
 def working(job: Job, now: Now, *, at: int) -> str:
     """The comment while the job goes on. `at`: seconds since 1970."""
-    mark = Mark(job=job.key, state="running", run=job.run, at=at, ask=job.ask)
+    mark = Mark(job=job.key, state="running", run=job.run, head=job.head_sha, at=at, ask=job.ask)
     stop = ["", "`/merge cancel` stops it."] if job.verb == "merge" else []
     return joined(
         [
@@ -44,7 +44,7 @@ def working(job: Job, now: Now, *, at: int) -> str:
 
 def finished(job: Job, outcome: Outcome, *, at: int, endpoint: str = HUB) -> str:
     """The comment when the job is over."""
-    mark = Mark(job=job.key, state=outcome.ended, run=job.run, at=at, ask=job.ask)
+    mark = Mark(job=job.key, state=outcome.ended, run=job.run, head=job.head_sha, at=at, ask=job.ask)
     return joined([job_marker(mark), *result(job, outcome, endpoint=endpoint)])[:LONGEST_BODY]
 
 

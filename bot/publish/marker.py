@@ -24,21 +24,23 @@ def find_marker(text: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What a comment says of its job, hidden: its key and state, which run works on it, since when it was last touched.
+    """What a comment says of its job, hidden: its key and state, which run works on it and at which head.
 
-    `at` is in seconds since 1970. `ask` is the command as it was typed, for a retry.
+    `at`: when it was last touched, in seconds since 1970. `ask` is the command as it was typed, for a retry.
     """
 
     job: str
     state: str
     run: str = ""
+    head: str = ""
     at: int = 0
     ask: str = ""
 
 
 _WORD = r"[A-Za-z0-9_-]{0,128}"
 _JOB = re.compile(
-    rf"<!-- adapter-merge-bot state=({_WORD}) job=({_WORD}) run=({_WORD}) at=(\d{{1,12}}) ask=([0-9a-f]{{0,16384}}) -->"
+    rf"<!-- adapter-merge-bot state=({_WORD}) job=({_WORD}) run=({_WORD}) head=({_WORD})"
+    r" at=(\d{1,12}) ask=([0-9a-f]{0,16384}) -->"
 )
 
 
@@ -53,10 +55,8 @@ def of_job(key: str) -> str:
 
 def job_marker(mark: Mark) -> str:
     """The hidden line of a job's comment. Raises ValueError for a mark that could not be read back."""
-    ask = mark.ask.encode().hex()
-    line = (
-        f"<!-- adapter-merge-bot state={mark.state} job={mark.job} run={mark.run} at={mark.at} ask={ask} -->"
-    )
+    first = f"state={mark.state} job={mark.job} run={mark.run} head={mark.head}"
+    line = f"<!-- adapter-merge-bot {first} at={mark.at} ask={mark.ask.encode().hex()} -->"
     if find_job(line) != mark:
         raise ValueError(f"{mark!r} cannot be the mark of a job")
     return line
@@ -67,12 +67,12 @@ def find_job(text: str) -> Mark | None:
     found = _JOB.match(text)
     if found is None:
         return None
-    state, job, run, at, ask = found.groups()
+    state, job, run, head, at, ask = found.groups()
     try:
         typed = bytes.fromhex(ask).decode()
     except ValueError:
         return None
-    return Mark(job=job, state=state, run=run, at=int(at), ask=typed)
+    return Mark(job=job, state=state, run=run, head=head, at=int(at), ask=typed)
 
 
 def remarked(text: str, mark: Mark) -> str:

@@ -377,6 +377,22 @@ def test_a_job_whose_run_died_is_taken_up(forge, ask):
     assert len(forge.said) == 1
 
 
+def test_a_newer_head_takes_over_the_comment(forge, ask, desk):
+    forge.files["mine"] = desk.adapter("mine", base=BASE)
+    line, inner = "/merge --folder mine --to alice/out-21", []
+
+    def push():
+        forge.pull = replace(forge.pull, head_sha="b" * 40)
+        edit_config(forge.files["mine"], lora_alpha=3)
+        inner.append(ask(line, run="2-1"))
+
+    once(forge, push, at="merging")
+    assert only(ask(line)).failure.code == "head-moved"
+    assert only(inner[0]).ended == "published"
+    (body,) = forge.bodies
+    assert (find_job(body).run, find_job(body).state, find_job(body).head) == ("2-1", "published", "b" * 40)
+
+
 def test_of_two_that_began_in_one_moment_one_goes_on(forge, ask):
     post = forge.post_comment
 
