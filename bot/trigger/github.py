@@ -112,7 +112,9 @@ def intent(event: Event) -> Intent:
         return Look()
     if event.name in COMMENTS:
         return _command(event)
-    return Ignored(reason=f"{event.name or 'no event'} is none of the events that the bot answers")
+    if not event.name:
+        return Ignored(reason="GITHUB_EVENT_NAME is not set, so this is no step of a workflow")
+    return Ignored(reason=f"{event.name} is none of the events that the bot answers")
 
 
 def links(text: str) -> tuple[str, ...]:
