@@ -224,6 +224,23 @@ def verify(**flags: Any) -> None:
             view.show(*verification.verification(found))
 
 
+@cli.command()
+@options.verbose
+def action(verbose: int) -> int:
+    """Do what an event on GitHub asks for: the step of the GitHub Action, which reads its environment."""
+    from bot.terminal import session
+
+    with session.tools(verbosity=verbose, plain=True) as tools:
+        from bot import settings
+        from bot.doors import action as door
+
+        step = door.action(settings.workflow(), **tools)
+    with session.reader_may_leave():
+        for line in step.lines:
+            click.echo(line)
+    return step.code
+
+
 @contextmanager
 def _work(flags: dict[str, Any]) -> Iterator[tuple[MergeRequest, dict[str, Any]]]:
     """The request, and settings and progress for the stages."""

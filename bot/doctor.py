@@ -202,7 +202,7 @@ def _propose(found: Diagnosis, text: str, *, model: Model, settings: Settings) -
     place = f"{pinned.subfolder}/{adapter_config.FILE}" if pinned.subfolder else adapter_config.FILE
     digest = hashlib.sha256(f"{pinned.location}\0{place}\0{text}".encode()).hexdigest()[:32]
     key = f"doctor-{digest}"
-    return repairer(settings).propose(
+    return repairer(settings, pinned.location).propose(
         pinned,
         files={place: text},
         key=key,

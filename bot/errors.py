@@ -35,6 +35,10 @@ class RefusedError(MergeBotError):
     exit_code = 3
 
 
+class StoppedError(RefusedError):
+    """Nobody wants the work any more: it was cancelled, or what it was for is gone. Nothing was published."""
+
+
 class HostError(MergeBotError):
     """The host could not be reached or answered with a fault of its own: trying again later helps."""
 

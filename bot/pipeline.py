@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from bot.sources import fetched
 WRONG = (
     "Do not use this model as base + adapter; `merge-bot merge` makes one that passes, or says why it cannot."
 )
+Gate = Callable[[], None]
 AHEAD = ("bot.work", "bot.merge.run", "bot.validate.witness")  # what every merge needs, and no torch
 
 
@@ -104,7 +106,7 @@ def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress
     destination = _destination(request)
     if destination.kind == "folder":
         return _copy(folder, destination, plan=record, dry_run=request.dry_run)
-    hub, to = LazyHub(settings), publisher(settings)
+    hub, to = LazyHub(settings), publisher(settings, destination)
     if found := to.find(destination, key=record.key):
         return found
     sources = reopened(record, hub=hub)
@@ -128,15 +130,18 @@ def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress
 
 
 def run(
-    request: MergeRequest, *, settings: Settings, progress: Progress
+    request: MergeRequest, *, settings: Settings, progress: Progress, gate: Gate | None = None
 ) -> tuple[Plan, Report | None, Publication | None]:
-    """The whole way: plan, merge, validate, publish. What an earlier run has published is found, not made again."""
+    """The whole way: plan, merge, validate, publish. What an earlier run has published is found, not made again.
+
+    `gate` is called last before a publication on the Hub; whatever it raises stops that.
+    """
     with room.opened(settings, soon=AHEAD):
-        return _run(request, settings=settings, progress=progress)
+        return _run(request, settings=settings, progress=progress, gate=gate)
 
 
 def _run(
-    request: MergeRequest, *, settings: Settings, progress: Progress
+    request: MergeRequest, *, settings: Settings, progress: Progress, gate: Gate | None
 ) -> tuple[Plan, Report | None, Publication | None]:
     destination = _destination(request)
     if destination.kind == "folder":
@@ -144,7 +149,7 @@ def _run(
         done = Publication(destination=destination, url=destination.location, existed=merged is None)
         return record, report, None if request.dry_run else done
     hub = LazyHub(settings)
-    to = publisher(settings)
+    to = publisher(settings, destination)
     prepared = prepare(request, hub=hub, progress=progress, terms=settings.terms, look=to.is_private)
     found = to.find(destination, key=prepared.plan.key)
     if found is not None:
@@ -160,7 +165,10 @@ def _run(
         if request.dry_run:
             return prepared.plan, report, None
         cards = cards_of(prepared)
+        to = publisher(settings, destination)  # a token of a Trusted Publisher lasts an hour
         check_publication(prepared.sources, request=request, terms=settings.terms, look=to.is_private)
+        if gate is not None:
+            gate()
         published, report = publishing.publish(
             staged.folder,
             prepared.plan,

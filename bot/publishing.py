@@ -62,7 +62,7 @@ def publish(
         progress.say(f"Would publish {len(list(folder.iterdir()))} files to {destination.location}: {title}")
         return Publication(destination=destination, url=f"{to.endpoint}/{destination.location}"), report
     body = messages.body(
-        plan, report=report, destination=destination, requested_by=None, endpoint=to.endpoint
+        plan, report=report, destination=destination, requested_by=request.requested_by, endpoint=to.endpoint
     )
     done = to.publish(
         folder,
@@ -141,7 +141,7 @@ def _again(
     root = settings.scratch or Path(tempfile.gettempdir())
     try:
         with explained(root), _temporary(root) as cache:
-            hub = written(settings, cache=cache)
+            hub = written(settings, done.destination.location, cache=cache)
             model = hub.open(done.destination.location, revision=done.commit)
             names = _needed(model, ours=report.files)
             total = sum(model.files.sizes()[name] for name in names)

@@ -56,9 +56,9 @@ class MergeRequest:
     `attended`: whoever asked sits there, and the tokens are theirs (the command line). A door that acts for others with
     tokens of its own (a webhook, an Action that somebody's comment has started) sets it to False. `requester_access`
     then says whether they may read everything private or gated that is merged, adapters, base and initial adapter:
-    `yes` only when the host itself has said so of them for each of these (for instance, because they are members of the
-    organisation that owns it), `no` when it has denied it, `unknown` when it was not asked; unknown is as good as no.
-    Where everything is public, it is not looked at.
+    `yes` when the host has said so of them for each of these, or when they could use the door's own tokens anyway;
+    `no` when it has denied it, `unknown` when it was not asked, which is as good as no. Where everything is public, it is
+    not looked at. `requested_by` is their name on the host where they asked.
     """
 
     adapter: str
@@ -80,3 +80,4 @@ class MergeRequest:
     reload: Reload = "auto"
     attended: bool = True
     requester_access: Access = "unknown"
+    requested_by: str | None = None

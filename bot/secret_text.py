@@ -10,7 +10,8 @@ MASK = "[hidden]"
 # https://huggingface.co/docs/hub/security-tokens,
 # https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/
 TOKEN = re.compile(
-    r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{22,}|(?<=://)[^/\s@]+@"
+    r"\bhf_jwt_[\w.-]{20,}"
+    r"|\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{22,}|(?<=://)[^/\s@]+@"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,7 @@ SECRETS = (
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 AMOUNT = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*([kmgt]b)?", re.ASCII)
 OFF = "off"
+FILES = ("event_path", "output", "step_summary")  # GITHUB_… variables with the names of files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,8 @@ class Settings:
     how often a request is tried, `scratch` the folder for unfinished work (None: beside the destination, or the
     system's temporary folder), `terms` what is published and how large it may be. `isolation`:
     whether work on strangers' files gets a process of its own; `plan_timeout` is how many seconds it may look for the
-    adapter's modules. `verbosity` is the command's, for that process.
+    adapter's modules. `verbosity` is the command's, for that process. `identity`: this is a step of a GitHub workflow
+    that can prove to the Hub whose it is.
     """
 
     endpoint: str = "https://huggingface.co"
@@ -71,6 +74,27 @@ class Settings:
     isolation: Isolation = "process"
     plan_timeout: float = 120.0
     verbosity: int = 0
+    identity: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workflow:
+    """A step of a GitHub workflow: what happened, where results go, and its inputs as they came.
+
+    `run` tells its attempts apart; `url` is its page. `inputs` and `token` hold secrets and are kept out of every repr.
+    """
+
+    event_name: str
+    event_path: Path | None = None
+    output: Path | None = None
+    step_summary: Path | None = None
+    repository: str
+    api_url: str
+    run: str
+    url: str
+    temporary: Path
+    token: str = field(repr=False)
+    inputs: Mapping[str, str] = field(repr=False)
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -88,6 +112,27 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         terms=Terms(allowed_licenses=_licenses(env), limits=_limits(env)),
         isolation=_isolation(env),
         plan_timeout=_positive(env, "MERGE_BOT_PLAN_TIMEOUT", 120.0),
+        identity=all([env.get("ACTIONS_ID_TOKEN_REQUEST_URL"), env.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")]),
+    )
+
+
+def workflow(environ: Mapping[str, str] | None = None) -> Workflow:
+    """What GitHub tells a step: https://docs.github.com/en/actions/reference/workflows-and-actions/variables."""
+    env = os.environ if environ is None else environ
+    files = {name: Path(text) for name in FILES if (text := env.get(f"GITHUB_{name.upper()}"))}
+    repository, run = env.get("GITHUB_REPOSITORY", ""), env.get("GITHUB_RUN_ID", "")
+    server = env.get("GITHUB_SERVER_URL", "https://github.com")
+    attempt = env.get("GITHUB_RUN_ATTEMPT", "1")
+    return Workflow(
+        event_name=env.get("GITHUB_EVENT_NAME", ""),
+        repository=repository,
+        api_url=env.get("GITHUB_API_URL", "https://api.github.com"),
+        run=f"{run}-{attempt}" if run else "",
+        url=f"{server}/{repository}/actions/runs/{run}" if run else "",
+        temporary=Path(env.get("RUNNER_TEMP") or tempfile.gettempdir()),
+        token=env.get("GITHUB_TOKEN", ""),
+        inputs={name: text for name, text in env.items() if name.startswith("INPUT_")},
+        **files,
     )
 
 

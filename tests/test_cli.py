@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from bot import __version__, cli, errors, pipeline, records, request, serial
 
 HERE = Path(__file__).parents[1]
-COMMANDS = ["doctor", "plan", "merge", "validate", "report", "publish", "run", "verify"]
+COMMANDS = ["doctor", "plan", "merge", "validate", "report", "publish", "run", "verify", "action"]
 ADAPTER = records.Pinned(kind="hub", location="ada/tiny-lora", commit="a" * 40, revision="main")
 BASE = records.Pinned(kind="hub", location="ada/tiny", commit="b" * 40, gated=True)
 PLAN = records.Plan(

@@ -47,13 +47,18 @@ def check_adapter(
 
 def check_estimate(limits: Limits, estimate: Estimate) -> None:
     """Raises RefusedError for a merge that would write more, need more free disk, or cost more, than is allowed."""
-    moved = estimate.download_bytes + 2 * estimate.output_bytes  # the base is as large as the result
     check(
         limits,
-        cost=("The merge would cost", math.ceil(moved * (limits.cost_per_gb or 0) / 1e9)),
+        cost=("The merge would cost", cost(limits, estimate)),
         output_bytes=("The merged model would have", estimate.output_bytes),
         disk_bytes=("The merge needs free disk of", estimate.disk_bytes),
     )
+
+
+def cost(limits: Limits, estimate: Estimate) -> int:
+    """What the merge costs, in the unit of `cost_per_gb`: fetching, reading and writing; 0 where that has no price."""
+    moved = estimate.download_bytes + 2 * estimate.output_bytes  # the base is as large as the result
+    return math.ceil(moved * (limits.cost_per_gb or 0) / 1e9)
 
 
 def largest_rank(config: Mapping[str, Any], tensors: Iterable[TensorSpec]) -> int:

@@ -40,6 +40,11 @@ def without_paths(text: str, plan: Plan) -> str:
     for place in plan.sources:
         if place.kind == "folder":
             text = text.replace(place.location, "(a local folder)")
+    return no_paths(text)
+
+
+def no_paths(text: str) -> str:
+    """The text without anything that looks like a path of this machine."""
     return _ABSOLUTE.sub("(a local path)", text)
 
 

@@ -1,5 +1,6 @@
 """Routes that belong to no single repository: who am I, creating and moving repositories, listings, webhooks."""
 
+import json
 import secrets
 from typing import Any
 
@@ -44,6 +45,20 @@ def agent_harnesses(call: Call) -> Reply:
 def validate_yaml(call: Call) -> Reply:
     errors = [{"message": text} for text in complaints(str(call.json().get("content", "")))]
     return as_json({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+
+def oauth_token(call: Call) -> Reply:
+    """A workflow's statement, unsigned here, for a token: https://huggingface.co/docs/hub/trusted-publishers."""
+    body = call.json()
+    resource = str(body.get("resource"))
+    try:
+        claims = json.loads(body.get("subject_token", ""))
+    except ValueError as error:
+        raise HubError(400, "Invalid subject token") from error
+    if claims.get("aud") != call.state.url or claims.get("sub") not in call.state.trusted.get(resource, ()):
+        raise HubError(403, "No trusted publisher matches this token")
+    token = call.state.accounts.lend(resource.split("/", maxsplit=1)[0])
+    return as_json({"access_token": token, "token_type": "bearer", "expires_in": 3600})
 
 
 def _target(call: Call, body: dict[str, Any]) -> tuple[str, str]:
@@ -160,6 +175,7 @@ def delete_webhook(call: Call, hook: str) -> Reply:
 
 
 ROUTES: list[Endpoint] = [
+    ("POST", "/oauth/token", oauth_token),
     ("GET", "/api/whoami-v2", whoami),
     ("GET", "/api/users/{name}/overview", user_overview),
     ("GET", "/api/agent-harnesses", agent_harnesses),

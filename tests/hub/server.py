@@ -132,6 +132,10 @@ class LoopbackHub:
         """A name without an owner, from before the Hub had any: it answers with a redirect."""
         self.state.store.alias(old, new)
 
+    def trust(self, repo_id: str, subject: str) -> None:
+        """Let workflows with this subject publish to a repository."""
+        self.state.trusted[repo_id] = (*self.state.trusted.get(repo_id, ()), subject)
+
     def grant(self, repo_id: str, user: str, *, repo_type: str = "model") -> None:
         """Let a user download from a gated repository."""
         repo = self._repo(repo_id, repo_type)

@@ -25,6 +25,7 @@ class State:
     part_size: int = 16 << 20
     tree_page: int = 1000
     discussion_page: int = 10
+    trusted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # repository → subjects of workflows
     store: Store = field(init=False)
     accounts: Accounts = field(init=False)
     secret: bytes = field(init=False, repr=False)

@@ -1,0 +1,55 @@
+"""What every answer at a door stands on: settings, inputs, the code host, and the run that answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from bot.forge import Forge
+from bot.job import Job, Outcome
+from bot.progress import Progress
+from bot.settings import Settings
+from bot.trigger.inputs import Inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """One run that answers one event.
+
+    `run` is its name and `url` its page; adapters and reports lie below `folder`. `every` is how many seconds lie
+    between two edits of a comment, `patience` how many a cancellation waits, `stale` after how many without a sign a
+    run counts as dead.
+    """
+
+    settings: Settings
+    inputs: Inputs
+    connect: Callable[[], Forge] = field(repr=False)
+    progress: Progress
+    run: str
+    url: str
+    folder: Path
+    every: float = 15.0  # GitHub allows 500 writes an hour
+    patience: float = 120.0
+    stale: float = 3600.0
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+
+    @cached_property
+    def forge(self) -> Forge:
+        """The repository on the code host, connected to when it is first used: not every event needs it."""
+        return self.connect()
+
+    def now(self) -> int:
+        """Seconds since 1970."""
+        return int(self.clock())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of an event: jobs with their outcomes, and what there is to say beside them, such as a permission."""
+
+    results: tuple[tuple[Job, Outcome], ...] = ()
+    notes: tuple[str, ...] = field(default=())

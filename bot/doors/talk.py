@@ -1,0 +1,136 @@
+"""What is said to somebody who wrote a command: reactions, one notice per GitHub PR, and answers that start no job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bot.doors.ground import Answer, Ground
+from bot.errors import AccessError, HostError, MergeBotError
+from bot.forge import Comment, Reaction
+from bot.job import Job, Outcome
+from bot.publish import comment as texts
+from bot.publish.marker import ALL_JOBS, RUNNING, Mark, find_job, remarked
+from bot.trigger.command import HELP, Command, read
+from bot.trigger.table import OPTIONS
+
+BETWEEN = 5.0  # seconds between two looks at whether a cancelled job has stopped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speaker:
+    """Somebody's comment with a command, and how it is answered."""
+
+    comment: Comment
+    number: int
+    ground: Ground
+
+    def react(self, content: Reaction) -> None:
+        """Shows that it was read (eyes), done (rocket) or not (confused). Where GitHub declines, nothing is lost."""
+        try:
+            self.ground.forge.react(self.comment, self.number, content)
+        except (AccessError, HostError) as error:
+            self.ground.progress.say(f"No reaction: {error.sentence}")
+
+    def decline(self, sentence: str, advice: str, *, outcome: Outcome | None = None) -> Answer:
+        """Says why nothing is done."""
+        self.react("confused")
+        note = self._notice(texts.notice(sentence, advice, to=self.comment.author))
+        job = Job(key="", what=self.comment.body.partition("\n")[0], asked_by=self.comment.author)
+        if outcome is not None:
+            return Answer(results=((job, outcome),), notes=note)
+        return Answer(notes=(f"{sentence} {advice}", *note))
+
+    def help(self) -> Answer:
+        """Lists what there is to say."""
+        options = [(f"{o.flag} {'|'.join(o.choices)}".rstrip(), o.says) for o in OPTIONS]
+        note = self._notice(texts.helping(HELP, options))
+        self.react("rocket")
+        return Answer(notes=note)
+
+    def status(self) -> Answer:
+        """How the job that is going on stands, or the last one."""
+        found = self._job(RUNNING) or self._job(ALL_JOBS)
+        if found is None:
+            return self.decline(
+                "There is no job under this GitHub PR.", "Write /merge help to see what there is."
+            )
+        comment, mark = found
+        note = self._notice(texts.status(mark.state, comment.url, to=self.comment.author))
+        self.react("rocket")
+        return Answer(notes=note)
+
+    def cancel(self) -> Answer:
+        """Calls off the job that is going on, and waits until it has heard."""
+        found = self._job(RUNNING)
+        if found is None:
+            return self.decline(
+                "No job is going on under this GitHub PR.", "Write /merge status to see the last one."
+            )
+        running, mark = found
+        waited = 0.0
+        while mark.state in {"running", "cancelling"}:
+            if mark.state == "running":  # also again, where the job's own edit came in between
+                text = remarked(running.body, replace(mark, state="cancelling"))
+                self.ground.forge.edit_comment(running, text)
+            if waited >= self.ground.patience:
+                return self._given_up(mark)
+            self.ground.sleep(BETWEEN)
+            waited += BETWEEN
+            now = self.ground.forge.comment(running.id, running.kind)
+            if now is None:
+                break
+            running, mark = now, find_job(now.body) or Mark(job=mark.job, state="gone")
+        self.react("rocket")
+        return Answer()
+
+    def last_command(self) -> tuple[str, Command] | None:
+        """The command that the newest job was made of, as typed and as read."""
+        found = self._job(ALL_JOBS)
+        command = read(found[1].ask) if found else None
+        if (
+            found is None
+            or not isinstance(command, Command)
+            or command.verb not in {"merge", "plan", "doctor"}
+        ):
+            return None
+        return found[1].ask, command
+
+    def close(self, answer: Answer) -> Answer:
+        """The last reaction: how the jobs of the command ended. A job that is done elsewhere has not ended yet."""
+        if all(outcome == Outcome(ended="skipped") for _, outcome in answer.results):
+            return answer
+        bad = any(outcome.failure is not None or outcome.ended == "refused" for _, outcome in answer.results)
+        self.react("confused" if bad else "rocket")
+        return answer
+
+    def _given_up(self, mark: Mark) -> Answer:
+        if self.ground.now() - mark.at >= self.ground.stale:
+            return self.decline(
+                "The run of this job has shown no sign of life for long; it counts as ended.",
+                "Write /merge retry to begin anew.",
+            )
+        return self.decline(
+            "The job has been told to stop, and has not stopped yet: it is in the middle of something.",
+            "It stops before anything is published.",
+        )
+
+    def _job(self, marker: str) -> tuple[Comment, Mark] | None:
+        found = self.ground.forge.find_comment(self.number, marker=marker)
+        mark = find_job(found.body) if found else None
+        return (found, mark) if found and mark else None
+
+    def _notice(self, text: str) -> tuple[str, ...]:
+        """One notice under a GitHub PR: the next one takes its place. The answer is what kept us from it."""
+        forge = self.ground.forge
+        try:
+            earlier = forge.find_comment(self.number, marker=texts.NOTICE)
+            if earlier is None or forge.edit_comment(earlier, text) is None:
+                forge.post_comment(self.number, text)
+        except (AccessError, HostError) as error:
+            return (said(error),)
+        return ()
+
+
+def said(error: MergeBotError) -> str:
+    """An error in one line."""
+    return f"{error.sentence} {error.advice}"

@@ -1,0 +1,160 @@
+"""The one comment of a job under a GitHub PR: posted, edited as the work goes on, read for who calls it off."""
+
+from __future__ import annotations
+
+from bot.doors.ground import Ground
+from bot.errors import AccessError, HostError, RefusedError, StoppedError
+from bot.forge import Comment
+from bot.job import Job, Now, Outcome
+from bot.publish import comment as texts
+from bot.publish.marker import Mark, find_job, of_job
+
+AGAIN = "Write the command again when you like."
+
+
+class Thread:
+    """The comment of one job, which a `command` may have asked for.
+
+    `note` says what kept us from commenting, if something did: the work goes on without.
+    """
+
+    def __init__(self, job: Job, *, number: int, ground: Ground, command: Comment | None = None) -> None:
+        self.job, self.number, self._command = job, number, command
+        self.note = ""
+        self._ground, self._forge = ground, ground.forge
+        self._comment: Comment | None = None
+        self._deaf = False
+
+    def begin(self) -> str | None:
+        """Posts the comment, or takes over an earlier one. The answer is where the same is being done already.
+
+        A run at another head gives way to this one. Raises HostError when GitHub is at fault.
+        """
+        earlier = self._forge.find_comment(self.number, marker=of_job(self.job.key))
+        mark = find_job(earlier.body) if earlier else None
+        if earlier and mark and self._is_alive(mark) and mark.head == self.job.head_sha:
+            return earlier.url
+        text = texts.working(self.job, Now(), at=self._ground.now())
+        edited = self._forge.edit_comment(earlier, text) if earlier and mark else None
+        try:
+            self._comment = edited or self._forge.post_comment(self.number, text)
+        except AccessError as error:
+            self.note = f"{error.sentence} {error.advice}"
+            return None
+        return self._elsewhere()
+
+    def tell(self, now: Now) -> None:
+        """Shows how far the job is. Raises StoppedError when somebody has called it off; GitHub's faults pass by."""
+        if self._comment is None:
+            return
+        try:
+            self._check_wanted()
+            text = texts.working(self.job, now, at=self._ground.now())
+            if self._forge.edit_comment(self._comment, text) is None and not self._deaf:
+                raise _deleted()
+        except (HostError, AccessError) as error:  # a comment less, and the next one comes soon
+            self._ground.progress.say(f"The comment could not be edited: {error.sentence}")
+
+    def check(self) -> None:
+        """Whether the job is still to be published: last look. Raises StoppedError, RefusedError or HostError.
+
+        From here on nothing stops it, so that no half of it is left.
+        """
+        if self._comment is not None:
+            self._check_wanted()
+            if (url := self._elsewhere()) is not None:
+                raise StoppedError(
+                    f"The same job is being done elsewhere: {url}.", advice=AGAIN, code="done-elsewhere"
+                )
+        self._check_asked()
+        self._check_head()
+        self._deaf = True
+
+    def end(self, outcome: Outcome) -> None:
+        """The last text. Where the comment is gone or GitHub does not answer, the run's own page has it."""
+        if self._comment is None:
+            return
+        text = texts.finished(
+            self.job, outcome, at=self._ground.now(), endpoint=self._ground.settings.endpoint
+        )
+        try:
+            self._forge.edit_comment(self._comment, text)
+        except (HostError, AccessError) as error:
+            self.note = f"The comment could not be edited: {error.sentence}"
+
+    def _is_alive(self, mark: Mark) -> bool:
+        """Whether another run works on it and has shown a sign of life."""
+        works = mark.state in {"running", "cancelling"} and mark.run != self.job.run
+        return works and self._ground.now() - mark.at < self._ground.stale
+
+    def _elsewhere(self) -> str | None:
+        """Where two runs have begun in one moment, the newest comment is the job's, and ours points to it."""
+        newest = self._forge.find_comment(self.number, marker=of_job(self.job.key))
+        mark = find_job(newest.body) if newest else None
+        if newest is None or mark is None or self._comment is None:
+            return None
+        if newest.id == self._comment.id or not self._is_alive(mark):
+            return None
+        self._forge.edit_comment(self._comment, texts.elsewhere(newest.url))
+        self._comment = None
+        return newest.url
+
+    def _check_wanted(self) -> None:
+        if self._comment is None or self._deaf:
+            return
+        found = self._forge.comment(self._comment.id, self._comment.kind)
+        if found is None:
+            raise _deleted()
+        mark = find_job(found.body)
+        if mark is not None and mark.run != self.job.run:
+            self._check_head(taken_over=True)
+        if mark is not None and mark.state == "cancelling":
+            raise StoppedError(
+                "It was cancelled with /merge cancel; nothing was published.", advice=AGAIN, code="cancelled"
+            )
+
+    def _check_asked(self) -> None:
+        """A command that was deleted was taken back."""
+        command = self._command
+        if command is not None and self._forge.comment(command.id, command.kind) is None:
+            raise StoppedError(
+                "The command was deleted, so the work was stopped; nothing was published.",
+                advice=AGAIN,
+                code="command-deleted",
+            )
+
+    def _check_head(self, *, taken_over: bool = False) -> None:
+        """The GitHub PR as it was when the job began. Raises StoppedError or RefusedError.
+
+        Where that fails and another run has taken over the comment, it is theirs from now on.
+        """
+        pull = self._forge.pull_request(self.number)
+        if taken_over and (pull is None or pull.head_sha != self.job.head_sha):
+            self._comment = None
+        if pull is None or pull.state != "open":
+            gone = "is gone" if pull is None else f"was {pull.state} meanwhile"
+            raise StoppedError(
+                f"The GitHub PR {gone}; nothing was published.",
+                advice="Open it again, and write the command again.",
+                code="pull-request-closed",
+            )
+        if pull.head_sha != self.job.head_sha:
+            raise moved(self.job.head_sha, pull.head_sha)
+
+
+def moved(pinned: str, now: str) -> RefusedError:
+    """The refusal for a head that is not the one that was asked about."""
+    return RefusedError(
+        f"The head of the GitHub PR was {pinned[:12]} when this was asked for, and is {now[:12]} now; nothing was"
+        " published.",
+        advice="Look at what was pushed, and write the command again.",
+        code="head-moved",
+    )
+
+
+def _deleted() -> StoppedError:
+    return StoppedError(
+        "The comment of this job was deleted, so the work was stopped; nothing was published.",
+        advice=AGAIN,
+        code="answer-deleted",
+    )

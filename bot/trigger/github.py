@@ -1,0 +1,197 @@
+"""GitHub's events: name and payload → `Event` → what it asks for. Pure; decides nothing that needs a look at GitHub.
+
+A payload is a stranger's JSON: whatever is not as GitHub documents it is read as missing.
+https://docs.github.com/en/webhooks/webhook-events-and-payloads
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bot.forge import Comment, Kind
+from bot.trigger.command import Command, Misread, first_line
+from bot.trigger.command import read as read_command
+
+T = TypeVar("T")
+OWN_JOB = frozenset({"workflow_dispatch", "push", "schedule", "repository_dispatch"})
+PULL_REQUEST = frozenset({"pull_request", "pull_request_target"})
+COMMENTS: dict[str, Kind] = {"issue_comment": "issue", "pull_request_review_comment": "review"}
+LOOKED_AT = frozenset({"opened", "reopened", "synchronize", "ready_for_review"})
+MARKED = "<!-- adapter-merge-bot"
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
+# Addresses of models in a text. A model's page and its files; not a dataset, a Space or a page of the Hub itself.
+LINK = re.compile(
+    r"https?://(?:huggingface\.co|hf\.co)/(?!(?:datasets|spaces|docs|papers|blog|collections|api|settings)/)"
+    r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95})",
+    re.ASCII,
+)
+MOST_LINKS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What happened, as far as the bot is concerned.
+
+    `delivery` tells two of them apart; `actor` is who caused it. `number` is the GitHub PR or issue, with `on_pull` for
+    a GitHub PR; `text` its title and description. `head_sha` is its head where the payload says it. `adapter` and
+    `revision`: what a Hub webhook or a caller has sent along; `skip` says why there is nothing in it for us.
+    """
+
+    name: str
+    action: str = ""
+    delivery: str = ""
+    actor: str = ""
+    repository: str = ""
+    number: int | None = None
+    on_pull: bool = False
+    head_sha: str = ""
+    text: str = ""
+    comment: Comment | None = None
+    by_bot: bool = False
+    adapter: str = ""
+    revision: str = ""
+    skip: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ignored:
+    """Nothing is to be done, and why: for the log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnJob:
+    """The job that the inputs describe; with an adapter, that one where the inputs name none."""
+
+    adapter: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """The adapters that the GitHub PR changes are to be looked at."""
+
+
+Intent = Ignored | OwnJob | Look | Command | Misread
+
+
+def event(name: str, payload: object, *, delivery: str = "") -> Event:
+    """The event of a payload. Never raises."""
+    data = payload if isinstance(payload, dict) else {}
+    found: dict[str, Any] = {
+        "name": name,
+        "action": _text(data, "action"),
+        "delivery": delivery,
+        "actor": _text(data, "sender", "login"),
+        "repository": _text(data, "repository", "full_name"),
+    }
+    if name in PULL_REQUEST:
+        found |= _pull(data, "pull_request")
+    elif name in COMMENTS:
+        found |= _commented(data, COMMENTS[name])
+    elif name == "repository_dispatch":
+        found |= _dispatched(_at(data, dict, "client_payload") or {})
+    elif name == "push" and _at(data, bool, "deleted"):
+        found["skip"] = "a branch was deleted"
+    return Event(**found)
+
+
+def intent(event: Event) -> Intent:
+    """What the event asks for."""
+    if event.name in OWN_JOB:
+        if event.skip:
+            return Ignored(reason=event.skip)
+        return OwnJob(adapter=event.adapter, revision=event.revision)
+    if event.name in PULL_REQUEST:
+        if event.number is None or event.action not in LOOKED_AT:
+            return Ignored(reason=f"{event.name} {event.action or 'without an action'} changes no files")
+        return Look()
+    if event.name in COMMENTS:
+        return _command(event)
+    if not event.name:
+        return Ignored(reason="GITHUB_EVENT_NAME is not set, so this is no step of a workflow")
+    return Ignored(reason=f"{event.name} is none of the events that the bot answers")
+
+
+def links(text: str) -> tuple[str, ...]:
+    """The models on the Hub that a text links to, each once, in their order."""
+    found = (name.rstrip(".") for name in LINK.findall(text))
+    return tuple(dict.fromkeys(name for name in found if REPO_ID.fullmatch(name)))[:MOST_LINKS]
+
+
+def _command(event: Event) -> Intent:
+    comment = event.comment
+    if event.action != "created":
+        return Ignored(reason="a comment that was edited or deleted asks for nothing")
+    if comment is None or event.number is None:
+        return Ignored(reason="the comment cannot be read")
+    if event.by_bot or MARKED in comment.body:
+        return Ignored(reason="bots give no commands")
+    if first_line(comment.body) is None:
+        return Ignored(reason="the comment is no command")
+    if not event.on_pull:
+        return Misread(
+            sentence="Commands are for GitHub PRs, and this is an issue.",
+            advice="Write the same under a GitHub PR.",
+        )
+    return read_command(comment.body) or Ignored(reason="the comment is no command")
+
+
+def _commented(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    below = "issue" if kind == "issue" else "pull_request"
+    found = _pull(data, below)
+    number = _at(data, int, "comment", "id")
+    body, author = _text(data, "comment", "body"), _text(data, "comment", "user", "login")
+    if number is not None and author:
+        found["comment"] = Comment(
+            id=number, author=author, body=body, url=_text(data, "comment", "html_url"), kind=kind
+        )
+    by_app = _at(data, dict, "comment", "performed_via_github_app") is not None
+    is_bot = _text(data, "comment", "user", "type") == "Bot" or author.endswith("[bot]")
+    found["by_bot"] = is_bot or by_app
+    found["on_pull"] = kind == "review" or _at(data, dict, "issue", "pull_request") is not None
+    return found
+
+
+def _pull(data: dict[str, Any], below: str) -> dict[str, Any]:
+    sha = _text(data, below, "head", "sha")
+    return {
+        "number": _at(data, int, below, "number"),
+        "on_pull": below == "pull_request",
+        "head_sha": sha if COMMIT.fullmatch(sha) else "",
+        "text": f"{_text(data, below, 'title')}\n{_text(data, below, 'body')}",
+    }
+
+
+def _dispatched(sent: dict[str, Any]) -> dict[str, Any]:
+    """A Hub webhook's payload as a relay sends it on, or `adapter` and `revision` by themselves.
+
+    https://huggingface.co/docs/hub/webhooks: Hub PRs, the bot's own too, move refs other than main.
+    """
+    refs = [_text(ref, "ref") for ref in _at(sent, list, "updatedRefs") or [] if isinstance(ref, dict)]
+    if refs and "refs/heads/main" not in refs:
+        return {"skip": "the Hub tells of refs other than main, such as Hub PRs"}
+    adapter = _text(sent, "adapter")
+    if not adapter and _text(sent, "repo", "type") in {"", "model"}:
+        adapter = _text(sent, "repo", "name")
+    revision = _text(sent, "revision") or _text(sent, "repo", "headSha")
+    named = REPO_ID.fullmatch(adapter) is not None
+    safe = re.fullmatch(r"[\w][\w./-]{0,199}", revision, re.ASCII) is not None
+    return {"adapter": adapter, "revision": revision if safe else ""} if named else {}
+
+
+def _at(data: Any, kind: type[T], *path: str) -> T | None:
+    """What lies at a path of keys, if it is of that kind."""
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    if isinstance(data, bool) and kind is not bool:
+        return None
+    return data if isinstance(data, kind) else None
+
+
+def _text(data: Any, *path: str) -> str:
+    return _at(data, str, *path) or ""

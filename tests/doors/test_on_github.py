@@ -1,0 +1,169 @@
+"""The step under a real GitHub PR of the fake GitHub, through the real client: from the comment to the check run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bot.publish.marker import find_job
+from tests.clients.github_fixtures import clock
+from tests.e2e import ADAPTER, BASE, desk, hub, models, processes, wait_for
+from tests.github.server import FakeGitHub
+
+__all__ = ["clock", "desk", "hub", "models", "processes"]
+REPOSITORY = "acme/adapters"
+HERE = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def github(desk, clock, tmp_path):
+    """A repository with a GitHub PR by bob that adds an adapter folder; alice may write there."""
+    with FakeGitHub() as made:
+        made.add_repo(REPOSITORY, roles={"alice": "write"})
+        folder = desk.adapter("mine", base=BASE)
+        files = {f"adapters/mine/{p.name}": p.read_bytes() for p in folder.iterdir() if p.is_file()}
+        made.open_pull(REPOSITORY, files, author="bob", lfs=(".safetensors",))
+        desk.set(
+            GITHUB_API_URL=made.url,
+            GITHUB_REPOSITORY=REPOSITORY,
+            GITHUB_RUN_ID="77",
+            GITHUB_OUTPUT=str(tmp_path / "output"),
+            GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"),
+            RUNNER_TEMP=str(tmp_path),
+            INPUT_VALIDATE="structure",
+            INPUT_GITHUB_TOKEN=made.workflow_token(REPOSITORY),
+        )
+        yield made
+
+
+@pytest.fixture
+def happens(desk, tmp_path):
+    """Runs the step for an event."""
+
+    def happens(event, payload):
+        path = tmp_path / "event.json"
+        path.write_text(json.dumps(payload))
+        desk.set(GITHUB_EVENT_NAME=event, GITHUB_EVENT_PATH=str(path))
+        return desk("action")
+
+    return happens
+
+
+def pull(github):
+    return github.state.repos[REPOSITORY].pulls[1]
+
+
+@pytest.fixture
+def command(github, happens):
+    """Somebody comments; gives the answer, and what the bot has said."""
+
+    def command(body, *, by="alice"):
+        said = github.say(REPOSITORY, 1, body, author=by)
+        comment = {
+            "id": said.id,
+            "body": body,
+            "html_url": "https://x",
+            "user": {"login": by, "type": "User"},
+        }
+        issue = {"number": 1, "title": "Add", "body": "", "pull_request": {"url": "x"}}
+        answer = happens("issue_comment", {"action": "created", "issue": issue, "comment": comment})
+        reactions = [content for _, content in said.reactions.values()]
+        return answer, ours(github), reactions
+
+    return command
+
+
+def ours(github):
+    return [c.body for c in github.comments(REPOSITORY) if c.author == "github-actions[bot]"]
+
+
+def test_a_command_publishes_the_folder_of_the_pr(github, command, desk):
+    answer, said, reactions = command("/merge --to alice/hub-1")
+    assert answer.code == 0, answer.err
+    assert reactions == ["eyes", "rocket"]
+    assert len(said) == 1
+    assert find_job(said[0]).state == "published"
+    (run,) = github.state.repos[REPOSITORY].runs
+    assert (run["head_sha"], run["conclusion"]) == (pull(github).head_sha, "success")
+    assert "model.safetensors" in desk.hub.files("alice/hub-1")
+
+
+def test_a_changed_pr_is_examined(github, happens):
+    payload = {"action": "opened", "pull_request": {"number": 1, "head": {"sha": pull(github).head_sha}}}
+    assert happens("pull_request", payload).code == 0
+    assert "can be merged" in ours(github)[0]
+
+
+def test_a_fork_whose_event_may_only_read_is_examined_and_the_step_says_what_lacks(github, happens, desk):
+    desk.set(
+        INPUT_GITHUB_TOKEN=github.workflow_token(REPOSITORY, {"contents": "read", "pull_requests": "read"})
+    )
+    payload = {"action": "opened", "pull_request": {"number": 1, "head": {"sha": pull(github).head_sha}}}
+    answer = happens("pull_request", payload)
+    assert answer.code == 0, answer.err
+    assert ours(github) == []
+    assert "::warning" in answer.out
+    assert "pull-requests: write" in answer.out
+
+
+def test_somebody_without_permission_is_declined(github, command, desk):
+    before = desk.state()
+    answer, said, reactions = command(f"/merge {ADAPTER} --to alice/hub-2", by="eve")
+    assert (answer.code, reactions) == (0, ["eyes", "confused"])
+    assert "take the role write" in said[0]
+    assert desk.state() == before
+
+
+@pytest.mark.parametrize("status", [403, 429, 502])
+def test_a_github_that_answers_so_starts_nothing_and_says_so(github, command, desk, status):
+    github.fault("/permission", status=status)
+    before = desk.state()
+    answer, said, _ = command(f"/merge {ADAPTER} --to alice/hub-3")
+    assert answer.code in {4, 5}
+    assert answer.out.startswith("::error title=adapter-merge-bot::")
+    assert said == []
+    assert desk.state() == before
+
+
+def test_a_push_between_command_and_publication_stops_it(github, command, desk):
+    before = desk.state()
+    first = github.state.repos[REPOSITORY].pulls[1].head_sha
+    moved = github.commit(REPOSITORY, {"README.md": "x"}, branch="elsewhere")
+    answer, said, _ = command(f"/merge {ADAPTER} --to alice/hub-4 --head {moved[:12]}")
+    assert answer.code == 3
+    assert first[:12] in said[0]
+    assert desk.state() == before
+
+
+def test_a_cancelled_run_says_so_and_leaves_nothing(github, desk, tmp_path):
+    """As GitHub cancels: a signal to the process, which has seconds to tidy up."""
+    desk.apart()
+    desk.hub.fault("/blobs/", hang=60.0)
+    said = github.say(REPOSITORY, 1, f"/merge {ADAPTER} --to alice/hub-5", author="alice")
+    event = {
+        "action": "created",
+        "issue": {"number": 1, "pull_request": {}},
+        "comment": {"id": said.id, "body": said.body, "user": {"login": "alice", "type": "User"}},
+    }
+    (tmp_path / "event.json").write_text(json.dumps(event))
+    desk.set(GITHUB_EVENT_NAME="issue_comment", GITHUB_EVENT_PATH=str(tmp_path / "event.json"))
+    desk.set(HF_HOME=str(tmp_path / "home"))
+    before = desk.state()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "bot", "action"], cwd=HERE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: any(r.path.startswith("/blobs/") for r in desk.hub.requests) or run.poll() is not None)
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130, errors
+    assert "Traceback" not in errors
+    (text,) = ours(github)
+    assert find_job(text).state == "skipped"
+    assert "was cancelled" in text
+    assert "skipped" in (tmp_path / "output").read_text()
+    assert desk.state() == before
