@@ -1,7 +1,10 @@
 """action.yml, executed step by step: with the real command line, and with inputs that would like to be scripts."""
 
+import os
 import re
 import shutil
+import signal
+import subprocess
 
 import pytest
 import yaml
@@ -9,7 +12,7 @@ import yaml
 from bot import __version__
 from bot.trigger.inputs import INPUTS, OUTPUTS
 from tests.action import lists
-from tests.action.runner import ROOT, Runner
+from tests.action.runner import ROOT, SHELLS, Runner
 from tests.e2e import ADAPTER, hub, models
 
 __all__ = ["hub", "models"]
@@ -76,6 +79,25 @@ def test_no_input_is_ever_more_than_text(machine, tmp_path, name):
     assert not [*tmp_path.rglob("pwned"), *ROOT.glob("pwned")]
     assert not {command.name for command in machine.commands} - HARMLESS
     assert "Traceback" not in machine.log
+
+
+def test_a_cancelled_run_is_told_to_merge_bot(tmp_path):
+    command, script = tmp_path / "merge-bot", tmp_path / "step.sh"
+    command.write_text(
+        "#!/bin/bash\ntrap 'echo told; exit 130' INT\necho ready\nfor ((;;)); do sleep 0.1; done\n"
+    )
+    command.chmod(0o755)
+    script.write_text(ACTION["runs"]["steps"][-1]["run"])
+    step = subprocess.Popen(
+        [*SHELLS["bash"], str(script)],
+        env={"PATH": os.environ["PATH"], "MERGE_BOT": str(command)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert step.stdout.readline() == "ready\n"
+    step.send_signal(signal.SIGINT)  # to the step's process alone, as GitHub's runner does
+    assert step.communicate(timeout=20)[0] == "told\n"
+    assert step.returncode == 130
 
 
 # installing it

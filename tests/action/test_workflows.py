@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from bot.trigger.inputs import INPUTS
+from tests.action.expressions import condition
 from tests.action.runner import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -53,6 +54,34 @@ def test_actions_of_others_are_pinned_to_one_commit_each():
             pins.setdefault(name, set()).add((pin, comment))
     assert pins
     assert not {name: found for name, found in pins.items() if len(found) > 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "event", "starts"),
+    [
+        ("/merge plan", "User", {"issue": {"pull_request": {"url": "…"}}, "pull_request": None}, True),
+        ("/MERGE", "User", {"issue": None, "pull_request": {"number": 1}}, True),
+        ("/merge", "User", {"issue": {"pull_request": None}, "pull_request": None}, False),
+        ("/merge", "Bot", {"issue": {"pull_request": {"url": "…"}}, "pull_request": None}, False),
+        ("please /merge", "User", {"issue": {"pull_request": {"url": "…"}}, "pull_request": None}, False),
+    ],
+)
+def test_a_machine_is_started_for_commands_only(body, kind, event, starts):
+    job = parsed(ROOT / ".github/workflows/merge-command.yml")["jobs"]["merge"]
+    said = event | {"comment": {"body": body, "user": {"type": kind}}}
+    assert condition(job["if"], {"github": {"event": said}}) is starts
+
+
+def test_image_and_action_install_by_the_same_uv_and_the_image_is_no_root():
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    setup = next(
+        step for step in parsed(ROOT / "action.yml")["runs"]["steps"] if "setup-uv" in step.get("uses", "")
+    )
+    assert set(re.findall(r"astral-sh/uv:([\d.]+)@sha256:[0-9a-f]{64}", dockerfile)) == {
+        setup["with"]["version"]
+    }
+    assert re.findall(r"^USER (.*)", dockerfile, re.MULTILINE) == ["1001"]
+    assert 'ENTRYPOINT ["merge-bot"]' in dockerfile
 
 
 @pytest.mark.parametrize("example", list(examples()))
