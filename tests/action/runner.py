@@ -58,7 +58,7 @@ class Runner:
         )
         self.log, self.summary = "", ""
         self.commands: list[Command] = []
-        self._environment = dict(environment) | self._set(root)
+        self._environment = self._set(root) | dict(environment)
         self._steps = 0
 
     def _set(self, root: Path) -> dict[str, str]:
