@@ -14,7 +14,7 @@ from pathlib import Path
 
 BASE, ADAPTER, PROMPTS, MERGED = "tester/base", "tester/lora", "tester/prompts", "tester/merged"
 OWNER = "tester"
-RANK, ALPHA = 4, 8
+STEPS = 8
 SECONDS = 120
 
 
@@ -43,27 +43,46 @@ def start() -> int:
 
 
 def serve(root: Path) -> int:
-    """The Hub itself, until it is stopped."""
+    """The Hub itself, with the demo's models after a few steps of training, until it is stopped."""
     from tests.hub.server import LoopbackHub
-    from tests.tiny.adapters import save_adapter
-    from tests.tiny.models import save_base
 
-    base = save_base(root / "base", "llama")
-    wanted = {
-        ADAPTER: {"r": RANK, "lora_alpha": ALPHA},
-        PROMPTS: {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "task_type": "CAUSAL_LM"},
-    }
+    _train(root)
     with LoopbackHub(root / "hub") as hub:
         hub.add_user(OWNER)
-        hub.commit(BASE, base)
-        for name, config in wanted.items():
-            folder = root / name.replace("/", "-")
-            hub.commit(name, save_adapter(folder, base, config=config, architecture="llama", base_name=BASE))
+        for name in (BASE, ADAPTER, PROMPTS):
+            hub.commit(name, root / name)
         with tempfile.NamedTemporaryFile("w", dir=root, delete=False) as file:
             json.dump(hub.environment(OWNER), file)
         Path(file.name).rename(root / "ready.json")
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0
+
+
+def _train(root: Path) -> None:
+    """A base, a LoRA on it, and an adapter that no weight can hold."""
+    import torch
+    from safetensors.torch import save_file
+
+    from tests.demo import lessons, texts
+    from tests.tiny.adapters import edit_config
+
+    torch.set_num_threads(1)  # matrices this small only lose time to more
+    stories, entries = texts.tales(60, seed=0), texts.log(60, seed=1)
+    words = lessons.tokenizer(stories + entries)
+    lessons.save(lessons.base(words, stories, steps=STEPS, tell=_silent), words, root / BASE)
+    tuned = lessons.adapter(str(root / BASE), words, entries, steps=STEPS, tell=_silent)
+    tuned.save_pretrained(root / ADAPTER)
+    edit_config(root / ADAPTER, base_model_name_or_path=BASE)
+    (root / ADAPTER / "README.md").unlink()  # PEFT names the folder of the base in it
+    (root / PROMPTS).mkdir()
+    kind = {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 4}
+    config = json.dumps(kind | {"base_model_name_or_path": BASE})
+    (root / PROMPTS / "adapter_config.json").write_text(config)
+    save_file({"prompt_embeddings": torch.zeros(4, 128)}, root / PROMPTS / "adapter_model.safetensors")
+
+
+def _silent(*_: object) -> None:
+    pass
 
 
 def check() -> int:
@@ -109,11 +128,13 @@ def _is_sum(*, token: str) -> bool:
         }
 
     base, lora, merged = tensors(BASE), tensors(ADAPTER), tensors(MERGED)
+    config = json.loads(Path(snapshot_download(ADAPTER, token=token), "adapter_config.json").read_text())
     for name, down in lora.items():
         if name.endswith(".lora_A.weight"):
-            delta = lora[name.replace("lora_A", "lora_B")] @ down * (ALPHA / RANK)
+            delta = lora[name.replace("lora_A", "lora_B")] @ down * (config["lora_alpha"] / config["r"])
             weight = name.removeprefix("base_model.model.").replace(".lora_A", "")
             base[weight] = base[weight] + delta
+            assert np.abs(delta).max() > 1e-4
     return merged.keys() == base.keys() and all(np.allclose(merged[n], base[n], atol=1e-6) for n in base)
 
 
