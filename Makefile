@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
 SECONDS_OF_FUZZ ?= 300
-.PHONY: help setup demo test test-fast fuzz lint format schema bench clean
+.PHONY: help setup demo test test-fast fuzz lint format schema action bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -29,11 +29,17 @@ test-fast: $(READY)  ## Run the tests that take a few seconds at most
 fuzz: $(READY)  ## Feed made-up files to the readers of headers and configs (SECONDS_OF_FUZZ=300)
 	FUZZ_SECONDS=$(SECONDS_OF_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py --timeout 0 -q $(ARGS)
 
-lint: $(READY)  ## Check style, types and the order of imports
+lint: $(READY)  ## Check style, types, the order of imports, workflows and scripts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --no-progress --quiet .
+	$(BIN)/shellcheck .ci/run .ci/actionlint .github/action/*.sh
+	.ci/actionlint
 
 format: $(READY)  ## Format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix
@@ -41,6 +47,9 @@ format: $(READY)  ## Format the code, and mend what ruff can mend
 
 schema: $(READY)  ## Write the JSON schemas of merge_report.json and merge_plan.json anew, from the records
 	$(BIN)/python -m tests.publish.schemas
+
+action: $(READY)  ## Write the inputs and outputs of action.yml and docs/action.md anew, from their table
+	$(BIN)/python -m tests.action.lists
 
 bench: $(READY)  ## Measure time and memory against cp and the plain PEFT script
 	$(BIN)/python -m benchmarks.run $(ARGS)
