@@ -57,8 +57,8 @@ class MergeRequest:
     tokens of its own (a webhook, an Action that somebody's comment has started) sets it to False. `requester_access`
     then says whether they may read everything private or gated that is merged, adapters, base and initial adapter:
     `yes` when the host has said so of them for each of these, or when they could use the door's own tokens anyway;
-    `no` when it has denied it, `unknown` when it was not asked, which is as good as no. Where everything is public, it is
-    not looked at. `requested_by` is their name on the host where they asked.
+    `no` when it has denied it, `unknown` when it was not asked, which is as good as no. Where all is public, it is not
+    looked at. `requested_by` is their name on the host where they asked.
     """
 
     adapter: str

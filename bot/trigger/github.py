@@ -112,9 +112,8 @@ def intent(event: Event) -> Intent:
         return Look()
     if event.name in COMMENTS:
         return _command(event)
-    if not event.name:
-        return Ignored(reason="GITHUB_EVENT_NAME is not set, so this is no step of a workflow")
-    return Ignored(reason=f"{event.name} is none of the events that the bot answers")
+    unset = "GITHUB_EVENT_NAME is not set, so this is no step of a workflow"
+    return Ignored(reason=f"{event.name} is none of the events that the bot answers" if event.name else unset)
 
 
 def links(text: str) -> tuple[str, ...]:
