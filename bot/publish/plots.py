@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from bot.evidence import Errors, Scores, Spectrum
-from bot.publish.grid import Grid
+from bot.publish.grid import OUTSIDE, Grid
 
 INK = "#757b83"
 BLUE, ORANGE = "#3a7fc4", "#c8641c"
@@ -20,6 +20,7 @@ DEPTH = ("#3a7fc4", "#8c6bd1", "#b0568f", "#c8641c")  # from the first layer to 
 HEAT = "viridis", 0.18, 1.0
 DPI = 110
 COLOURS = 256
+NARROWEST = 0.1  # of the largest value: what the colours of a heat map span at least
 WIDTH = 8.0  # inches
 LONGEST = 44
 FEW = 8
@@ -46,36 +47,52 @@ def delta(grid: Grid) -> bytes:
     import matplotlib as mpl  # noqa: PLC0415 - half a second
     from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
 
-    name, low, high = HEAT
-    steps = [mpl.colormaps[name](low + (high - low) * step / 63) for step in range(64)]
+    name, first, last = HEAT
+    steps = [mpl.colormaps[name](first + (last - first) * step / 63) for step in range(64)]
     labels = [_short(label) for label in grid.rows]
     left = 0.35 + 0.078 * max(map(len, labels))
     height = 1.3 + 0.27 * len(labels)
     with Canvas(height) as canvas:
         axes = canvas.axes(left, 0.6, WIDTH - left - 1.35, height - 1.1)
-        top = max((value for row in grid.values for value in row if value is not None), default=0.0)
+        low, high = scale(grid)
         image = axes.imshow(
             [[math.nan if value is None else value for value in row] for row in grid.values],
             cmap=LinearSegmentedColormap.from_list("heat", steps),
             aspect="auto",
             interpolation="nearest",
-            vmin=0.0,
-            vmax=top or 1.0,
+            vmin=low,
+            vmax=high,
         )
         axes.set_yticks(range(len(labels)), labels)
         places = _ticks(grid.columns)
         axes.set_xticks(places, [grid.columns[place] for place in places])
         axes.tick_params(length=0)
-        axes.set_xlabel("layer" if grid.layers else "")
+        outside = f" ({OUTSIDE}: in no layer)" if OUTSIDE in grid.columns else ""
+        axes.set_xlabel(f"layer{outside}" if grid.layers else "")
         for spine in axes.spines.values():
             spine.set_visible(True)
         bar = canvas.figure.colorbar(
             image, cax=canvas.axes(WIDTH - 1.15, 0.6, 0.16, height - 1.1), format="%.3g"
         )
         bar.outline.set_edgecolor(INK)
-        bar.set_label("‖delta‖ / ‖weight‖")
+        bar.set_label("‖delta‖ / ‖weight‖" + (f", from {low:.2g} on" if low else ""))
         canvas.title("Size of the adapter's delta against the base's weight", left)
         return canvas.png()
+
+
+def scale(grid: Grid) -> tuple[float, float]:
+    """Where the colours of a heat map begin and end.
+
+    At zero, so that a colour is a size. Where the smallest value is more than half of the largest, most of such a scale
+    would be empty and all cells alike: then it begins at the smallest. It spans a tenth of the largest at least:
+    what is as good as equal looks so.
+    """
+    values = [value for row in grid.values for value in row if value is not None]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    if low <= high / 2:
+        return 0.0, high or 1.0
+    more = max(0.0, (NARROWEST * high - (high - low)) / 2)
+    return low - more, high + more
 
 
 def errors(found: Errors) -> bytes:

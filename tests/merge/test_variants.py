@@ -11,6 +11,7 @@ import torch
 from bot.errors import RefusedError
 from tests.merge.oracle import compare, float64_weights, read_tensors, spacing
 from tests.tiny.adapters import LORA_VARIANTS, SUITS
+from tests.validate.asking import ask
 
 REFUSED = {
     "lora_bias": "no-bias",
@@ -30,6 +31,8 @@ def test_merged_answers_as_the_live_adapter_does(
     difference = compare(architecture, base=base, adapter=adapter, out=out, plan=plan)
     assert difference.error < 2e-5
     assert difference.effect > 0.05
+    told = ask(base, adapter, out, plan=plan)
+    assert (told.verdict, "Not asked" in told.detail) == ("passed", False), told.detail
 
 
 @pytest.mark.parametrize("variant", sorted(REFUSED))
