@@ -80,7 +80,8 @@ class LiveLayers(ModuleMerger):
             found = _unwrapped(found)
             found = found.get_base_layer() if isinstance(found, BaseTunerLayer) else found
             found = found._modules[part]
-        return _unwrapped(found)
+        layer: nn.Module = _unwrapped(found)
+        return layer
 
     def base(self, parameter: str) -> Tensor | None:
         """What a layer starts from; None where only the adapter brings it."""
@@ -123,9 +124,12 @@ class LiveLayer:
         return tuple(found[ADAPTER]) if found else ()
 
     def base(self, x: Tensor) -> Tensor | None:
-        """The plain layer's answer with the base's weights; None where the base lacks some."""
+        """The plain layer's answer with the base's weights; None where the base lacks some, or has fewer tokens."""
         found = {kind: self._source.base(name) for kind, name in self.parameters.items()}
-        weights = {kind: tensor for kind, tensor in found.items() if tensor is not None}
+        wanted = {kind: getattr(self.plain, kind).shape for kind in found}
+        weights = {
+            k: tensor for k, tensor in found.items() if tensor is not None and tensor.shape == wanted[k]
+        }
         return self._answer(self.plain, x, weights) if len(weights) == len(found) else None
 
     def live(self, x: Tensor) -> Tensor:

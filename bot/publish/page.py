@@ -40,7 +40,7 @@ a { color: var(--link); }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem .35rem 0; text-align: left; vertical-align: top; }
 td.number, .numbers th:not(:first-child) { text-align: right; }
-td.name { white-space: nowrap; }
+td.name { white-space: nowrap; padding-right: 1.2rem; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font: .8125rem/1.4 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; display: block; }

@@ -24,6 +24,7 @@ NARROWEST = 0.1  # of the largest value: what the colours of a heat map span at 
 WIDTH = 8.0  # inches
 LONGEST = 44
 FEW = 8
+LEAST_ROWS = 5  # of a heat map: so high that the words beside its scale have room
 TICKS = 16
 LOOK: Any = {
     "text.parse_math": False,
@@ -51,7 +52,7 @@ def delta(grid: Grid) -> bytes:
     steps = [mpl.colormaps[name](first + (last - first) * step / 63) for step in range(64)]
     labels = [_short(label) for label in grid.rows]
     left = 0.35 + 0.078 * max(map(len, labels))
-    height = 1.3 + 0.27 * len(labels)
+    height = 1.3 + 0.27 * max(LEAST_ROWS, len(labels))
     with Canvas(height) as canvas:
         axes = canvas.axes(left, 0.6, WIDTH - left - 1.35, height - 1.1)
         low, high = scale(grid)
@@ -75,8 +76,10 @@ def delta(grid: Grid) -> bytes:
             image, cax=canvas.axes(WIDTH - 1.15, 0.6, 0.16, height - 1.1), format="%.3g"
         )
         bar.outline.set_edgecolor(INK)
-        bar.set_label("‖delta‖ / ‖weight‖" + (f", from {low:.2g} on" if low else ""))
-        canvas.title("Size of the adapter's delta against the base's weight", left)
+        bar.set_label("‖delta‖ / ‖weight‖")
+        if low:
+            canvas.note("not from 0", WIDTH - 1.15)
+        canvas.title("Size of the adapter's delta against the base's weight", min(left, WIDTH - 5.0))
         return canvas.png()
 
 
@@ -183,7 +186,8 @@ def spectra(found: Sequence[Spectrum]) -> bytes:
             bar.outline.set_edgecolor(INK)
             ends = sorted({0, (len(layers) - 1) // 2, len(layers) - 1})
             bar.set_ticks(ends, labels=[_layer(layers, end) for end in ends])
-        canvas.title("Energy of the delta's singular values, by layer", 0.75)
+        outside = " (dotted: in no layer)" if len(layers) < len(found) else ""
+        canvas.title(f"Energy of the delta's singular values, by layer{outside}", 0.75)
         return canvas.png()
 
 
@@ -217,6 +221,10 @@ class Canvas:
         self.figure.text(
             left / WIDTH, 1 - 0.28 / self._height, text, fontsize=11, fontweight="bold", va="center"
         )
+
+    def note(self, text: str, left: float) -> None:
+        """A few words below the axes."""
+        self.figure.text(left / WIDTH, 0.32 / self._height, text, va="center")
 
     def png(self) -> bytes:
         """The picture, the same bytes for the same evidence; 256 colours make it half as large."""

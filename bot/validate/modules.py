@@ -29,12 +29,9 @@ from bot.wording import counted, few
 
 COUNT = 32  # activations
 ROWS = 256  # of an embedding
-COPIES = (
-    16  # bytes for each number of a layer: base, delta, merged, and what an init makes of them, in float32
-)
-NEAR = (
-    0.5  # how far from once the delta may be there: rounding takes it nowhere near, a missing delta is at 1
-)
+NUMBER = 4  # bytes, in float32
+COPIES = 4  # of a layer: base, delta, merged, and what an init makes of them
+NEAR = 0.5  # how far from once the delta may be there; a missing one is 1 off
 TOLD = 0.25  # of the bound: an adapter that moves the answer by less leaves no sign of how often it is there
 MOST = 4  # layers that are told one by one
 NAMES = {kind: name for name, kind in TORCH_DTYPES.items()}
@@ -116,10 +113,10 @@ def check_modules(layers: Callable[[], Iterable[Layer]], *, rounded_more: bool, 
     try:
         with quiet():
             every = list(layers())
-            progress.begin("Asking layers", total=sum(_numbers(layer) for layer in every))
+            progress.begin("Asking layers", total=sum(NUMBER * _numbers(layer) for layer in every))
             for layer in every:
                 _ask(layer, found=found, slack=ROUNDINGS if rounded_more else 1)
-                progress.advance(_numbers(layer))
+                progress.advance(NUMBER * _numbers(layer))
     except Exception as error:  # noqa: BLE001  # PEFT and strangers' files raise what they like
         why = error.sentence if isinstance(error, MergeBotError) else f"{sentence(error)}."
         detail = f"There are no live layers to ask. {why}"
@@ -134,7 +131,7 @@ def _numbers(layer: Layer) -> int:
 
 
 def _ask(layer: Layer, *, found: _Found, slack: float) -> None:
-    need = COPIES * _numbers(layer)
+    need = COPIES * NUMBER * _numbers(layer)
     if need > available():
         found.left.setdefault(f"memory for {need / 2**30:.1f} GiB is missing", []).append(layer.name)
         return

@@ -101,7 +101,7 @@ def test_a_kind_that_cannot_be_asked_is_named(single: Elsewhere) -> None:
 def test_layers_that_do_not_fit_into_memory_are_named(
     single: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modules, "available", lambda: modules.COPIES * 1500)
+    monkeypatch.setattr(modules, "available", lambda: modules.COPIES * modules.NUMBER * 1500)
     check = asked(single)
     assert check.verdict == "passed"
     assert "mlp.down_proj" in check.detail
