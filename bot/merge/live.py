@@ -123,25 +123,26 @@ class LiveLayer:
         found = getattr(self._layer, "token_indices", None)
         return tuple(found[ADAPTER]) if found else ()
 
-    def base(self, x: Tensor) -> Tensor | None:
-        """The plain layer's answer with the base's weights; None where the base lacks some, or has fewer tokens."""
-        found = {kind: self._source.base(name) for kind, name in self.parameters.items()}
-        wanted = {kind: getattr(self.plain, kind).shape for kind in found}
-        weights = {
-            k: tensor for k, tensor in found.items() if tensor is not None and tensor.shape == wanted[k]
-        }
-        return self._answer(self.plain, x, weights) if len(weights) == len(found) else None
+    @torch.no_grad()
+    def live(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The plain layer's answer with the base's weights, and the adapter's, in float32.
 
-    def live(self, x: Tensor) -> Tensor:
-        """The adapter's answer, in float32. Raises LookupError for weights that neither base nor adapter holds."""
-        weights = {}
-        for kind, name in self.parameters.items():
-            found = self._source.brought(name)
-            found = self._source.base(name) if found is None else found
-            if found is None:
-                raise LookupError(f"neither base nor adapter holds {name}")
-            weights[kind] = found
-        return self._answer(self._layer, x, weights)
+        The first is None where the base lacks a weight, or has fewer tokens. Raises LookupError for what neither holds.
+        """
+        names = self.parameters.items()
+        base = {k: t for k, name in names if (t := self._source.base(name)) is not None}
+        brought = {k: t for k, name in names if (t := self._source.brought(name)) is not None}
+        if lost := [name for kind, name in names if kind not in base and kind not in brought]:
+            raise LookupError(f"neither base nor adapter holds {lost[0]}")
+        whole = all(k in base and base[k].shape == getattr(self.plain, k).shape for k in self.parameters)
+        before = None
+        if whole:
+            with _filled(self.plain, base):
+                before = self._ask(self.plain, x)
+                if not brought:
+                    return before, self._ask_live(x)
+        with _filled(self.plain, base | brought):
+            return before, self._ask_live(x)
 
     def weights(self) -> dict[str, Tensor]:
         """The merged folder's weights, as stored. Raises LookupError for those that it does not hold."""
@@ -150,22 +151,23 @@ class LiveLayer:
             raise LookupError(f"the merged model has no {lost[0]}")
         return {kind: tensor for kind, tensor in found.items() if tensor is not None}
 
+    @torch.no_grad()
     def merged(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """The plain layer's answer with these weights."""
-        return self._answer(self.plain, x, weights)
-
-    @torch.no_grad()
-    def _answer(self, layer: Any, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         with _filled(self.plain, weights):
-            if layer is not self.plain:
-                redo(layer, config=self._source.config, init=self._source.init)
-            if self.parameter is None:
-                found = layer(x)
-            elif layer is self.plain:
-                found = x @ getattr(layer, self.parameter)
-            else:
-                with layer._activate_lora([ADAPTER]):
-                    found = x @ getattr(self.plain, self.parameter)
+            return self._ask(self.plain, x)
+
+    def _ask_live(self, x: Tensor) -> Tensor:
+        if self._layer is self.plain:
+            return self._ask(self.plain, x)
+        redo(self._layer, config=self._source.config, init=self._source.init)
+        if self.parameter is None:
+            return self._ask(self._layer, x)
+        with self._layer._activate_lora([ADAPTER]):
+            return self._ask(self.plain, x)
+
+    def _ask(self, layer: nn.Module, x: Tensor) -> Tensor:
+        found = layer(x) if self.parameter is None else x @ getattr(layer, self.parameter)
         if not isinstance(found, Tensor):
             raise TypeError(f"a {type(self.plain).__name__} answers with more than numbers")
         return found

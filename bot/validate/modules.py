@@ -48,11 +48,8 @@ class Layer(Protocol):
     def tokens(self) -> tuple[int, ...]:
         """The rows that it changes, where those are few and known."""
 
-    def base(self, x: Tensor) -> Tensor | None:
-        """The plain layer's answer with the base's weights."""
-
-    def live(self, x: Tensor) -> Tensor:
-        """The adapter's answer."""
+    def live(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The plain layer's answer with the base's weights, where it has them, and the adapter's."""
 
     def weights(self) -> dict[str, Tensor]:
         """The merged weights, as stored."""
@@ -137,7 +134,7 @@ def _ask(layer: Layer, *, found: _Found, slack: float) -> None:
         return
     try:
         x = activations(layer)
-        base, live = layer.base(x), layer.live(x)
+        base, live = layer.live(x)
     except Exception as error:  # noqa: BLE001  # modules of any kind, which want any input
         found.left.setdefault(sentence(error), []).append(layer.name)
         return
@@ -185,10 +182,10 @@ def bound(weights: Iterable[Tensor], *, slack: float) -> float:
 
 
 def _rounding(weight: Tensor) -> float:
-    if weight.dtype == torch.float64:
-        return 0.0
     kind = torch.finfo(weight.dtype)
-    size = float(weight.double().square().mean().sqrt())
+    if weight.dtype != torch.float16:
+        return kind.eps
+    size = float(weight.float().square().mean().sqrt())
     return kind.eps + (kind.smallest_normal * kind.eps / size if size else 0.0)
 
 
@@ -223,9 +220,7 @@ def _check(found: _Found) -> Check:
     wrong = sorted((a for a in found.asked if not a.right), key=lambda a: -a.share)
     problems = [*map(str, wrong), *found.broken]
     total = len(found.asked) + len(found.broken)
-    left = "".join(
-        f" Not asked: {few(names)} ({reason.rstrip('.')})." for reason, names in sorted(found.left.items())
-    )
+    left = "".join(f" Not asked: {few(names)} ({reason})." for reason, names in sorted(found.left.items()))
     if not total:
         return Check(name="modules", verdict="skipped", figure="", detail=f"No layer was asked.{left}")
     figure = f"{total - len(problems):,} of {counted(total, 'layer')} alike"

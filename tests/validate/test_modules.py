@@ -32,14 +32,11 @@ def asked(case: Elsewhere) -> Check:
     return ask(case.base, case.adapter, case.merged, plan=case.plan())
 
 
-@pytest.mark.parametrize("factor", [0, 0.4, 2])
-@pytest.mark.parametrize("name", ["single", "half"])
+@pytest.mark.parametrize(("name", "factor"), [("single", 0), ("single", 2), ("half", 0.4)])
 def test_one_wrong_module_is_named_with_how_often_the_delta_is_there(
     request: pytest.FixtureRequest, tmp_path: Path, name: str, factor: float
 ) -> None:
     good = request.getfixturevalue(name)
-    assert asked(good).verdict == "passed"
-    assert asked(good).figure.startswith("14 of 14 layers alike; worst off by ")
     case = good.copy(tmp_path)
     case.times(factor, only=Q)
     check = asked(case)
@@ -70,10 +67,8 @@ def test_a_missing_delta_shows_where_a_rounding_moves_more(half: Elsewhere, tmp_
         ("llama", "embedding", EMBED),
         ("llama", "trainable_tokens", EMBED),
         ("llama", "save_lm_head", "lm_head"),
-        ("llama", "save_norm", "model.layers.0.input_layernorm"),
         ("opt", "bias_all", "model.decoder.layers.0.fc1"),
         ("gpt_oss", "target_parameters", "model.layers.1.mlp.experts.down_proj"),
-        ("qwen3_moe", "target_parameters", "model.layers.1.mlp.experts.gate_up_proj"),
     ],
 )
 def test_each_kind_of_layer_can_be_wrong(
@@ -138,5 +133,8 @@ def test_the_bound_is_what_it_says() -> None:
 
 
 def test_one_rounding_stays_within_the_bound_and_is_seen(half: Elsewhere) -> None:
-    share = float(asked(half).figure.rpartition(", ")[2].partition("%")[0])
+    check = asked(half)
+    assert check.verdict == "passed"
+    assert check.figure.startswith("14 of 14 layers alike; worst off by ")
+    share = float(check.figure.rpartition(", ")[2].partition("%")[0])
     assert 5 < share < 60
