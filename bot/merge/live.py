@@ -160,7 +160,8 @@ class LiveLayer:
     def _ask_live(self, x: Tensor) -> Tensor:
         if self._layer is self.plain:
             return self._ask(self.plain, x)
-        redo(self._layer, config=self._source.config, init=self._source.init)
+        # as the merge does it: where singular values lie close, float32 finds other directions at every start
+        redo(self._layer, config=self._source.config, init=self._source.init, as_peft=False)
         if self.parameter is None:
             return self._ask(self._layer, x)
         with self._layer._activate_lora([ADAPTER]):
