@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -103,24 +103,32 @@ def check(
     """Checks a merged folder; `seen` is what was proven while it was written. What is wrong is in the report."""
     from bot.validate import run as validation  # noqa: PLC0415 - numpy
 
-    return validation.validate(
-        folder,
+    sources: dict[str, Any] = {
+        "base_folder": base_folder,
+        "base": base,
+        "config": config,
+        "adapter_path": adapter_folder / plan.adapter_file,
+    }
+    subject = validation.Subject(
+        merged=folder,
         plan=plan,
         base_folder=base_folder,
         base=base,
         adapter_folder=adapter_folder,
         request=request,
         progress=progress,
-        seen=seen,
-        exact=partial(
-            _exact,
-            plan,
-            base_folder=base_folder,
-            base=base,
-            config=config,
-            adapter_path=adapter_folder / plan.adapter_file,
+        peft=validation.Peft(
+            exact=partial(_exact, plan, **sources), layers=partial(_layers, plan, merged=folder, **sources)
         ),
     )
+    return validation.validate(subject, seen=seen)
+
+
+def _layers(plan: Plan, **sources: Any) -> Iterable[Any]:
+    """The adapter's live layers; imports what they need."""
+    from bot.merge.live import live_layers  # noqa: PLC0415 - torch, transformers and PEFT
+
+    return live_layers(plan, **sources)
 
 
 def load(

@@ -57,7 +57,8 @@ def _exact_stack(
         if not made:
             adapters = load_stages(plan, adapter_path=adapter_path)
             cpu = torch.device("cpu")
-            made.append(chain(plan, config=config, reader=reader, adapters=adapters, device=cpu, wide=_wide))
+            *_, last = chain(plan, config=config, reader=reader, adapters=adapters, device=cpu, wide=_wide)
+            made.append(last.read)
         return made[0](binding.tensor).double()
 
     return merged

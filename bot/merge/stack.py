@@ -55,12 +55,25 @@ def load_stages(plan: Plan, *, adapter_path: Path) -> list[dict[str, torch.Tenso
 
 
 class Stage:
-    """What one adapter makes of the tensors that `read` gives."""
+    """What one adapter makes of the tensors that `read` gives: those of a base with this `config` and `layout`."""
 
-    def __init__(self, plan: Plan, *, modules: ModuleMerger, read: Read) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        config: dict[str, Any],
+        layout: Layout,
+        adapter: Mapping[str, torch.Tensor],
+        read: Read,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.plan, self.layout, self.adapter, self.before = plan, layout, adapter, read
+        self.config = stage_config(config, plan)
         self.bindings = {b.tensor: b for b in plan.bindings}
-        self.modules = modules
-        self.before = read
+        self.modules = ModuleMerger(
+            plan, config=self.config, base=layout, adapter=adapter, device=device, dtype=dtype
+        )
         self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def read(self, name: str) -> torch.Tensor:
@@ -84,20 +97,19 @@ def chain(
     adapters: Sequence[Mapping[str, torch.Tensor]],
     device: torch.device,
     wide: Callable[[Plan], torch.dtype],
-) -> Read:
-    """Reads the last stage's tensors. `config` is the base's config.json; `wide`: the dtype of a stage's arithmetic."""
+) -> list[Stage]:
+    """The stages, each on the one before it. `config`: the base's config.json; `wide`: each stage's own dtype."""
     read, layout = reader.read, reader.layout
     stages: list[Stage] = []
-    for stage, adapter in zip(plan.stages, adapters, strict=True):
-        config = stage_config(config, stage)
-        modules = ModuleMerger(
-            stage, config=config, base=layout, adapter=adapter, device=device, dtype=wide(stage)
+    for each, adapter in zip(plan.stages, adapters, strict=True):
+        stage = Stage(
+            each, config=config, layout=layout, adapter=adapter, read=read, device=device, dtype=wide(each)
         )
-        stages.append(Stage(stage, modules=modules, read=read))
+        stages.append(stage)
         if len(stages) > 1:
             _allow_base(stages, reader=reader, adapter=adapter)
-        read, layout = stages[-1].read, merged_layout(stage, base=layout)
-    return read
+        config, read, layout = stage.config, stage.read, merged_layout(each, base=layout)
+    return stages
 
 
 def _allow_base(stages: list[Stage], *, reader: TensorReader, adapter: Mapping[str, torch.Tensor]) -> None:
@@ -132,9 +144,10 @@ class StackMerger(LayerMerger):
         self.reader = reader
         self._changed = False
         adapters = load_stages(plan, adapter_path=adapter_path)
-        self.read = chain(
+        *_, last = chain(
             plan, config=config, reader=reader, adapters=adapters, device=device, wide=lambda _: torch.float32
         )
+        self.read = last.read
 
     @property
     def changed(self) -> bool:

@@ -24,6 +24,12 @@ LIMITS = (
     "- Limits, biases and terms of use of the base model and of the adapter hold for this model too.",
 )
 
+LEVELS = {
+    "none": "nothing",
+    "structure": "files, configs and tokenizer",
+    "tensors": "files, configs, tokenizer and every tensor",
+    "full": "files, configs, tokenizer, every tensor, and answers",
+}
 ROUNDED_AS_PEFT = (
     "- Each changed weight was rounded as PEFT's `merge_and_unload` rounds it, which may be more than once."
 )
@@ -107,7 +113,7 @@ def _verdict(report: Report) -> str:
         "failed": "Some checks failed",
         "skipped": "The checks were skipped",
     }
-    return f"{done[report.verdict]} (level {code(report.level)})."
+    return f"{done[report.verdict]} (level {code(report.level)}: {LEVELS[report.level]})."
 
 
 def _check(check: Check, plan: Plan) -> str:

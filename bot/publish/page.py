@@ -40,6 +40,7 @@ a { color: var(--link); }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem .35rem 0; text-align: left; vertical-align: top; }
 td.number, .numbers th:not(:first-child) { text-align: right; }
+td.name { white-space: nowrap; padding-right: 1.2rem; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font: .8125rem/1.4 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; display: block; }
@@ -126,12 +127,12 @@ def _kind(verdict: str) -> str:
 def _checks(report: Report, plan: Plan) -> str:
     def cells(check: Check) -> Iterable[str]:
         kind = _kind(check.verdict)
-        yield _cell(f'<span class="{kind}">{MARKS[kind]}</span> {_text(check.name)}')
-        yield _cell(_text(check.verdict), kind)
+        mark = f'<span class="{kind}" role="img" aria-label="{_text(check.verdict)}">{MARKS[kind]}</span>'
+        yield _cell(f"{mark} {_text(check.name)}", "name")
         yield _cell(_text(without_paths(check.figure, plan)))
         yield _cell(_text(without_paths(check.detail, plan)))
 
-    return _table(("Check", "Verdict", "Figure", "Meaning"), (cells(check) for check in report.checks))
+    return _table(("Check", "Figure", "Meaning"), (cells(check) for check in report.checks))
 
 
 def _figures(report: Report, plan: Plan, drawn: Mapping[str, bytes]) -> str:

@@ -63,11 +63,12 @@ def _delta(found: Evidence, sizes: Grid) -> str:
     known = [tensor for tensor in found.tensors if tensor.relative_norm is not None]
     largest = max(known, key=lambda tensor: tensor.relative_norm or 0.0)
     middle = median(tensor.relative_norm or 0.0 for tensor in known)
+    smallest, begin = min(tensor.relative_norm or 0.0 for tensor in known), plots.scale(sizes)[0]
+    colours = f" The colours begin at {begin:.2g}, not at zero." if begin else ""
     return (
         f"Heat map of {counted(len(sizes.rows), 'module')} by {counted(sizes.layers, 'layer')}: the norm of the"
-        f" adapter's delta against that of the base's weight, {middle:.3g} in the middle, at most"
-        f" {largest.relative_norm:.3g}"
-        f" in {largest.name}."
+        f" adapter's delta against that of the base's weight, at least {smallest:.3g}, {middle:.3g} in the middle,"
+        f" at most {largest.relative_norm:.3g} in {largest.name}.{colours}"
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from bot.evidence import Errors, Scores, Spectrum
-from bot.publish.grid import Grid
+from bot.publish.grid import OUTSIDE, Grid
 
 INK = "#757b83"
 BLUE, ORANGE = "#3a7fc4", "#c8641c"
@@ -20,9 +20,11 @@ DEPTH = ("#3a7fc4", "#8c6bd1", "#b0568f", "#c8641c")  # from the first layer to 
 HEAT = "viridis", 0.18, 1.0
 DPI = 110
 COLOURS = 256
+NARROWEST = 0.1  # of the largest value: what the colours of a heat map span at least
 WIDTH = 8.0  # inches
 LONGEST = 44
 FEW = 8
+LEAST_ROWS = 5  # of a heat map: so high that the words beside its scale have room
 TICKS = 16
 LOOK: Any = {
     "text.parse_math": False,
@@ -46,27 +48,28 @@ def delta(grid: Grid) -> bytes:
     import matplotlib as mpl  # noqa: PLC0415 - half a second
     from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
 
-    name, low, high = HEAT
-    steps = [mpl.colormaps[name](low + (high - low) * step / 63) for step in range(64)]
+    name, first, last = HEAT
+    steps = [mpl.colormaps[name](first + (last - first) * step / 63) for step in range(64)]
     labels = [_short(label) for label in grid.rows]
     left = 0.35 + 0.078 * max(map(len, labels))
-    height = 1.3 + 0.27 * len(labels)
+    height = 1.3 + 0.27 * max(LEAST_ROWS, len(labels))
     with Canvas(height) as canvas:
         axes = canvas.axes(left, 0.6, WIDTH - left - 1.35, height - 1.1)
-        top = max((value for row in grid.values for value in row if value is not None), default=0.0)
+        low, high = scale(grid)
         image = axes.imshow(
             [[math.nan if value is None else value for value in row] for row in grid.values],
             cmap=LinearSegmentedColormap.from_list("heat", steps),
             aspect="auto",
             interpolation="nearest",
-            vmin=0.0,
-            vmax=top or 1.0,
+            vmin=low,
+            vmax=high,
         )
         axes.set_yticks(range(len(labels)), labels)
         places = _ticks(grid.columns)
         axes.set_xticks(places, [grid.columns[place] for place in places])
         axes.tick_params(length=0)
-        axes.set_xlabel("layer" if grid.layers else "")
+        outside = f" ({OUTSIDE}: in no layer)" if OUTSIDE in grid.columns else ""
+        axes.set_xlabel(f"layer{outside}" if grid.layers else "")
         for spine in axes.spines.values():
             spine.set_visible(True)
         bar = canvas.figure.colorbar(
@@ -74,8 +77,25 @@ def delta(grid: Grid) -> bytes:
         )
         bar.outline.set_edgecolor(INK)
         bar.set_label("‖delta‖ / ‖weight‖")
-        canvas.title("Size of the adapter's delta against the base's weight", left)
+        if low:
+            canvas.note("not from 0", WIDTH - 1.15)
+        canvas.title("Size of the adapter's delta against the base's weight", min(left, WIDTH - 5.0))
         return canvas.png()
+
+
+def scale(grid: Grid) -> tuple[float, float]:
+    """Where the colours of a heat map begin and end.
+
+    At zero, so that a colour is a size. Where the smallest value is more than half of the largest, most of such a scale
+    would be empty and all cells alike: then it begins at the smallest. It spans a tenth of the largest at least:
+    what is as good as equal looks so.
+    """
+    values = [value for row in grid.values for value in row if value is not None]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    if low <= high / 2:
+        return 0.0, high or 1.0
+    more = max(0.0, (NARROWEST * high - (high - low)) / 2)
+    return low - more, high + more
 
 
 def errors(found: Errors) -> bytes:
@@ -166,7 +186,8 @@ def spectra(found: Sequence[Spectrum]) -> bytes:
             bar.outline.set_edgecolor(INK)
             ends = sorted({0, (len(layers) - 1) // 2, len(layers) - 1})
             bar.set_ticks(ends, labels=[_layer(layers, end) for end in ends])
-        canvas.title("Energy of the delta's singular values, by layer", 0.75)
+        outside = " (dotted: in no layer)" if len(layers) < len(found) else ""
+        canvas.title(f"Energy of the delta's singular values, by layer{outside}", 0.75)
         return canvas.png()
 
 
@@ -200,6 +221,10 @@ class Canvas:
         self.figure.text(
             left / WIDTH, 1 - 0.28 / self._height, text, fontsize=11, fontweight="bold", va="center"
         )
+
+    def note(self, text: str, left: float) -> None:
+        """A few words below the axes."""
+        self.figure.text(left / WIDTH, 0.32 / self._height, text, va="center")
 
     def png(self) -> bytes:
         """The picture, the same bytes for the same evidence; 256 colours make it half as large."""

@@ -10,14 +10,16 @@ from bot.publish.escape import code, joined, plain, row, without_paths
 from bot.publish.model_card import HUB, checks, merged_from, source
 from bot.publish.pictures import figures
 from bot.records import Pinned, Plan, Report
-from bot.wording import duration
+from bot.wording import duration, into
 
 MOST_TENSORS = 20
 MOST_FILES = 60
 WORD = re.compile(r"--[a-z-]+ [\w./@:-]+", re.ASCII)
 READING = (
-    "A unit in the last place (ulp) is the distance between two neighbouring numbers of the dtype on disk. One rounding"
-    " takes at most half of it, arithmetic in float32 before it a little more; the checks say whether that is kept to."
+    "The size of the adapter's delta is told against that of the base's weight, both as the root of the sum of squares."
+    " A unit in the last place (ulp) is the distance between two neighbouring numbers of the dtype on disk. One"
+    " rounding takes at most half of it, arithmetic in float32 before it a little more; the checks say whether that is"
+    " kept to."
 )
 
 
@@ -53,7 +55,8 @@ def _worst(tensor: ChangedTensor) -> float:
 
 def _what(plan: Plan, endpoint: str) -> list[str]:
     base = source(plan.base, endpoint=endpoint)
-    return [f"Of the model that came from merging {merged_from(plan, endpoint=endpoint)} into {base}."]
+    merged = f"merging {merged_from(plan, endpoint=endpoint)} into {plain(into(plan))} {base}"
+    return [f"What was checked of the model that came from {merged}."]
 
 
 def _tensors(found: Evidence) -> list[str]:

@@ -169,7 +169,8 @@ def _what(causes: list[Cause]) -> str:
 def _size(looks: list[Look]) -> str:
     """The error against what the tensor must be."""
     worst = max(looks, key=lambda k: (k.size, k.name))
-    share = f"{worst.size:.3g} times" if worst.size >= 10 else f"{100 * worst.size:.2g}% of"
+    percent = f"{100 * worst.size:.2g}" if worst.size < 1 else f"{100 * worst.size:.0f}"
+    share = f"{worst.size:.3g} times" if worst.size >= 10 else f"{percent}% of"
     return f"off by up to {share} its size, in {worst.name}" if len(looks) > 1 else f"off by {share} its size"
 
 

@@ -7,10 +7,8 @@ transformers loads into the same parameter is the same tensor.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bot.records import Plan
 from bot.validate.expected import expected_tensors
@@ -50,14 +48,34 @@ def under(renamed: dict[str, str], layout: Layout) -> Layout:
 
 def other_names(layout: Layout, *, plan: Plan, base: Layout, base_folder: Path | None) -> dict[str, str]:
     """Names in the merged folder → those in the plan, where they differ and transformers loads both as one."""
+    pairs = _made_of(layout, plan=plan, base=base, base_folder=base_folder)
+    return {extra[0]: lost[0] for lost, extra in pairs if len(lost) == len(extra) == 1}
+
+
+def other_forms(
+    layout: Layout, *, plan: Plan, base: Layout, base_folder: Path | None
+) -> dict[str, list[str]]:
+    """Names in the merged folder → several in the plan that transformers makes the same parameter of: experts, stacked.
+
+    Their numbers are the same in another order, which only transformers knows.
+    """
+    pairs = _made_of(layout, plan=plan, base=base, base_folder=base_folder)
+    return {extra[0]: lost for lost, extra in pairs if len(lost) > len(extra) == 1}
+
+
+def _made_of(
+    layout: Layout, *, plan: Plan, base: Layout, base_folder: Path | None
+) -> list[tuple[list[str], list[str]]]:
+    """For each parameter that the merged folder has under other names: those in the plan, those in the folder."""
     wanted, there = set(expected_tensors(plan, base=base)), set(layout.tensors)
     lost, extra = wanted - there, there - wanted
     if not lost or not extra or base_folder is None:
-        return {}
+        return []
     parameters = _parameters(base_folder, plan.model_class, lost | extra)
-    places = _single((parameters.get(name, name), name) for name in lost)
-    found = _single((parameters.get(name, name), name) for name in extra)
-    return {found[parameter]: places[parameter] for parameter in found.keys() & places.keys()}
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for name in sorted(lost | extra):
+        found.setdefault(parameters.get(name, name), ([], []))[name in extra].append(name)
+    return [(planned, other) for planned, other in found.values() if planned and other]
 
 
 def _parameters(folder: Path, model_class: str, names: set[str]) -> dict[str, str]:
@@ -68,11 +86,3 @@ def _parameters(folder: Path, model_class: str, names: set[str]) -> dict[str, st
         return parameter_names(meta_model(folder, model_class), names)
     except Exception:  # noqa: BLE001  # whatever transformers raises: the names stay as they are
         return {}
-
-
-def _single(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Parameter → name; parameters that several names make (experts one by one) are left out."""
-    found: dict[str, list[str]] = {}
-    for parameter, name in pairs:
-        found.setdefault(parameter, []).append(name)
-    return {parameter: names[0] for parameter, names in found.items() if len(names) == 1}

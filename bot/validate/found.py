@@ -38,14 +38,14 @@ class Found:
     digests: dict[str, str] = field(default_factory=dict)
     ours: bool = False
 
-    def add_copy(self, name: str, *, bytes_: int, wrong: int, infinite: int) -> None:
-        """Adds a tensor that was compared with the base's."""
+    def add_copy(self, name: str, *, bytes_: int, wrong: int, infinite: int, words: str = "") -> None:
+        """Adds a tensor that was compared with the base's. `words` say what is wrong with it, where that is known."""
         self.proven.add(name)
         if infinite:
             self.infinite.append(f"{name} ({infinite} elements)")
         if wrong:
             self.different += 1
-            self.wrong_copies.append(f"{name} ({wrong} bytes differ)")
+            self.wrong_copies.append(f"{name} ({words or f'{wrong} bytes differ'})")
         else:
             self.equal, self.equal_bytes = self.equal + 1, self.equal_bytes + bytes_
 

@@ -33,9 +33,9 @@ def quiet() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def sentence(error: BaseException) -> str:
-    """The first line of an exception, short enough for a table."""
+    """The first line of an exception without its full stop, short enough for a table."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else "no message"
+    text = lines[0].rstrip(".:") if lines else "no message"
     text = text if len(text) <= LONGEST else text[:LONGEST] + "…"
     return f"{type(error).__name__}: {text}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from bot.errors import MergeBotError
 from bot.records import Check, Plan
 from bot.validate.dequantised import check_dequantised
-from bot.validate.elsewhere import WRAPPER, other_names, under
+from bot.validate.elsewhere import WRAPPER, other_forms, other_names, under
 from bot.validate.expected import expected_tensors
 from bot.validate.sidecars import check_sidecars
 from bot.validate.ties import check_ties
@@ -49,7 +49,8 @@ def check_structure(
     figure = f"{counted(len(layout.shards), 'file')}, {size(layout.total_bytes)}"
     files = Check(name="files", verdict="passed", figure=figure, detail="Every header parses.")
     ties = check_ties(merged, plan=plan, layout=layout, base=base, base_folder=base_folder)
-    keys = _keys(layout, plan=plan, base=base, allowed=ties.allowed, renamed=renamed)
+    forms = other_forms(layout, plan=plan, base=base, base_folder=base_folder)
+    keys = _keys(layout, plan=plan, base=base, allowed=ties.allowed, renamed=renamed, forms=forms)
     tensors = [keys, *_headers(layout, plan=plan, base=base), *([ties.check] if ties.check else [])]
     sidecars = check_sidecars(
         merged, plan=plan, layout=raw, base=base, base_folder=base_folder, adapter_folder=adapter_folder
@@ -83,11 +84,18 @@ def _index(merged: Path, layout: Layout) -> Check:
 
 
 def _keys(
-    layout: Layout, *, plan: Plan, base: Layout, allowed: frozenset[str], renamed: dict[str, str]
+    layout: Layout,
+    *,
+    plan: Plan,
+    base: Layout,
+    allowed: frozenset[str],
+    renamed: dict[str, str],
+    forms: dict[str, list[str]],
 ) -> Check:
     """The tensors' names: those of the base and the planned ones, no other.
 
     `allowed` are others that say nothing new. `renamed`: names in the files → names in the layout.
+    `forms`: names in the layout → those of the base that transformers makes the same of.
     """
     wanted, there = set(expected_tensors(plan, base=base)), set(layout.tensors) - allowed
     lost, extra = sorted(wanted - there), sorted(there - wanted)
@@ -96,6 +104,10 @@ def _keys(
         problems.append("These are the tensors of an unmerged PEFT model: it was saved without merging.")
     elif wrapped := [n for n in extra if n.startswith(WRAPPER) and n.removeprefix(WRAPPER) in wanted]:
         problems.append(f"{counted(len(wrapped), 'name')} begin with {WRAPPER}, which no loader takes off.")
+    if forms:
+        within = sorted(name for names in forms.values() for name in names)
+        problems.append(_other_form(within, min(forms)))
+        lost, extra = sorted({*lost} - {*within}), sorted({*extra} - forms.keys())
     if lost:
         problems.append(f"Missing: {few(lost)}.")
     if extra:
@@ -110,6 +122,14 @@ def _keys(
     if allowed:
         good += f" Written out beside what they share: {few(sorted(allowed))}."
     return verdict("keys", problems, figure=figure, good=good)
+
+
+def _other_form(names: list[str], within: str) -> str:
+    """What the base stores one by one, and the merged model together."""
+    return (
+        f"{counted(len(names), 'tensor')} of the base are stored in another form: {names[0]} within {within}."
+        " transformers loads both alike; save it in the base's form (save_original_format) to have them compared."
+    )
 
 
 def _headers(layout: Layout, *, plan: Plan, base: Layout) -> list[Check]:
@@ -154,7 +174,7 @@ def _leftovers(merged: Path, layout: Layout | None) -> list[Check]:
     for name in names:
         if ADAPTER_FILE.fullmatch(name):
             problems.append(f"{name} would apply the adapter a second time.")
-        elif PICKLE.fullmatch(name):
+        elif layout and PICKLE.fullmatch(name):
             problems.append(f"{name} holds other weights.")
         elif layout and name.endswith(".safetensors") and name not in known:
             problems.append(f"{name} belongs to no index.")

@@ -12,8 +12,9 @@ from bot.errors import MergeBotError
 from bot.progress import Progress
 from bot.records import Binding, Check, Plan
 from bot.validate.causes import Cause, cause_of
-from bot.validate.copies import compare, place
+from bot.validate.copies import Place, compare, place
 from bot.validate.elsewhere import is_ours, merged_layout
+from bot.validate.exchanged import belongs, beside, exchanged, holds
 from bot.validate.expected import expected_tensors
 from bot.validate.formula import Evaluated, Expression, Formula
 from bot.validate.found import Found
@@ -109,7 +110,18 @@ class _Look:
             before = place(base_folder, layout=base, spec=old)
             after = place(self.reader.folder, layout=layout, spec=new)
             wrong, infinite = compare(before, after, old=old.dtype, new=new.dtype, progress=self.progress)
-            self.found.add_copy(name, bytes_=new.size, wrong=wrong, infinite=infinite)
+            words = self._taken(name, after, base=base, base_folder=base_folder) if wrong else ""
+            self.found.add_copy(name, bytes_=new.size, wrong=wrong, infinite=infinite, words=words)
+
+    def _taken(self, name: str, after: Place, *, base: Layout, base_folder: Path) -> str:
+        """Whether a tensor that is not the base's is another one of the base."""
+        spec = base.tensors[name]
+        same = {t.name: t.shape for t in base.tensors.values() if t.dtype == spec.dtype}
+        for other in beside(name, same):
+            before = place(base_folder, layout=base, spec=base.tensors[other])
+            if compare(before, after, old=spec.dtype, new=self.reader.layout.tensors[name].dtype)[0] == 0:
+                return belongs(other)
+        return ""
 
     def changed(self, binding: Binding, *, pool: ThreadPoolExecutor) -> None:
         """Measures one changed tensor against its reference."""
@@ -140,7 +152,17 @@ class _Look:
 
     def causes(self, bindings: dict[str, Binding]) -> None:
         """Finds out why changed tensors are wrong."""
-        self.found.causes = [self._cause(m, bindings[m.name]) for m in self.found.measures if m.wrong]
+        found = [self._cause(m, bindings[m.name]) for m in self.found.measures if m.wrong]
+        shapes = {binding.tensor: binding.shape for binding in bindings.values()}
+        self.found.causes = exchanged(
+            found, shapes=shapes, is_at=lambda name, other: self._holds(name, bindings[other])
+        )
+
+    def _holds(self, name: str, other: Binding) -> bool:
+        """Whether a tensor holds what belongs into another one, in the rows that are looked at."""
+        merged = FileRows(self.reader, name)
+        expected = as_stored(self.oracle.expected(other), dtype=merged.dtype)
+        return holds(merged, expected, index=self._index(other, merged.shape))
 
     def _cause(self, result: Measure, binding: Binding) -> Cause:
         merged = FileRows(self.reader, binding.tensor)

@@ -111,6 +111,8 @@ def _found(look: _Look, *, here: dict[str, str], there: dict[str, str]) -> Ties:
             problems.append(
                 f"config.json does not tie {target} to {source}, and it has no tensor: it is lost."
             )
+        elif name is not None and origin is None and source in look.base_names:
+            problems.append(_half(name, look.base_names[source]))
         elif both and target not in own and name not in look.base.tensors:
             if look.equal(str(name), str(origin)):
                 allowed.add(str(name))
@@ -124,6 +126,14 @@ def _found(look: _Look, *, here: dict[str, str], there: dict[str, str]) -> Ties:
     detail = " ".join(problems) or "What is tied and what is not is as planned."
     check = Check(name="ties", verdict="failed" if problems else "passed", figure=figure, detail=detail)
     return Ties(check=check, allowed=frozenset(allowed))
+
+
+def _half(name: str, other: str) -> str:
+    """One of two names for the same numbers, and not the one that the base has."""
+    return (
+        f"{name} is stored and {other} is not, which the base stores for both:"
+        " transformers loads it, a loader that looks for that name finds nothing."
+    )
 
 
 def _lost(target: str, source: str, *, moved: bool) -> str:

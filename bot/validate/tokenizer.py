@@ -77,9 +77,10 @@ def _source_tokenizer(folder: Path, *, plan: Plan, origins: dict[str, Path | Non
 
 def _round_trip(mine: Any, source: Any) -> tuple[list[str], str]:
     """The same ids and the same text back as from the source's tokenizer."""
-    problems = []
+    problems, back = [], 0
     for text in SAMPLE:
         ids = mine(text)["input_ids"]
+        back += mine.decode(ids, skip_special_tokens=True) == text
         again = mine.decode(ids)
         if source is not None and (ids != source(text)["input_ids"] or again != source.decode(ids)):
             problems.append(f"{text!r} is tokenized differently.")
@@ -91,7 +92,7 @@ def _round_trip(mine: Any, source: Any) -> tuple[list[str], str]:
         )
     if source is not None and not problems and (odd := _odd_parts(mine, source)):
         problems.append(f"Loaded, it differs from its source in {', '.join(odd)}.")
-    return problems, f"{counted(len(mine), 'token')}, {counted(len(SAMPLE), 'text')}"
+    return problems, f"{counted(len(mine), 'token')}, {back} of {len(SAMPLE)} texts come back as they were"
 
 
 def _odd_parts(mine: Any, source: Any) -> list[str]:
@@ -118,6 +119,12 @@ def _vocabulary(
     if before is not None and rows < before:
         problems.append(
             f"The embedding has {rows} rows and the base's has {before}: the vocabulary was shrunk."
+        )
+    asked = any(edit.key.endswith("vocab_size") for edit in plan.config_edits)
+    if before is not None and rows > before and not asked:
+        problems.append(
+            f"The embedding has {rows} rows and the base's has {before}: it was resized (as pad_to_multiple_of does),"
+            " which the adapter does not ask for."
         )
     borrowed = all(s.origin == "base" for s in plan.sidecars if s.name.startswith(TOKENIZER))
     inherited = borrowed and rows == before and source is not None and len(mine) == len(source)

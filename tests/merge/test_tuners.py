@@ -11,6 +11,7 @@ from bot.errors import RefusedError
 from bot.plan.peft_types import MERGED, REFUSED
 from tests.merge.oracle import compare, worst_ulp
 from tests.tiny.adapters import SUITS, TUNERS
+from tests.validate.asking import ask
 
 TYPES = {name: name.partition(".")[0] for name in TUNERS}
 
@@ -30,6 +31,8 @@ def test_merged_answers_as_the_live_adapter_does(name: str, adapter_on: Callable
     difference = compare(architecture, base=base, adapter=adapter, out=out, plan=plan)
     assert difference.error < 2e-5
     assert difference.effect > 0.05
+    told = ask(base, adapter, out, plan=plan)
+    assert (told.verdict, "Not asked" in told.detail) == ("passed", False), told.detail
 
 
 @pytest.mark.parametrize("name", sorted(n for n, t in TYPES.items() if t in REFUSED))

@@ -11,6 +11,7 @@ import torch
 from bot.errors import RefusedError
 from tests.merge.oracle import compare, float64_weights, read_tensors, spacing
 from tests.tiny.adapters import LORA_VARIANTS, SUITS
+from tests.validate.asking import ask
 
 REFUSED = {
     "lora_bias": "no-bias",
@@ -20,6 +21,7 @@ REFUSED = {
 MERGED = sorted(LORA_VARIANTS.keys() - REFUSED.keys())
 
 
+@pytest.mark.usefixtures("exact_svd")
 @pytest.mark.parametrize("variant", MERGED)
 def test_merged_answers_as_the_live_adapter_does(
     variant: str, adapter_on: Callable, merged: Callable
@@ -30,6 +32,8 @@ def test_merged_answers_as_the_live_adapter_does(
     difference = compare(architecture, base=base, adapter=adapter, out=out, plan=plan)
     assert difference.error < 2e-5
     assert difference.effect > 0.05
+    told = ask(base, adapter, out, plan=plan)
+    assert (told.verdict, "Not asked" in told.detail) == ("passed", False), told.detail
 
 
 @pytest.mark.parametrize("variant", sorted(REFUSED))

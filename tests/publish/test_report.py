@@ -122,12 +122,40 @@ def test_stacks_are_named_where_there_are_several_and_rows_are_few():
     assert len(grid([tensor(f"h.0.m{i}.weight", 0.1 + i) for i in range(99)]).rows) == MOST_ROWS
 
 
+@pytest.mark.parametrize(
+    ("norms", "begin", "end"),
+    [
+        ((0.1, 0.004), 0.0, 0.1),
+        ((0.1, 0.06), 0.06, 0.1),
+        ((0.1, 0.1), 0.095, 0.105),
+        ((0.1, 0.098), 0.094, 0.104),
+        ((0.0, 0.0), 0.0, 1.0),
+    ],
+)
+def test_colours_tell_cells_apart_and_say_where_they_begin(norms, begin, end):
+    tensors = tuple(tensor(f"model.layers.{i}.q.weight", norm) for i, norm in enumerate(norms))
+    assert plots.scale(grid(tensors)) == pytest.approx((begin, end))
+    alt = next(iter(pictures(Evidence(tensors=tensors)))).alt
+    assert ("not at zero" in alt) == (begin > 0)
+
+
 # text
 
 
 def test_the_text_of_a_hub_merge():
     plan = a_plan()
     golden("report.md", report_text(plan, a_report(plan)))
+
+
+def test_the_text_of_a_merge_of_local_folders():
+    adapter, base = (Pinned(kind="folder", location=f"/home/alice/{n}", commit=f"sha256:{n}") for n in "ab")
+    text = report_text(plan := a_plan(adapter=adapter, base=base), a_report(plan))
+    golden("report_folder.md", text)
+    assert "/home" not in text
+    assert text.splitlines()[2] == (
+        "What was checked of the model that came from merging the adapter from a local folder (`sha256:a`) into its"
+        " base model from a local folder (`sha256:b`)."
+    )
 
 
 def test_strangers_text_stays_text_in_the_text():

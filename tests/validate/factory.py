@@ -16,7 +16,7 @@ from bot.progress import Silent
 from bot.records import AddedTensor, Binding, ConfigEdit, Estimate, Pinned, Plan, Report, Sidecar
 from bot.request import MergeRequest, Way
 from bot.validate.reference import formula
-from bot.validate.run import validate
+from bot.validate.run import Subject, validate
 from bot.validate.sources import ArrayRows
 from bot.weights.files import LocalFiles
 from bot.weights.layout import INDEX, Layout, read_layout
@@ -45,16 +45,17 @@ class Case:
         return read_layout(LocalFiles(self.base))
 
     def report(self, level: Way = "full", *, thorough: bool = False) -> Report:
+        asked = MergeRequest(adapter=str(self.adapter), device="cpu", validation=level, thorough=thorough)
         return validate(
-            self.merged,
-            plan=self.plan,
-            base_folder=self.base,
-            base=self.layout,
-            adapter_folder=self.adapter,
-            request=MergeRequest(
-                adapter=str(self.adapter), device="cpu", validation=level, thorough=thorough
-            ),
-            progress=Silent(),
+            Subject(
+                merged=self.merged,
+                plan=self.plan,
+                base_folder=self.base,
+                base=self.layout,
+                adapter_folder=self.adapter,
+                request=asked,
+                progress=Silent(),
+            )
         )
 
     def failed(self, level: Way = "full", *, thorough: bool = False) -> set[str]:

@@ -115,5 +115,6 @@ def peft_merge(
     model = tuned.merge_and_unload(safe_merge=safe)
     model = model if saved is None else model.to(saved)
     model.save_pretrained(merged, max_shard_size="60KB")
-    AutoTokenizer.from_pretrained(base).save_pretrained(merged)
+    if (base / "tokenizer_config.json").exists():
+        AutoTokenizer.from_pretrained(base).save_pretrained(merged)
     return merged

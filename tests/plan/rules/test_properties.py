@@ -22,6 +22,7 @@ from bot.errors import MergeBotError
 from bot.plan import adapter_config
 from bot.plan.examination import diagnose, unreadable
 from bot.plan.peft_types import REFUSED
+from bot.plan.rules.evidence import Evidence
 from bot.plan.rules.values import TRAINING
 from tests.plan.rules import corpus
 
@@ -167,13 +168,24 @@ def spoiled(draw: st.DrawFn) -> tuple[dict[str, Any], set[str]]:
     return config, touched
 
 
-@given(spoiled())
+SHAPES = st.dictionaries(
+    st.sampled_from(
+        [f"model.layers.{i}.self_attn.{m}_proj.lora_{f}.weight" for i in (0, 1) for m in "qv" for f in "AB"]
+        + ["model.layers.0.self_attn.q_proj.lora_magnitude_vector", "lm_head.weight", "x"]
+    ),
+    st.lists(st.integers(0, 9), max_size=3).map(tuple),
+    max_size=6,
+)
+
+
+@given(spoiled(), st.none() | SHAPES)
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 def test_anything_ends_with_a_config_that_peft_loads_or_a_refusal(
-    case: tuple[dict[str, Any], set[str]],
+    case: tuple[dict[str, Any], set[str]], shapes: dict[str, tuple[int, ...]] | None
 ) -> None:
     config, touched = case
-    found = diagnose(config, name="x")
+    weights = None if shapes is None else Evidence(shapes)
+    found = diagnose(config, name="x", weights=weights)
     came = outcome(config, found)
     if came is None:
         return
@@ -181,7 +193,7 @@ def test_anything_ends_with_a_config_that_peft_loads_or_a_refusal(
     for key in came.keys() & config.keys() - touched - TOGETHER:
         if key not in {f.key for f in found.findings}:
             assert came[key] == config[key]
-    again = diagnose(came, name="x")
+    again = diagnose(came, name="x", weights=weights)
     assert again.verdict == "fine", again.findings
 
 
