@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,6 @@ from bot.sources import fetched
 WRONG = (
     "Do not use this model as base + adapter; `merge-bot merge` makes one that passes, or says why it cannot."
 )
-Gate = Callable[[], None]
 AHEAD = ("bot.work", "bot.merge.run", "bot.validate.witness")  # what every merge needs, and no torch
 
 
@@ -130,7 +128,7 @@ def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress
 
 
 def run(
-    request: MergeRequest, *, settings: Settings, progress: Progress, gate: Gate | None = None
+    request: MergeRequest, *, settings: Settings, progress: Progress, gate: publishing.Gate | None = None
 ) -> tuple[Plan, Report | None, Publication | None]:
     """The whole way: plan, merge, validate, publish. What an earlier run has published is found, not made again.
 
@@ -141,7 +139,7 @@ def run(
 
 
 def _run(
-    request: MergeRequest, *, settings: Settings, progress: Progress, gate: Gate | None
+    request: MergeRequest, *, settings: Settings, progress: Progress, gate: publishing.Gate | None
 ) -> tuple[Plan, Report | None, Publication | None]:
     destination = _destination(request)
     if destination.kind == "folder":
@@ -167,8 +165,6 @@ def _run(
         cards = cards_of(prepared)
         to = publisher(settings, destination)  # a token of a Trusted Publisher lasts an hour
         check_publication(prepared.sources, request=request, terms=settings.terms, look=to.is_private)
-        if gate is not None:
-            gate()
         published, report = publishing.publish(
             staged.folder,
             prepared.plan,
@@ -178,6 +174,7 @@ def _run(
             request=request,
             settings=settings,
             progress=progress,
+            gate=gate,
         )
     return prepared.plan, report, published
 

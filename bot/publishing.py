@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from bot.wording import size
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
 
+Gate = Callable[[], None]  # what it raises stops the publication
 PUBLISHED, RELOADED = "published", "reloaded"
 SMALL = 10**9  # bytes: what `--reload auto` fetches once more
 BESIDE = 16 * 2**20  # bytes, up to which a file that was there before is fetched too: configs, templates
@@ -45,8 +46,9 @@ def publish(
     request: MergeRequest,
     settings: Settings,
     progress: Progress,
+    gate: Gate | None = None,
 ) -> tuple[Publication, Report | None]:
-    """Publishes a merged folder; `cards` are those of every adapter, then the base's.
+    """Publishes a merged folder; `cards` are those of every adapter, then the base's. `gate` is asked last.
 
     What was checked is loaded first as it will be published: the report that is published says so. Raises
     ValidationError when that fails, and then nothing is published; or when the Hub does not hold what was checked, and
@@ -64,6 +66,8 @@ def publish(
     body = messages.body(
         plan, report=report, destination=destination, requested_by=request.requested_by, endpoint=to.endpoint
     )
+    if gate is not None:
+        gate()
     done = to.publish(
         folder,
         destination,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import get_args
 
 from bot.doors.ground import Ground
 from bot.doors.thread import Thread
 from bot.errors import StoppedError
 from bot.job import Now, Stage
 
+ORDER = get_args(Stage)
 # By the first word of what the stages say they do.
 STAGES: dict[str, Stage] = {
     "Planning": "planning",
@@ -55,7 +57,7 @@ class Telling:
         self._at(line, 0)
 
     def _at(self, what: str, total: int) -> None:
-        self._tell(lambda now: Now(stage=STAGES.get(what.partition(" ")[0], now.stage), total=total))
+        self._tell(lambda now: Now(stage=_later(now.stage, what), total=total))
 
     def _tell(self, change: Callable[[Now], Now]) -> None:
         with self._lock:
@@ -72,3 +74,8 @@ class Telling:
             self._thread.tell(self._now)
         except StoppedError as error:
             self._stopped = error
+
+
+def _later(stage: Stage, what: str) -> Stage:
+    """The stage that these words belong to, or the one that was reached before it."""
+    return max(stage, STAGES.get(what.partition(" ")[0], stage), key=ORDER.index)

@@ -15,11 +15,10 @@ from bot.errors import InternalError, MergeBotError, RefusedError, StoppedError,
 from bot.job import Ended, Failure, Outcome, Verb
 from bot.plan.limits import cost
 from bot.progress import Progress
+from bot.publishing import Gate
 from bot.records import Publication, Report
 from bot.request import MergeRequest
 from bot.settings import Settings
-
-Gate = Callable[[], None]
 
 
 def work(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from bot import publishing
 from bot.doors.github import answer
 from bot.errors import AccessError, HostError
 from bot.publish.marker import Mark, find_job, job_marker
@@ -58,9 +60,10 @@ def test_a_command_ends_in_a_published_model_and_one_tidy_comment(forge, ask, de
     assert forge.bodies[0].count("![") == len(pictures(outcome.report.evidence)) > 0
     for shown in ("alice/out-1", "All checks passed", "To undo it", "It took", "Asked by alice"):
         assert shown in forge.bodies[0]
-    told = "\n".join(forge.edits)
-    for stage in ("**planning", "**fetching", "**merging", "**validating", "**publishing"):
-        assert stage in told
+    stages = ["queued", "planning", "fetching", "merging", "validating", "publishing"]
+    told = re.findall(rf"\*\*({'|'.join(stages)})", "\n".join(forge.edits))
+    assert list(dict.fromkeys(told)) == stages[1:]
+    assert told == sorted(told, key=stages.index)
     (verdict,) = forge.verdicts
     assert (verdict["sha"], verdict["state"]) == (HEAD, "success")
 
@@ -277,6 +280,20 @@ def once(forge, happens, *, at):
             happens()
 
     forge.during = during
+
+
+def test_the_last_look_comes_after_all_checks(forge, ask, desk, monkeypatch):
+    """A push while the finished model is being loaded, which takes its time."""
+    looked = publishing._load
+
+    def load(*given, **named):
+        forge.pull = replace(forge.pull, head_sha="b" * 40)
+        return looked(*given, **named)
+
+    monkeypatch.setattr(publishing, "_load", load)
+    before = desk.state()
+    assert only(ask(f"{MERGE}-22")).failure.code == "head-moved"
+    assert desk.state() == before
 
 
 @pytest.mark.parametrize(
