@@ -107,6 +107,7 @@ def plan(**flags: Any) -> None:
 @options.job
 @options.validate("tensors")
 @options.thorough
+@options.questions
 @options.output
 def merge(**flags: Any) -> None:
     """Merge ADAPTER into its base, into a folder."""
@@ -135,6 +136,7 @@ def merge(**flags: Any) -> None:
 @options.job
 @options.validate("full", may_skip=False)
 @options.thorough
+@options.questions
 @options.output
 def validate(folder: Path, **flags: Any) -> None:
     """Check the merged model in DIR against its adapter and base."""
@@ -189,6 +191,7 @@ def publish(folder: Path, **flags: Any) -> None:
 @options.job
 @options.validate("full")
 @options.thorough
+@options.questions
 @options.to(required=True)
 @options.reload
 @options.output

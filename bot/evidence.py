@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,50 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """How far base + adapter, run in `dtype`, is from itself in float32, and how far the merged weights are from it.
+
+    `worst`: the largest difference of any number of the answers, `mean`: the root of the mean square. None: not finite.
+    """
+
+    dtype: str
+    worst: float | None
+    mean: float | None
+    merged_worst: float | None
+    merged_mean: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perplexity:
+    """exp of the mean loss of `tokens` tokens of a text: of the base, base + adapter, merged. None: not finite.
+
+    It is read in windows of `window` tokens. `sha256` is that of the whole text in UTF-8; `cut`: there is more of it.
+    """
+
+    base: float | None
+    adapter: float | None
+    merged: float | None
+    tokens: int
+    window: int
+    cut: bool
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """How base, base + adapter and the merged model go on from a prompt, always by the most likely token.
+
+    `agreement` of the last two: `same`; `tie`: they part where rounding decides between two tokens; `other`: elsewhere.
+    """
+
+    prompt: str
+    base: str
+    adapter: str
+    merged: str
+    agreement: Literal["same", "tie", "other"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was measured; what was not is empty."""
 
@@ -61,3 +106,6 @@ class Evidence:
     errors: Errors | None = None
     spectra: tuple[Spectrum, ...] = ()
     scores: Scores | None = None
+    baseline: Baseline | None = None
+    perplexity: Perplexity | None = None
+    continuations: tuple[Continuation, ...] = ()

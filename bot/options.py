@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bot.errors import InputError
 from bot.plan import destination, recipe
-from bot.request import Destination, MergeRequest, Recipe
+from bot.plan import questions as asked
+from bot.request import Destination, MergeRequest, Recipe, Way
 
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
@@ -33,34 +35,12 @@ class Weighing(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Joins the numbers behind --weights with commas; they end at the first word that is none."""
-        return super().parse_args(ctx, joined_weights(args))
-
-
-def joined_weights(words: Sequence[str]) -> list[str]:
-    """`--weights 0.7 0.3` as `--weights=0.7,0.3`."""
-    joined: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        numbers = []
-        while word == "--weights" and rest and is_number(rest[0]):
-            numbers.append(rest.pop(0))
-        joined.append(f"{word}={','.join(numbers)}" if numbers else word)
-    return joined
-
-
-def is_number(word: str) -> bool:
-    """Whether Python reads the word as a number (nan and inf included: they are refused where they can be named)."""
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+        return super().parse_args(ctx, recipe.joined_weights(args))
 
 
 def _weights(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...]:
     words = [word.strip() for word in text.split(",")] if text is not None else []
-    odd = [word for word in words if not is_number(word)]
+    odd = [word for word in words if not recipe.is_number(word)]
     if odd:
         raise click.BadParameter(f"{odd[0]!r} is no number.")
     return tuple(float(word) for word in words)
@@ -165,10 +145,8 @@ page = together(
         help="Where the page goes, by default to merge_report.html in DIR.",
     ),
     click.option("--open", "show", is_flag=True, help="Open the page in a browser."),
-    click.option("--json", is_flag=True, help="Print exactly one JSON document on stdout."),
-    click.option(
-        "-v", "--verbose", count=True, help="Show warnings of libraries; -vv: their log, and tracebacks."
-    ),
+    as_json,
+    verbose,
 )
 
 doctor = together(
@@ -228,6 +206,16 @@ thorough = click.option(
     "--thorough", is_flag=True, help="Check all numbers of changed tensors, not one row in 16."
 )
 
+questions = together(
+    click.option(
+        "--prompts",
+        metavar="FILE",
+        help="What the models are asked in the full check, and shown to go on from: one a line, or JSON lines with"
+        ' "prompt" or "messages". They stand in the report. Without --validate, asks for full.',
+    ),
+    click.option("--text", metavar="FILE", help="Measure perplexity on this text; asks for --validate full."),
+)
+
 
 def request(flags: dict[str, Any]) -> MergeRequest:
     """The flags as the pipeline wants them. `publish` names no adapter: the folder's own report does."""
@@ -243,14 +231,30 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         dtype=flags.get("dtype", "auto"),
         device=flags.get("device", "auto"),
         quantized_base=flags.get("quantized_base", "original"),
-        validation="none" if flags.get("no_validate") else flags.get("validation", "none"),
+        validation=_validation(flags),
         thorough=flags.get("thorough", False),
         parity=flags.get("parity", "exact"),
         dry_run=flags["dry_run"],
         allow_pickle=flags.get("allow_pickle", False),
         way=flags.get("way", "auto"),
         reload=flags.get("reload", "auto"),
+        prompts=asked.read_prompts(flags["prompts"]) if flags.get("prompts") is not None else (),
+        text=asked.read_text(flags["text"]) if flags.get("text") is not None else "",
     )
+
+
+def _validation(flags: dict[str, Any]) -> Way:
+    """How much is checked; questions for the models need the full check, and get it unless less was asked for."""
+    way: Way = "none" if flags.get("no_validate") else flags.get("validation", "none")
+    given = [f"--{name}" for name in ("prompts", "text") if flags.get(name) is not None]
+    if not given or way == "full":
+        return way
+    source = click.get_current_context().get_parameter_source("validation")
+    if flags.get("no_validate") or source is not ParameterSource.DEFAULT:
+        raise click.UsageError(
+            f"{given[0]} is for the full check: leave out --validate {way}, or ask for full."
+        )
+    return "full"
 
 
 def _recipe(flags: dict[str, Any]) -> Recipe | None:

@@ -41,6 +41,27 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One message of a chat: who says what."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What the models are asked in words: a text, or a chat that goes through the tokenizer's template."""
+
+    text: str = ""
+    chat: tuple[Turn, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The prompt as it is shown to people."""
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in self.chat) or self.text
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeRequest:
     """What somebody asked for, through whichever door.
 
@@ -51,7 +72,8 @@ class MergeRequest:
     weights that lie there only as pickle are read, as tensors and nothing else. `validation` is how much is checked,
     `thorough` whether that is all rows of changed tensors or a sample; `parity`: `exact` computes in float32 and rounds
     once, `peft` rounds as PEFT's `merge_and_unload` does by default; `dry_run` does everything but leave a result.
-    `way` is `whole` to have transformers load the whole model where its tensors could be streamed.
+    `way` is `whole` to have transformers load the whole model where its tensors could be streamed. `prompts` and
+    `text`: what the models are asked in place of the usual prompts, and what their perplexity is measured on, if any.
     `reload`: whether a model is fetched again from the Hub once it is published, and loaded; `auto` means a small one.
     `attended`: whoever asked sits there, and the tokens are theirs (the command line). A door that acts for others with
     tokens of its own (a webhook, an Action that somebody's comment has started) sets it to False. `requester_access`
@@ -78,6 +100,8 @@ class MergeRequest:
     allow_pickle: bool = False
     way: AskedWay = "auto"
     reload: Reload = "auto"
+    prompts: tuple[Prompt, ...] = ()
+    text: str = ""
     attended: bool = True
     requester_access: Access = "unknown"
     requested_by: str | None = None

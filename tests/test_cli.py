@@ -149,6 +149,32 @@ def test_how_much_is_checked_by_default(seen, arguments, way):
     assert seen[-1][-1].validation == way
 
 
+def test_questions_for_the_models_arrive_as_their_content_and_ask_for_the_full_check(seen, tmp_path):
+    (prompts := tmp_path / "p.txt").write_text("One?\nTwo?\n")
+    (text := tmp_path / "t.txt").write_text("A text.")
+    for command in (
+        ["merge", "x", "--out", "o"],
+        ["run", "x", "--to", "a/b"],
+        ["validate", ".", "--adapter", "x"],
+    ):
+        assert cli.main([*command, "--prompts", str(prompts), "--text", str(text)]) == 0
+        asked = seen[-1][-1]
+        assert asked.validation == "full"
+        assert asked.prompts == (request.Prompt(text="One?"), request.Prompt(text="Two?"))
+        assert asked.text == "A text."
+        assert str(tmp_path) not in str(serial.as_dict(asked))
+
+
+@pytest.mark.parametrize("less", [["--validate", "tensors"], ["--validate", "none"], ["--no-validate"]])
+@pytest.mark.parametrize("flag", ["--prompts", "--text"])
+@pytest.mark.usefixtures("seen")
+def test_questions_without_the_full_check_are_wrong_usage(tmp_path, capsys, flag, less):
+    (file := tmp_path / "t.txt").write_text("A text.")
+    assert cli.main(["merge", "x", "--out", "o", flag, str(file), *less]) == 2
+    assert f"Error: {flag} is for the full check" in capsys.readouterr().err
+    assert cli.main(["merge", "x", "--out", "o", flag, str(file), "--validate", "full"]) == 0
+
+
 def test_folders_arrive_absolute(seen, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/ada")
@@ -286,6 +312,8 @@ def test_an_interruption_is_130(stops, capsys):
         ["run", "x", "--to", "./here", "--pr"],
         ["plan", "x", "--pr"],
         ["run", "x", "--to", "~nobody-of-that-name/x"],
+        ["merge", "x", "--out", "o", "--text", "no-such-file"],
+        ["merge", "x", "--out", "o", "--prompts", "."],
     ],
 )
 def test_wrong_usage_is_2_in_both_forms(arguments, capsys):

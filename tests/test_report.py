@@ -1,5 +1,6 @@
 """The report through the real command line: its numbers, its files, its page, and what becomes of them on the Hub."""
 
+import hashlib
 import json
 import shutil
 import webbrowser
@@ -8,13 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bot.address import address
 from bot.publish.pictures import PATHS
 from bot.publish.result import read_report
 from tests.e2e import ADAPTER, desk, hub, models, processes
+from tests.tiny.tokenizers import SENTENCES
 
 __all__ = ["desk", "hub", "models", "processes"]
+TEXT = "\n".join(SENTENCES)
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +29,11 @@ def kept(tmp_path_factory):
 
 @pytest.fixture
 def merged(desk, kept):
-    """A finished merge that was checked in full, every number of it, at the desk's `out`."""
+    """A finished merge that was checked in full, every number of it, with questions, at the desk's `out`."""
     if not kept.exists():
-        desk.done("merge", ADAPTER, "--out", desk.out, "--validate", "full", "--thorough")
+        (text := desk.place / "text.txt").write_text(TEXT)
+        (prompts := desk.place / "prompts.jsonl").write_text('{"prompt": "An adapter is"}\n')
+        desk.done("merge", ADAPTER, "--out", desk.out, "--thorough", "--text", text, "--prompts", prompts)
         shutil.copytree(desk.out, kept)
     else:
         shutil.copytree(kept, desk.out)
@@ -73,6 +79,21 @@ def test_the_numbers_are_those_of_the_merge(desk, merged):
     assert found.scores.merged == pytest.approx(found.scores.adapter, abs=1e-3)
     assert max(abs(a - b) for a, b in zip(found.scores.base, found.scores.adapter, strict=True)) > 0.05
     assert list(found.scores.adapter) == sorted(found.scores.adapter)
+
+
+def test_what_was_asked_on_the_command_line_is_in_the_report(desk, merged):
+    report = read_report(merged)
+    assert report.level == "full"
+    told = report.evidence.perplexity
+    assert told.sha256 == hashlib.sha256(TEXT.encode()).hexdigest()
+    assert told.merged == pytest.approx(told.adapter, rel=1e-5)
+    [said] = report.evidence.continuations
+    assert (said.prompt, said.agreement) == ("An adapter is", "same")
+    tokenizer, model = AutoTokenizer.from_pretrained(merged), AutoModelForCausalLM.from_pretrained(merged)
+    batch = tokenizer("An adapter is", return_tensors="pt")
+    made = model.generate(**batch, max_new_tokens=20, do_sample=False)[0, batch["input_ids"].shape[1] :]
+    assert said.merged == tokenizer.decode(made, skip_special_tokens=True)
+    assert str(desk.place) not in (merged / "merge_report.json").read_text()
 
 
 def test_the_numbers_seen_while_merging_are_those_seen_afterwards(desk, merged):
@@ -137,7 +158,10 @@ def test_what_is_published_comes_from_the_record(desk, merged):
 
 def test_pictures_of_an_earlier_result_leave_with_it(desk):
     desk.done("run", ADAPTER, "--to", "alice/again", "--validate", "tensors")
-    assert {*PATHS} - desk.hub.files("alice/again").keys() == {"merge_report/scores.png"}
+    assert {*PATHS} - desk.hub.files("alice/again").keys() == {
+        "merge_report/scores.png",
+        "merge_report/perplexity.png",
+    }
     desk.done("run", ADAPTER, "--to", "alice/again", "--dtype", "float16", "--no-validate")
     files = desk.hub.files("alice/again")
     assert not [name for name in files if "merge_report" in name]

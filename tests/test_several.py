@@ -7,7 +7,8 @@ import torch
 from click.testing import CliRunner
 from huggingface_hub import HfApi
 
-from bot import cli, options, pipeline
+from bot import cli, pipeline
+from bot.plan import recipe
 from bot.request import Recipe
 from tests.e2e import ADAPTER, BASE, desk, hub, models, processes
 from tests.merge.several import joint, one_after_the_other
@@ -50,8 +51,8 @@ def test_weights_are_written_apart_or_with_commas(monkeypatch, words, weights):
 
 def test_words_behind_the_weights_are_left_alone():
     words = ["a", "--weights", "1", "2", "b", "--out", "3", "4"]
-    assert options.joined_weights(words) == ["a", "--weights=1,2", "b", "--out", "3", "4"]
-    assert options.joined_weights(["--weights", "a"]) == ["--weights", "a"]
+    assert recipe.joined_weights(words) == ["a", "--weights=1,2", "b", "--out", "3", "4"]
+    assert recipe.joined_weights(["--weights", "a"]) == ["--weights", "a"]
 
 
 def test_help_says_that_even_a_plan_fetches_the_adapters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bot.errors import InputError
@@ -95,3 +96,25 @@ def _check_weights(weights: tuple[float, ...], *, count: int) -> None:
 
 def _wrong(sentence: str, advice: str) -> InputError:
     return InputError(f"{sentence}.", advice=advice, code="recipe")
+
+
+def joined_weights(words: Sequence[str]) -> list[str]:
+    """`--weights 0.7 0.3` as `--weights=0.7,0.3`."""
+    joined: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        numbers = []
+        while word == "--weights" and rest and is_number(rest[0]):
+            numbers.append(rest.pop(0))
+        joined.append(f"{word}={','.join(numbers)}" if numbers else word)
+    return joined
+
+
+def is_number(word: str) -> bool:
+    """Whether Python reads the word as a number (nan and inf included: they are refused where they can be named)."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -14,7 +14,7 @@ from bot import wording
 from bot.publish.escape import folder_name, without_paths
 from bot.publish.model_card import HUB
 from bot.publish.pictures import pictures
-from bot.publish.report_text import READING, largest, tensor_cells
+from bot.publish.report_text import GREEDY, READING, continued, largest, tensor_cells
 from bot.records import Check, Pinned, Plan, Report
 from bot.wording import duration
 
@@ -55,6 +55,7 @@ def as_html(plan: Plan, report: Report, *, drawn: Mapping[str, bytes], endpoint:
         _section("Checks", _checks(report, plan)),
         _section("Pictures", _figures(report, plan, drawn)),
         _section("Changed tensors", _tensors(report)),
+        _section("Continuations", _continuations(report)),
         _section("Circumstances", _circumstances(plan, report)),
         _section("Files", _files(report)),
     )
@@ -165,6 +166,17 @@ def _tensors(report: Report) -> str:
     )
     head = ("Tensor", "‖delta‖ / ‖weight‖", "Median, ulp", "Worst, ulp", "Rows looked at")
     return f'<p class="faint">{_text(READING)}</p>\n{_table(head, rows, "numbers")}{more}'
+
+
+def _continuations(report: Report) -> str:
+    if not report.evidence.continuations:
+        return ""
+    rows = (
+        (*(_cell(f"<code>{_text(text)}</code>") for text in texts), _cell(_text(told)))
+        for *texts, told in continued(report.evidence)
+    )
+    head = ("Prompt", "Base", "Base + adapter", "Merged", "The last two")
+    return f'<p class="faint">{_text(GREEDY)}</p>\n{_table(head, rows)}'
 
 
 def _circumstances(plan: Plan, report: Report) -> str:

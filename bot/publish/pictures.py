@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from bot.evidence import Errors, Evidence, Scores, Spectrum
+from bot.evidence import Errors, Evidence, Perplexity, Scores, Spectrum
 from bot.publish import plots
 from bot.publish.escape import plain, without_paths
 from bot.publish.grid import Grid, grid
@@ -14,7 +14,7 @@ from bot.records import Plan
 from bot.wording import counted
 
 FOLDER = "merge_report"
-NAMES = ("delta", "errors", "scores", "spectra")
+NAMES = ("delta", "errors", "scores", "spectra", "perplexity")
 PATHS = tuple(f"{FOLDER}/{name}.png" for name in NAMES)
 MOST = 0.9  # of the energy
 
@@ -57,6 +57,8 @@ def _pictures(found: Evidence) -> Iterator[Picture]:
         yield Picture(path=PATHS[2], alt=_scores(scores), draw=lambda: plots.scores(scores))
     if any(spectrum.energy for spectrum in spectra):
         yield Picture(path=PATHS[3], alt=_spectra(spectra), draw=lambda: plots.spectra(spectra))
+    if (known := found.perplexity) and None not in (known.base, known.adapter, known.merged):
+        yield Picture(path=PATHS[4], alt=_perplexity(known), draw=lambda: plots.perplexity(known))
 
 
 def _delta(found: Evidence, sizes: Grid) -> str:
@@ -96,6 +98,14 @@ def _spectra(found: tuple[Spectrum, ...]) -> str:
     return (
         f"Energy of the singular values of B·A in {len(found)} layers, added up: {span} of"
         f" {max(s.rank for s in found)} values hold {MOST:.0%} of it."
+    )
+
+
+def _perplexity(found: Perplexity) -> str:
+    base, adapter, merged = (value or 0.0 for value in (found.base, found.adapter, found.merged))
+    return (
+        f"Bars of the perplexity on {counted(found.tokens, 'token')} of a text: base {base:.5g}, base + adapter"
+        f" {adapter:.5g}, merged model {merged:.5g}."
     )
 
 

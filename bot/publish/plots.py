@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Self
 
-from bot.evidence import Errors, Scores, Spectrum
+from bot.evidence import Errors, Perplexity, Scores, Spectrum
 from bot.publish.grid import OUTSIDE, Grid
 
 INK = "#757b83"
@@ -188,6 +188,24 @@ def spectra(found: Sequence[Spectrum]) -> bytes:
             bar.set_ticks(ends, labels=[_layer(layers, end) for end in ends])
         outside = " (dotted: in no layer)" if len(layers) < len(found) else ""
         canvas.title(f"Energy of the delta's singular values, by layer{outside}", 0.75)
+        return canvas.png()
+
+
+def perplexity(found: Perplexity) -> bytes:
+    """One bar for each of base, base + adapter and merged."""
+    values = [value or 0.0 for value in (found.base, found.adapter, found.merged)]
+    with Canvas(2.0) as canvas:
+        axes = canvas.axes(1.25, 0.3, WIDTH - 2.2, 1.25)
+        bars = axes.barh(
+            ["base", "base + adapter", "merged model"], values, color=[ORANGE, BLUE, BLUE], height=0.66
+        )
+        axes.bar_label(bars, [f"{value:.5g}" for value in values], padding=4, color=INK)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(values) or 1.0)
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.spines["bottom"].set_visible(False)
+        canvas.title(f"Perplexity on {found.tokens:,} tokens of a text: lower is better", 1.25)
         return canvas.png()
 
 

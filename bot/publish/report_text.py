@@ -21,6 +21,11 @@ READING = (
     " rounding takes at most half of it, arithmetic in float32 before it a little more; the checks say whether that is"
     " kept to."
 )
+GREEDY = (
+    "How each model goes on from the same prompts, always by the most likely token. Where the last two part at a tie,"
+    " two tokens were so close that rounding decides."
+)
+AGREEMENTS = {"same": "the same", "tie": "part at a tie", "other": "differ"}
 
 
 def report_text(plan: Plan, report: Report, *, endpoint: str = HUB) -> str:
@@ -31,6 +36,11 @@ def report_text(plan: Plan, report: Report, *, endpoint: str = HUB) -> str:
         ["## Checks", "", *checks(report, plan=plan), ""],
         *([["## Pictures", "", *shown, ""]] if shown else []),
         *([["## Changed tensors", "", *_tensors(report.evidence), ""]] if report.evidence.tensors else []),
+        *(
+            [["## Continuations", "", *_continuations(report.evidence), ""]]
+            if report.evidence.continuations
+            else []
+        ),
         ["## Circumstances", "", *_circumstances(plan, report), ""],
         ["## Check it yourself", "", *_again(plan), "", *_files(report)],
     ]
@@ -69,6 +79,17 @@ def _tensors(found: Evidence) -> list[str]:
         *lines,
         *(["", f"{left:,} more, with no larger errors, are in `merge_report.json`."] if left else []),
     ]
+
+
+def continued(found: Evidence) -> list[tuple[str, str, str, str, str]]:
+    """How the models go on: prompt, base, base + adapter, merged, and how the last two agree. Strangers' text."""
+    return [(c.prompt, c.base, c.adapter, c.merged, AGREEMENTS[c.agreement]) for c in found.continuations]
+
+
+def _continuations(found: Evidence) -> list[str]:
+    head = row("Prompt", "Base", "Base + adapter", "Merged", "The last two")
+    lines = [row(*map(code, texts), told) for *texts, told in continued(found)]
+    return [GREEDY, "", head, row(*["---"] * 5), *lines]
 
 
 def _circumstances(plan: Plan, report: Report) -> list[str]:

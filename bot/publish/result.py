@@ -14,7 +14,7 @@ from bot.serial import from_dict, to_json
 PLAN_FILE, REPORT_FILE, CARD_FILE = "merge_plan.json", "merge_report.json", "README.md"
 PROVENANCE_FILE = "merge_provenance.json"
 TEXT_FILE, PAGE_FILE = "merge_report.md", "merge_report.html"
-MOST = {"tensors": 10_000, "layers": 1_000, "row": 1_000}  # numbers that can be drawn in a moment
+MOST = {"tensors": 10_000, "layers": 1_000, "row": 1_000, "texts": 100, "text": 1_000}  # shown in a moment
 LARGEST = 1e60  # beyond whatever is measured
 R = TypeVar("R", Plan, Report)
 
@@ -72,10 +72,18 @@ def _check(found: Evidence) -> None:
         "tensors": len(found.tensors),
         "layers": len(energies),
         "row": max((*map(len, energies), len(counts), *lengths)),
+        "texts": len(found.continuations),
+        "text": max(
+            (len(text) for c in found.continuations for text in (c.prompt, c.base, c.adapter, c.merged)),
+            default=0,
+        ),
     }
     if len(lengths) > 1 or any(size > MOST[kind] for kind, size in sizes.items()):
         raise ValueError("more numbers than any report of ours has")
     numbers = [*scores.base, *scores.adapter, *scores.merged, *counts]
+    if found.perplexity is not None:
+        known = (found.perplexity.base, found.perplexity.adapter, found.perplexity.merged)
+        numbers += [value or 0.0 for value in (*known, found.perplexity.tokens)]
     numbers += [share for energy in energies for share in energy]
     for tensor in found.tensors:
         numbers += [tensor.relative_norm or 0.0, tensor.median_ulp, tensor.count]

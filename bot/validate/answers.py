@@ -12,6 +12,8 @@ The limits, and why they are where they are:
   Allowed: 1.5 times that distance on average and twice at the worst element, plus float32's noise. A perfect merge
   has a ratio of 1.0. When the effect is not well above that distance, answers cannot tell a wrong merge from a
   right one; the check says so, and the tensors' own bound is the proof.
+* Features in place of scores (a model without a head) are compared as embeddings, too: the mean of a text's tokens, of
+  length 1, by the same limits, and told as the cosine.
 * An answer (the class or token with the largest score) may change only where the live model's first two are closer
   than twice the largest difference that is allowed.
 """
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from bot.evidence import Scores
 from bot.records import Check
@@ -52,8 +55,13 @@ class Distance:
     mean: float
 
 
-def compare(expected: Answers, merged: list[Tensor]) -> list[Check]:
-    """Checks `logits`, `answers` and `unlike_base`."""
+def compare(
+    expected: Answers, merged: list[Tensor], *, features: bool = False, beside: str = ""
+) -> list[Check]:
+    """Checks `logits`, `unlike_base`, and `answers`; for `features` in place of scores `embeddings`.
+
+    `beside`: another figure to read the one of `logits` by.
+    """
     if [t.shape for t in merged] != [t.shape for t in expected.live]:
         shapes = f"{list(merged[0].shape)} instead of {list(expected.live[0].shape)}"
         return [
@@ -61,9 +69,11 @@ def compare(expected: Answers, merged: list[Tensor]) -> list[Check]:
                 name="logits", verdict="failed", figure="", detail=f"The merged model's answers are {shapes}."
             )
         ]
-    limit = _limit(expected)
-    checks = [_logits(expected, merged, limit=limit), _unlike_base(expected, merged)]
-    return [*checks, _same_answers(expected, merged, limit=limit)] if _ranks(expected.live) else checks
+    allowed = limit(expected)
+    checks = [_logits(expected, merged, allowed=allowed, beside=beside), _unlike_base(expected, merged)]
+    if features:
+        return [*checks, _embeddings(expected, merged)]
+    return [*checks, _same_answers(expected, merged, allowed=allowed)] if _ranks(expected.live) else checks
 
 
 def distance(one: list[Tensor], other: list[Tensor]) -> Distance:
@@ -93,41 +103,38 @@ def sampled(expected: Answers, merged: list[Tensor]) -> Scores | None:
     return Scores(**dict(zip(("base", "adapter", "merged"), told, strict=True)))
 
 
-def _size(answers: list[Tensor]) -> Distance:
-    """The scale of finite answers."""
-    flat = torch.cat([a.flatten()[a.flatten().isfinite()] for a in answers]).double()
-    return Distance(worst=float(flat.abs().max()), mean=float(flat.square().mean().sqrt()))
+def scale_of(answers: list[Tensor]) -> float:
+    """The size of the largest finite number."""
+    return float(torch.cat([a.flatten()[a.flatten().isfinite()] for a in answers]).double().abs().max())
 
 
-def _limit(expected: Answers) -> Distance:
-    """The distance that is allowed."""
-    scale, effect = _size(expected.live), distance(expected.live, expected.base)
+def limit(expected: Answers, *, scale: float | None = None) -> Distance:
+    """The distance that is allowed. `scale`: the size of what float32 computes with, if not that of the answers."""
+    size, effect = scale or scale_of(expected.live), distance(expected.live, expected.base)
     if expected.rounded is None:
-        worst = min(SCALE_LIMIT * scale.worst, max(EFFECT_LIMIT * effect.worst, NOISE * scale.worst))
+        worst = min(SCALE_LIMIT * size, max(EFFECT_LIMIT * effect.worst, NOISE * size))
         return Distance(worst=worst, mean=worst)
     noise = distance(expected.rounded, expected.live)
     return Distance(
-        worst=WORST_FACTOR * noise.worst + NOISE * scale.worst,
-        mean=MEAN_FACTOR * noise.mean + NOISE * scale.worst,
+        worst=WORST_FACTOR * noise.worst + NOISE * size, mean=MEAN_FACTOR * noise.mean + NOISE * size
     )
 
 
-def _logits(expected: Answers, merged: list[Tensor], *, limit: Distance) -> Check:
-    error, effect, scale = (
-        distance(merged, expected.live),
-        distance(expected.live, expected.base),
-        _size(expected.live),
-    )
-    figure = f"largest difference {error.worst:.2g}, effect {effect.worst:.2g}, scale {scale.worst:.2g}"
-    share = _share(expected, merged)
+def _logits(expected: Answers, merged: list[Tensor], *, allowed: Distance, beside: str) -> Check:
+    error, effect = distance(merged, expected.live), distance(expected.live, expected.base)
+    scale, share = scale_of(expected.live), _share(expected, merged)
+    figure = f"largest difference {error.worst:.2g}, effect {effect.worst:.2g}, scale {scale:.2g}"
     figure += f"; {share:.3f} of the effect is in it" if share is not None else ""
-    good = error.worst <= limit.worst and error.mean <= limit.mean
+    figure += f"; {beside}" if beside else ""
+    good = error.worst <= allowed.worst and error.mean <= allowed.mean
     if good:
         detail = "The merged model answers as base + adapter does"
-        hidden = effect.mean < 2 * limit.mean
+        hidden = effect.mean < 2 * allowed.mean
         detail += "; the effect is within rounding here, so the tensors are the proof." if hidden else "."
     else:
-        detail = f"Allowed: {limit.worst:.2g} at most and {limit.mean:.2g} on average (is {error.mean:.2g})."
+        detail = (
+            f"Allowed: {allowed.worst:.2g} at most and {allowed.mean:.2g} on average (is {error.mean:.2g})."
+        )
     return Check(name="logits", verdict="passed" if good else "failed", figure=figure, detail=detail)
 
 
@@ -160,21 +167,57 @@ def _ranks(answers: list[Tensor]) -> bool:
     return answers[0].shape[-1] > 1
 
 
-def _same_answers(expected: Answers, merged: list[Tensor], *, limit: Distance) -> Check:
-    """Top-1 agreement and KL divergence; a changed answer must have been a tie within the limit."""
-    live, mine = (
-        torch.cat([t.reshape(-1, t.shape[-1]) for t in side]).double() for side in (expected.live, merged)
-    )
-    top = live.topk(2, dim=-1)
-    flipped = mine.argmax(-1) != top.indices[:, 0]
-    unexplained = int((flipped & (top.values[:, 0] - top.values[:, 1] > 2 * limit.worst)).sum())
-    logs = live.log_softmax(-1)
-    kl = (logs.exp() * (logs - mine.log_softmax(-1))).nan_to_num(0.0, float("inf"), 0.0).sum(-1).mean()
-    figure = f"{len(flipped) - int(flipped.sum()):,} of {len(flipped):,} the same, KL {abs(float(kl)):.2g}"
+def _same_answers(expected: Answers, merged: list[Tensor], *, allowed: Distance) -> Check:
+    """Top-1 agreement and KL divergence; a changed answer must have been a tie within the limit.
+
+    Of one prompt at a time: where the choice is one of its tokens, each has a width of its own.
+    """
+    total, flips, unexplained, kl = 0, 0, 0, 0.0
+    for one, other in zip(expected.live, merged, strict=True):
+        live, mine = (side.reshape(-1, side.shape[-1]).double() for side in (one, other))
+        top = live.topk(2, dim=-1)
+        flipped = mine.argmax(-1) != top.indices[:, 0]
+        unexplained += int((flipped & (top.values[:, 0] - top.values[:, 1] > 2 * allowed.worst)).sum())
+        logs = live.log_softmax(-1)
+        kl += float((logs.exp() * (logs - mine.log_softmax(-1))).nan_to_num(0.0, float("inf"), 0.0).sum())
+        total, flips = total + len(flipped), flips + int(flipped.sum())
+    figure = f"{total - flips:,} of {total:,} the same, KL {abs(kl / total):.2g}"
     detail = (
         f"{unexplained} answers changed that were no ties."
         if unexplained
         else "Where answers changed, they were ties."
     )
-    detail = detail if flipped.any() else "Every answer is the same."
+    detail = detail if flips else "Every answer is the same."
     return Check(name="answers", verdict="failed" if unexplained else "passed", figure=figure, detail=detail)
+
+
+def _embeddings(expected: Answers, merged: list[Tensor]) -> Check:
+    """Cosines of the mean of the tokens' features; their difference is held to the limits of the answers."""
+    mine, rounded = _pooled(merged), expected.rounded
+    wanted = Answers(
+        base=_pooled(expected.base),
+        live=_pooled(expected.live),
+        rounded=None if rounded is None else _pooled(rounded),
+    )
+    error, allowed = distance(mine, wanted.live), limit(wanted)
+    good = error.worst <= allowed.worst and error.mean <= allowed.mean
+    figure = f"cosine at least {_cosine(mine, wanted.live):.7f}; the base's {_cosine(wanted.base, wanted.live):.4f}"
+    detail = (
+        "The mean of a text's features points where that of base + adapter points."
+        if good
+        else f"Of length 1, they are {error.worst:.2g} apart at most; allowed: {allowed.worst:.2g}."
+    )
+    return Check(name="embeddings", verdict="passed" if good else "failed", figure=figure, detail=detail)
+
+
+def _pooled(features: list[Tensor]) -> list[Tensor]:
+    """Features of tokens [texts, tokens, numbers], or of texts [texts, numbers] → one of length 1 for each text."""
+    return [
+        normalize(each.double().mean(dim=1) if each.ndim == 3 else each.double().flatten(1))
+        for each in features
+    ]
+
+
+def _cosine(one: list[Tensor], other: list[Tensor]) -> float:
+    """The smallest of all texts."""
+    return min(float((a * b).sum(dim=-1).min()) for a, b in zip(one, other, strict=True))

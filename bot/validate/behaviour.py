@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import gc
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bot.errors import MergeBotError
-from bot.evidence import Scores
+from bot.evidence import Evidence
 from bot.progress import Progress
 from bot.records import Check, Plan
-from bot.validate.answers import Answers, compare, sampled
+from bot.request import MergeRequest
+from bot.validate.baseline import Half, ask_in_half
+from bot.validate.comparison import compared
 from bot.validate.live import ask_live, load_base
 from bot.validate.memory import choose_device, lacking, needed
 from bot.validate.models import LOCAL, model_type
 from bot.validate.oracle import Exact
-from bot.validate.prompts import NoPromptsError, answers, batches, trained_tokens
+from bot.validate.prompts import NoPromptsError
+from bot.validate.questions import Asked, Questions, questions
 from bot.validate.quiet import quiet, sentence
 from bot.weights.files import LocalFiles
-from bot.weights.layout import read_layout
+from bot.weights.layout import Layout, read_layout
 from bot.wording import few
+
+SMALL = 2**24  # numbers of a model
 
 
 def check_behaviour(
@@ -31,39 +38,49 @@ def check_behaviour(
     plan: Plan,
     base_folder: Path,
     adapter_folder: Path,
+    request: MergeRequest,
     progress: Progress,
-    prompts: tuple[str, ...] | None = None,
     device: str = "cpu",
     exact: Exact | None = None,
-    scores: list[Scores] | None = None,
-) -> list[Check]:
-    """Checks `load`, `logits`, `answers` and `unlike_base`; one `logits` that is skipped when memory is too small.
+) -> tuple[list[Check], Evidence]:
+    """Check `load`, and those of `bot.validate.comparison`; one `logits` that is skipped when memory is too small.
 
-    A few of the answers' numbers are added to `scores`, when there are any.
+    With what was measured. `request` holds the user's own prompts and text.
     """
     try:
         base = read_layout(LocalFiles(base_folder))
     except MergeBotError as error:
-        return [_failed("logits", error.sentence)]
+        return [_failed("logits", error.sentence)], Evidence()
     if lack := lacking(plan, base=base, adapter_file=adapter_folder / plan.adapter_file):
-        return [Check(name="logits", verdict="skipped", figure="", detail=lack)]
+        return [Check(name="logits", verdict="skipped", figure="", detail=lack)], Evidence()
     place = choose_device(
         device, need=needed(plan, base=base, adapter_file=adapter_folder / plan.adapter_file)
     )
     progress.begin("Comparing answers", total=0)
-    with quiet():
-        checks = _compared(
+    with quiet(), _threads(base):
+        found = _compared(
             merged,
             plan=plan,
             base_folder=base_folder,
             adapter_folder=adapter_folder,
-            prompts=prompts,
+            request=request,
             device=place,
             exact=exact,
-            scores=scores if scores is not None else [],
         )
     progress.end()
-    return checks
+    return found
+
+
+@contextmanager
+def _threads(base: Layout) -> Iterator[None]:
+    """One thread for a model so small that several would mostly wait for each other."""
+    before = torch.get_num_threads()
+    small = sum(math.prod(tensor.shape) for tensor in base.tensors.values()) < SMALL
+    torch.set_num_threads(1 if small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _compared(
@@ -72,61 +89,48 @@ def _compared(
     plan: Plan,
     base_folder: Path,
     adapter_folder: Path,
-    prompts: tuple[str, ...] | None,
+    request: MergeRequest,
     device: str,
     exact: Exact | None,
-    scores: list[Scores],
-) -> list[Check]:
-    """One model in memory at a time: base + adapter first, then merged."""
+) -> tuple[list[Check], Evidence]:
+    """One model in memory at a time: base + adapter first, then the same in the merged dtype, then merged."""
+    where = {"base_folder": base_folder, "merged": merged, "adapter_folder": adapter_folder}
     try:
         model, lacked = load_base(plan, base_folder=base_folder, merged=merged)
-        configs = [p.adapter_config for p in (plan.stages or (plan,))]
-        tokens = tuple(sorted({token for config in configs for token in trained_tokens(config)}))
-        rows = batches(merged, model=model, task=plan.task_type, prompts=prompts, tokens=tokens)
-        expected = ask_live(
-            model,
-            rows,
-            plan=plan,
-            base_folder=base_folder,
-            adapter_folder=adapter_folder,
-            device=device,
-            exact=exact,
-            merged=merged,
-        )
+        asking = questions(merged, model=model, plan=plan, request=request, device=device)
+        asked = ask_live(model, asking, plan=plan, exact=exact, **where)
     except NoPromptsError as error:
-        return [Check(name="logits", verdict="skipped", figure="", detail=f"No prompts: {error}.")]
+        return [
+            Check(name="logits", verdict="skipped", figure="", detail=f"No prompts: {error}.")
+        ], Evidence()
     except Exception as error:  # noqa: BLE001  # transformers, PEFT and strangers' files raise what they like
-        return [_failed("logits", f"Base + adapter cannot be asked: {sentence(error)}.")]
+        return [_failed("logits", f"Base + adapter cannot be asked: {sentence(error)}.")], Evidence()
     del model
     gc.collect()
+    half = ask_in_half(plan, asking, **where)
+    if half is not None:
+        gc.collect()
     lacked -= {binding.parameter for binding in plan.bindings}
-    checks, asked = _ask_merged(merged, plan=plan, rows=rows, expected=expected, lacked=lacked, device=device)
-    scores += [found] if asked and (found := sampled(expected, asked)) else []
-    return checks
+    checks, found = _ask_merged(merged, asking, plan=plan, asked=asked, half=half, lacked=lacked)
+    return [*checks, *asking.notes], found
 
 
 def _ask_merged(
-    merged: Path,
-    *,
-    plan: Plan,
-    rows: list[dict[str, Tensor]],
-    expected: Answers,
-    lacked: set[str],
-    device: str,
-) -> tuple[list[Check], list[Tensor]]:
-    """The checks, and the merged model's answers; none when it has given none."""
+    merged: Path, asking: Questions, *, plan: Plan, asked: Asked, half: Half | None, lacked: set[str]
+) -> tuple[list[Check], Evidence]:
+    """The checks, and what was measured; nothing when the merged model has not answered."""
     try:
         model, info = model_type(plan.model_class).from_pretrained(
             merged, dtype=torch.float32, output_loading_info=True, **LOCAL
         )
     except Exception as error:  # noqa: BLE001  # the same
-        return [_failed("load", f"The merged model does not load: {sentence(error)}.")], []
+        return [_failed("load", f"The merged model does not load: {sentence(error)}.")], Evidence()
     load = _load_check(info, lacked=lacked)
     try:
-        asked = answers(model.to(device), rows, device=device)
-        return [load, *compare(expected, asked)], asked
+        checks, found = compared(asking, asked, asking.ask(model.to(asking.device)), half=half)
     except Exception as error:  # noqa: BLE001  # the same
-        return [load, _failed("logits", f"The merged model cannot be asked: {sentence(error)}.")], []
+        return [load, _failed("logits", f"The merged model cannot be asked: {sentence(error)}.")], Evidence()
+    return [load, *checks], found
 
 
 def _load_check(info: dict[str, Any], *, lacked: set[str]) -> Check:

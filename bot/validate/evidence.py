@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from bot.address import ANY, address
-from bot.evidence import ChangedTensor, Errors, Evidence, Scores, Spectrum
+from bot.evidence import ChangedTensor, Errors, Evidence, Spectrum
 from bot.validate.found import Found
 from bot.validate.measure import BINS, TOP, Measure, median_ulp
 
@@ -20,14 +21,14 @@ VALUES = 16  # singular values that are told of a layer
 DIGITS = 4
 
 
-def evidence(found: Found, *, scores: Scores | None = None) -> Evidence:
-    """Everything that was seen, as the report tells it."""
+def evidence(found: Found, *, answered: Evidence) -> Evidence:
+    """Everything that was seen, as the report tells it; `answered` is what asking the models has given."""
     measures = sorted(found.measures, key=lambda m: m.name)
-    return Evidence(
+    return replace(
+        answered,
         tensors=tuple(_tensor(name, group) for name, group in [*_grouped(measures).items()][:LIMIT]),
         errors=_errors(measures),
         spectra=tuple(_spectra(measures)),
-        scores=scores,
     )
 
 

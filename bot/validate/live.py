@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from bot.records import Binding, Plan
-from bot.validate.answers import Answers
 from bot.validate.expected import output_dtype
 from bot.validate.formula import BLOCK, Expression
 from bot.validate.models import LOCAL, config_for, model_type
 from bot.validate.oracle import Exact, Oracle, transposed_modules
-from bot.validate.prompts import NoPromptsError, answers
+from bot.validate.prompts import NoPromptsError
+from bot.validate.questions import Asked, Questions
 from bot.validate.quiet import sentence
 from bot.validate.reference import NoReferenceError
 from bot.validate.workers import workers
@@ -73,19 +73,18 @@ def _stores_base(binding: Binding) -> bool:
 
 def ask_live(
     model: Any,
-    rows: list[dict[str, Tensor]],
+    questions: Questions,
     *,
     plan: Plan,
     base_folder: Path,
     adapter_folder: Path,
-    device: str,
     exact: Exact | None = None,
     merged: Path | None = None,
-) -> Answers:
-    """The answers of the base, of base + adapter, and of the reference rounded as on disk. Uses `model` up."""
-    model.to(device)
+) -> Asked:
+    """What the base, base + adapter, and the reference rounded as on disk say. Uses `model` up."""
+    model.to(questions.device)
     try:
-        base = answers(model, rows, device=device)
+        base = questions.ask(model)
     except Exception as error:  # the base alone, as published: no fault of a merge
         raise NoPromptsError(f"the base itself does not answer them ({sentence(error)})") from error
     *before, last = plan.stages or (plan,)
@@ -96,21 +95,29 @@ def ask_live(
     if before:
         _part(model, last)
     tuned = _with_adapter(model, plan=last, adapter_folder=adapter_folder, stacked=bool(before))
-    live = answers(tuned, rows, device=device)
+    live = questions.ask(tuned)
     rounded = None
     if plan.parity == "peft":
         merged_folder = merged or base_folder
         by_peft = merged_by_peft(
             plan, base_folder=base_folder, merged=merged_folder, adapter_folder=adapter_folder
         )
-        rounded = answers(by_peft.float().to(device), rows, device=device)
+        rounded = questions.ask(by_peft.float().to(questions.device))
     elif _is_rounded(plan):
         fused = {b.parameter for b in plan.bindings if b.method.endswith(CONVERTED)}
         plain = tuned.merge_and_unload() if fused else tuned.unload()
         del tuned
         _round(plain, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder, exact=exact)
-        rounded = answers(plain, rows, device=device)
-    return Answers(base=base, live=live, rounded=rounded)
+        rounded = questions.ask(plain)
+    return Asked(base=base, live=live, rounded=rounded)
+
+
+def live_in(
+    dtype: torch.dtype, plan: Plan, *, base_folder: Path, merged: Path, adapter_folder: Path, device: str
+) -> Any:
+    """Base + adapter as most people run them: the base loaded in a dtype of its own, the adapter in float32."""
+    model, _ = load_base(plan, base_folder=base_folder, merged=merged, dtype=dtype)
+    return _with_adapter(model.to(device), plan=plan, adapter_folder=adapter_folder)
 
 
 def merged_by_peft(plan: Plan, *, base_folder: Path, merged: Path, adapter_folder: Path) -> Any:

@@ -1,30 +1,16 @@
-"""What the models are asked, and how their answers are read: text where there is a tokenizer, else seeded numbers."""
+"""What the models are asked, and how answers are read: prompts in words where there are some, else seeded numbers."""
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
-
-from bot.validate.models import LOCAL
 
 LONGEST = 32
 ROWS = 4
-PATIENCE = 10.0  # seconds for a chat template; an honest one takes milliseconds
-TEXTS = (
-    "The capital of France is Paris, and the capital of Japan is",
-    "I bought this last week and it stopped working after two days. Very disappointed.",
-    "def fibonacci(n):\n    if n < 2:\n        return n\n    return",
-    "Wer anderen eine Grube gräbt, fällt selbst hinein; 机器学习是人工智能的一个分支。",
-)
-CHATS = TEXTS[:2]
+KEPT = 2**21  # numbers of one prompt's answer
 
 
 class NoPromptsError(Exception):
@@ -32,14 +18,9 @@ class NoPromptsError(Exception):
 
 
 def batches(
-    folder: Path,
-    *,
-    model: Any,
-    task: str | None,
-    prompts: tuple[str, ...] | None,
-    tokens: tuple[int, ...] = (),
+    prompts: Sequence[Tensor], *, model: Any, task: str | None, tokens: tuple[int, ...] = ()
 ) -> list[dict[str, Tensor]]:
-    """One batch for each prompt, so that padding, and its side, are no matter.
+    """One batch for each prompt's ids, [1, tokens], so that padding, and its side, are no matter.
 
     `tokens` are ids that must be among what is asked: an adapter that trains single tokens is silent on others.
     """
@@ -48,17 +29,10 @@ def batches(
         return _images(model.config)
     if name != "input_ids":
         raise NoPromptsError(f"there are none for models that take {name}")
-    tokenizer = _tokenizer(folder)
-    rows = (
-        _encoded(tokenizer, prompts or TEXTS)
-        if tokenizer is not None
-        else _random_ids(model.config, task=task)
-    )
-    if prompts is None and tokenizer is not None and task == "CAUSAL_LM" and tokenizer.chat_template:
-        rows += _chats(tokenizer)
+    rows = [*prompts] or _random_ids(model.config, task=task)
     if tokens:
         rows.append(torch.tensor([tokens[:LONGEST]]))
-    return [_with_decoder(row, config=model.config) for row in rows if row.numel()]
+    return [_with_decoder(row, config=model.config) for row in rows]
 
 
 def trained_tokens(config: dict[str, Any]) -> tuple[int, ...]:
@@ -66,55 +40,6 @@ def trained_tokens(config: dict[str, Any]) -> tuple[int, ...]:
     found = config.get("trainable_token_indices") or config.get("token_indices") or ()
     lists = found.values() if isinstance(found, dict) else [found]
     return tuple(sorted({int(i) for ids in lists for i in ids}))
-
-
-def _tokenizer(folder: Path) -> Any:
-    if not any(
-        (folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
-    ):
-        return None
-    return AutoTokenizer.from_pretrained(folder, **LOCAL)
-
-
-def _encoded(tokenizer: Any, prompts: tuple[str, ...]) -> list[Tensor]:
-    return [
-        tokenizer(t, return_tensors="pt", truncation=True, max_length=LONGEST)["input_ids"] for t in prompts
-    ]
-
-
-def _chats(tokenizer: Any) -> list[Tensor]:
-    """The first prompts as a user's turn; templates that want something else (tools, documents) are left out."""
-    rows: list[Tensor] = []
-    for text in CHATS:
-        try:
-            with _in_time():
-                filled = tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-                )
-        except Exception:  # noqa: BLE001  # a template is a program of its author's: it raises what it likes
-            return rows
-        encoded = tokenizer(filled, return_tensors="pt", add_special_tokens=False)["input_ids"]
-        rows.append(encoded[:, :LONGEST])
-    return rows
-
-
-@contextmanager
-def _in_time() -> Iterator[None]:
-    """Raises TimeoutError in a template that does not end; transformers' sandbox lets it loop as long as it likes."""
-    if threading.current_thread() is not threading.main_thread():  # signals arrive there only
-        yield
-        return
-
-    def stop(*_: object) -> NoReturn:
-        raise TimeoutError("the chat template does not end")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _random_ids(config: Any, *, task: str | None) -> list[Tensor]:
@@ -161,8 +86,13 @@ def answers(model: Any, rows: list[dict[str, Tensor]], *, device: str) -> list[T
     with torch.backends.cudnn.flags(allow_tf32=False):  # convolutions, too, in full float32
         for row in rows:
             output = model(**{name: value.clone().to(device) for name, value in row.items()})
-            results.append(_main(output).float().cpu())
+            results.append(_end(_main(output)).float().cpu())
     return results
+
+
+def _end(answer: Tensor) -> Tensor:
+    """Of a long prompt [1, tokens, numbers] the last tokens, which have seen the others, so that memory is bounded."""
+    return answer[:, -max(LONGEST // 2, KEPT // answer.shape[-1]) :] if answer.ndim == 3 else answer
 
 
 def _main(output: Any) -> Tensor:

@@ -23,7 +23,7 @@ ELSEWHERE = frozenset(
         "README.md",
         "merge_report.md",
         "merge_report.html",
-        *(f"merge_report/{name}.png" for name in ("delta", "errors", "scores", "spectra")),
+        *(f"merge_report/{name}.png" for name in ("delta", "errors", "scores", "spectra", "perplexity")),
     }
 )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot.evidence import Scores
+from bot.evidence import Evidence
 from bot.progress import Progress
 from bot.records import Check, Plan, Report
 from bot.request import MergeRequest
@@ -41,8 +41,8 @@ class Peft:
 class Subject:
     """A merged folder, and what it is held against. `base` is the layout of `base_folder`.
 
-    `request` says how much is checked and on which device answers are computed. Without `peft`, methods that have no
-    formula are not proven, and no layer is asked.
+    `request` says how much is checked, what the models are asked, and on which device. Without `peft`, methods that
+    have no formula are not proven, and no layer is asked.
     """
 
     merged: Path
@@ -61,14 +61,14 @@ def validate(subject: Subject, *, seen: Found | None = None) -> Report:
     `seen`: what was found while the merge was written; it is not looked at again.
     """
     start, level, seen = time.monotonic(), subject.request.validation, seen or Found()
-    scores, used = None, "cpu"  # only answers are computed elsewhere
+    answered, used = Evidence(), "cpu"  # only answers are computed elsewhere
     checks = _structure(subject) if level != "none" else []
     readable = any(check.name == "keys" for check in checks)  # it comes once every header was read
     if level in ("tensors", "full") and readable:
         checks += _tensors(subject, seen=seen)
     if level == "full" and readable:
         checks += _layers(subject, seen=seen)
-        found, scores, used = _behaviour(subject)
+        found, answered, used = _behaviour(subject)
         checks += found
     return make_report(
         subject.plan,
@@ -78,7 +78,7 @@ def validate(subject: Subject, *, seen: Found | None = None) -> Report:
         device=used,
         seconds=time.monotonic() - start,
         known=seen.digests,
-        evidence=evidence(seen, scores=scores),
+        evidence=evidence(seen, answered=answered),
     )
 
 
@@ -118,24 +118,23 @@ def _layers(subject: Subject, *, seen: Found) -> list[Check]:
     return [check_modules(subject.peft.layers, rounded_more=more, progress=subject.progress)]
 
 
-def _behaviour(subject: Subject) -> tuple[list[Check], Scores | None, str]:
-    """What only whole models can show, some of the answers, and the device that was used for it."""
+def _behaviour(subject: Subject) -> tuple[list[Check], Evidence, str]:
+    """What only whole models can show, what was measured, and the device that was used for it."""
     from bot.validate.behaviour import check_behaviour  # noqa: PLC0415 - torch
     from bot.validate.memory import choose_device  # noqa: PLC0415
     from bot.validate.same_bits import check_same_bits  # noqa: PLC0415 - torch
     from bot.weights.device import choose  # noqa: PLC0415
 
     used = choose_device(choose(subject.request.device), need=0)
-    scores: list[Scores] = []
-    checks = check_behaviour(
+    checks, found = check_behaviour(
         subject.merged,
         plan=subject.plan,
         base_folder=subject.base_folder,
         adapter_folder=subject.adapter_folder,
+        request=subject.request,
         progress=subject.progress,
         device=used,
         exact=subject.peft.exact() if subject.peft else None,
-        scores=scores,
     )
     if subject.plan.parity == "peft":
         checks.append(
@@ -146,4 +145,4 @@ def _behaviour(subject: Subject) -> tuple[list[Check], Scores | None, str]:
                 adapter_folder=subject.adapter_folder,
             )
         )
-    return checks, next(iter(scores), None), used
+    return checks, found, used

@@ -74,6 +74,14 @@ def _card(show: Show) -> None:
         f"merge_report.json lies beside it: {len(verdicts)} checks, {verdicts.count('passed')} passed.",
         kept=report["verdict"] == "passed" and "failed" not in verdicts,
     )
+    told = report["evidence"]
+    losses, texts = told["perplexity"], told["continuations"]
+    show.promise(
+        f"Its report measures a perplexity of {losses['merged']:.2f}, the base's is {losses['base']:.1f};"
+        " and it goes on from a prompt as base + adapter does.",
+        kept=losses["merged"] < losses["base"] / 2
+        and all(each["merged"] == each["adapter"] for each in texts),
+    )
 
 
 def _changes() -> list[tuple[str, str, str]]:

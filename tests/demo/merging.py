@@ -4,6 +4,7 @@ from huggingface_hub import HfApi
 
 from .home import ADAPTER, BASE, MERGED, Home
 from .show import Show
+from .texts import PROMPT, held_out
 
 HEAD = 100_000  # bytes: what the Hub's own client reads of a file to know its tensors
 
@@ -30,8 +31,14 @@ def _plan(show: Show, home: Home) -> None:
 
 
 def _repository(show: Show, home: Home) -> None:
-    show.chapter("merge-bot run: a repository", "Now the whole way: plan, merge, validate, publish.")
-    show.command("run", ADAPTER, "--to", MERGED, env=home.machine("bot"))
+    show.chapter(
+        "merge-bot run: a repository",
+        "Now the whole way: plan, merge, validate, publish. With log entries that nobody has seen, to measure on.",
+    )
+    (text := home.folder / "unseen.txt").write_text("\n".join(held_out()), encoding="utf-8")
+    (prompts := home.folder / "prompts.txt").write_text(f"{PROMPT}\nOnce upon a time\n", encoding="utf-8")
+    asked = ("--text", str(text), "--prompts", str(prompts))
+    show.command("run", ADAPTER, "--to", MERGED, *asked, env=home.machine("bot"))
     info = HfApi().model_info(MERGED)
     show.promise(
         f"[bold]{MERGED}[/] is on the Hub, and private until you say otherwise.", kept=bool(info.private)

@@ -4,7 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bot.evidence import ChangedTensor, Errors, Evidence, Scores, Spectrum
+from bot.evidence import (
+    Baseline,
+    ChangedTensor,
+    Continuation,
+    Errors,
+    Evidence,
+    Perplexity,
+    Scores,
+    Spectrum,
+)
 from bot.records import (
     AddedTensor,
     Binding,
@@ -43,6 +52,16 @@ EVIDENCE = Evidence(
         Spectrum(layer="lm_head", rank=4, energy=(0.95, 0.05, 0.0, 0.0)),
     ),
     scores=Scores(base=(0.0, 1.0, 5.0), adapter=(-1.0, 2.0, 3.0), merged=(-1.0, 2.0, 3.001)),
+    baseline=Baseline(dtype="bfloat16", worst=0.02, mean=0.004, merged_worst=0.001, merged_mean=0.0006),
+    perplexity=Perplexity(
+        base=381.2, adapter=24.51, merged=24.53, tokens=4095, window=1024, cut=True, sha256="e" * 64
+    ),
+    continuations=(
+        Continuation(
+            prompt="user: Who ate it?", base="I", adapter="The cat.", merged="The cat.", agreement="same"
+        ),
+        Continuation(prompt="def f(n):\n", base="", adapter="a | b", merged="a | `c`", agreement="tie"),
+    ),
 )
 
 
@@ -131,4 +150,7 @@ def hostile_evidence(name: str) -> Evidence:
         replace(first, name=name),
         replace(first, name=f"model.layers.1.{name}", relative_norm=0.5),
     )
-    return replace(EVIDENCE, tensors=tensors, spectra=(replace(spectrum, layer=name),) * 2)
+    said = Continuation(prompt=name, base=name, adapter=name, merged=name, agreement="other")
+    return replace(
+        EVIDENCE, tensors=tensors, spectra=(replace(spectrum, layer=name),) * 2, continuations=(said,) * 2
+    )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bot import reporting
 from bot.errors import InputError, RefusedError
-from bot.evidence import ChangedTensor, Errors, Evidence, Scores, Spectrum
+from bot.evidence import ChangedTensor, Errors, Evidence, Perplexity, Scores, Spectrum
 from bot.publish import folder as folders
 from bot.publish import plots
 from bot.publish.grid import MOST_ROWS, grid
@@ -44,6 +44,9 @@ def large():
         ),
         scores=Scores(
             *[()] * 0, **{k: tuple(i / 7 for i in range(200)) for k in ("base", "adapter", "merged")}
+        ),
+        perplexity=Perplexity(
+            base=9e4, adapter=3.1, merged=3.1, tokens=4095, window=1024, cut=True, sha256="f" * 64
         ),
     )
 
@@ -85,18 +88,19 @@ def test_every_colour_stands_out_from_both_papers():
 
 def test_there_are_pictures_only_of_what_was_measured():
     assert drawn(Evidence()) == {}
-    assert list(drawn(replace(EVIDENCE, scores=None, spectra=()))) == list(PATHS[:2])
+    assert list(drawn(replace(EVIDENCE, scores=None, spectra=(), perplexity=None))) == list(PATHS[:2])
     assert not pictures(
         Evidence(tensors=(tensor("bias", None),), errors=Errors(width=0.05, counts=(0,) * 40))
     )
 
 
 def test_what_pictures_show_is_said_in_words():
-    delta, errors, scores, spectra = (picture.alt for picture in pictures(EVIDENCE))
+    delta, errors, scores, spectra, perplexity = (picture.alt for picture in pictures(EVIDENCE))
     assert "at most 0.2 in lm_head.weight" in delta
     assert "99.0099% are within" in errors
     assert "at most 0.001, the base's by up to 2" in scores
     assert "1 to 2 of 4 values hold 90%" in spectra
+    assert "base 381.2, base + adapter 24.51, merged model 24.53" in perplexity
 
 
 def test_the_grid_has_modules_by_layers_and_experts_in_one_cell():
@@ -244,6 +248,26 @@ def test_strangers_text_stays_text_in_the_page():
     assert "\u202e" not in "".join(found.words)
 
 
+def test_texts_of_models_stand_side_by_side_and_stay_text():
+    plan = a_plan()
+    text = report_text(plan, a_report(plan))
+    section = text.split("## Continuations")[1].split("## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    assert rows == [
+        "| `user: Who ate it?` | `I` | `The cat.` | `The cat.` | the same |",
+        "| `def f(n):` | ` ` | `a \\| b` | `a \\| 'c'` | part at a tie |",
+    ]
+    words = page_of(plan, a_report(plan)).words
+    assert words.index("user: Who ate it?") + 1 == words.index("I")
+    assert "a | `c`" in words
+    hostile = report_text(plan, a_report(plan, evidence=hostile_evidence(HOSTILE)))
+    tokens = MarkdownIt("commonmark").enable("table").parse(hostile)
+    cells = [t for t in tokens if t.type == "inline" and t.content.startswith("`") and "alert" in t.content]
+    assert cells
+    assert all(child.type in {"code_inline", "text"} for cell in cells for child in cell.children)
+    assert "## Continuations" not in report_text(plan, a_report(plan, evidence=Evidence()))
+
+
 # files
 
 
@@ -305,6 +329,11 @@ def test_a_page_replaces_a_page_and_nothing_else(tmp_path):
         {"tensors": [as_dict(tensor("x")) | {"count": 0}]},
         {"tensors": [as_dict(tensor("x")) | {"relative_norm": float("nan")}]},
         {"tensors": {"name": "x"}},
+        {"perplexity": as_dict(EVIDENCE.perplexity) | {"base": float("inf")}},
+        {"perplexity": as_dict(EVIDENCE.perplexity) | {"tokens": "many"}},
+        {"continuations": [as_dict(EVIDENCE.continuations[0]) | {"agreement": "<b>"}]},
+        {"continuations": [as_dict(EVIDENCE.continuations[0]) | {"prompt": "x" * 9999}]},
+        {"continuations": [as_dict(EVIDENCE.continuations[0])] * 999},
         {"more": 1},
     ],
 )

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bot.evidence import Evidence
 from bot.progress import Silent
+from bot.records import Check
+from bot.request import MergeRequest, Prompt
 from bot.validate import memory
 from bot.validate.answers import Answers, compare, distance
 from bot.validate.behaviour import check_behaviour
@@ -24,16 +27,19 @@ TASKS = {
 }
 
 
-def behaviour(case: Case, **options) -> dict[str, str]:
-    checks = check_behaviour(
+def ask(case: Case, *, prompts=(), text="") -> tuple[list[Check], Evidence]:
+    return check_behaviour(
         case.merged,
         plan=case.plan,
         base_folder=case.base,
         adapter_folder=case.adapter,
+        request=MergeRequest(adapter="", prompts=tuple(Prompt(text=p) for p in prompts), text=text),
         progress=Silent(),
-        **options,
     )
-    return {check.name: check.verdict for check in checks}
+
+
+def behaviour(case: Case, **asked) -> dict[str, str]:
+    return {check.name: check.verdict for check in ask(case, **asked)[0]}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -72,9 +78,7 @@ def test_missing_tensor_fails_to_load(plain: Case, tmp_path: Path) -> None:
 def test_mismatched_tensor_is_one_sentence(plain: Case, tmp_path: Path) -> None:
     case = plain.copy(tmp_path)
     put(case.merged, "model.layers.0.self_attn.q_proj.weight", lambda t: t[:16])
-    [check] = check_behaviour(
-        case.merged, plan=case.plan, base_folder=case.base, adapter_folder=case.adapter, progress=Silent()
-    )
+    [check], _ = ask(case)
     assert (check.name, check.verdict) == ("load", "failed")
     assert "\n" not in check.detail
 
