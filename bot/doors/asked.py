@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bot.errors import InputError
-from bot.plan import destination
+from bot.plan import destination, questions
 from bot.plan.recipe import STACK
 from bot.request import Access, Destination, MergeRequest, Recipe
 from bot.serial import as_dict
@@ -31,6 +31,8 @@ def of_inputs(inputs: Inputs, *, adapter: str, revision: str = "") -> MergeReque
         validation=inputs.validate,
         dry_run=inputs.dry_run,
         allow_pickle=inputs.allow_pickle,
+        prompts=questions.read_prompts(inputs.prompts) if inputs.prompts else (),
+        text=questions.read_text(inputs.text) if inputs.text else "",
     )
 
 

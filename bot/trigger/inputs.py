@@ -79,6 +79,8 @@ INPUTS = (
         default="full",
         choices=("full", "tensors", "structure", "none"),
     ),
+    Input(name="prompts", says="File with prompts for the full check: one a line, or JSON lines."),
+    Input(name="text", says="File with a text on which the full check measures perplexity."),
     Input(
         name="runner",
         says="Where the merge executes: local is the machine of the job.",
@@ -151,6 +153,8 @@ class Inputs:
     dtype: str = "auto"
     device: str = "auto"
     validate: Way = "full"
+    prompts: str = ""
+    text: str = ""
     runner: str = "local"
     quantized_base: QuantizedBase = "original"
     dry_run: bool = False

@@ -190,3 +190,11 @@ def test_no_token_is_in_an_output(tmp_path):
     failure = Failure(code="x", sentence=f"hf_{'a' * 40} is bad.", advice="-", exit_code=5)
     told = step.outputs(Job(key="", what="x"), Outcome(ended="failed", failure=failure), folder=tmp_path)
     assert told["summary"] == "[hidden] is bad."
+
+
+def test_ones_own_prompts_are_asked(run, desk):
+    prompts = desk.root / "prompts.txt"
+    prompts.write_text("one two three\n")
+    _, told, page = run("push", adapter=ADAPTER, to=str(desk.out), validate="full", prompts=str(prompts))
+    assert told["outcome"] == "published"
+    assert "one two three" in page
