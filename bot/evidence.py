@@ -99,6 +99,28 @@ class Continuation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How one model generated: `tokens` at so many a second, and the seconds to the first of them.
+
+    `peak_bytes`: the most memory that was taken meanwhile, of the GPU or the whole process; None where nobody tells.
+    """
+
+    tokens_per_second: float
+    first_token_seconds: float
+    peak_bytes: int | None
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Base + adapter and the merged model generating in float32, greedily, from the same prompt. `place`: on what."""
+
+    place: str
+    adapter: Pace
+    merged: Pace
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was measured; what was not is empty."""
 
@@ -109,3 +131,4 @@ class Evidence:
     baseline: Baseline | None = None
     perplexity: Perplexity | None = None
     continuations: tuple[Continuation, ...] = ()
+    speed: Speed | None = None

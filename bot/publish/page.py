@@ -14,7 +14,15 @@ from bot import wording
 from bot.publish.escape import folder_name, without_paths
 from bot.publish.model_card import HUB
 from bot.publish.pictures import pictures
-from bot.publish.report_text import GREEDY, READING, continued, largest, tensor_cells
+from bot.publish.report_text import (
+    GREEDY,
+    READING,
+    continued,
+    largest,
+    measured_on,
+    speed_cells,
+    tensor_cells,
+)
 from bot.records import Check, Pinned, Plan, Report
 from bot.wording import duration
 
@@ -56,6 +64,7 @@ def as_html(plan: Plan, report: Report, *, drawn: Mapping[str, bytes], endpoint:
         _section("Pictures", _figures(report, plan, drawn)),
         _section("Changed tensors", _tensors(report)),
         _section("Continuations", _continuations(report)),
+        _section("Speed and memory", _speed(report)),
         _section("Circumstances", _circumstances(plan, report)),
         _section("Files", _files(report)),
     )
@@ -177,6 +186,18 @@ def _continuations(report: Report) -> str:
     )
     head = ("Prompt", "Base", "Base + adapter", "Merged", "The last two")
     return f'<p class="faint">{_text(GREEDY)}</p>\n{_table(head, rows)}'
+
+
+def _speed(report: Report) -> str:
+    found = report.evidence.speed
+    if found is None:
+        return ""
+    rows = (
+        (_cell(_text(name)), *(_cell(_text(cell), "number") for cell in cells))
+        for name, *cells in speed_cells(found)
+    )
+    table = _table(("", "Base + adapter", "Merged"), rows, "numbers")
+    return f'<p class="faint">{_text(measured_on(found))}</p>\n{table}'
 
 
 def _circumstances(plan: Plan, report: Report) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bot.evidence import ChangedTensor, Evidence
+from bot.evidence import ChangedTensor, Evidence, Speed
 from bot.publish.escape import code, joined, plain, row, without_paths
 from bot.publish.model_card import HUB, checks, merged_from, source
 from bot.publish.pictures import figures
 from bot.records import Pinned, Plan, Report
-from bot.wording import duration, into
+from bot.wording import duration, into, size
 
 MOST_TENSORS = 20
 MOST_FILES = 60
@@ -26,6 +26,10 @@ GREEDY = (
     " two tokens were so close that rounding decides."
 )
 AGREEMENTS = {"same": "the same", "tie": "part at a tie", "other": "differ"}
+SPEED = (
+    "Both in float32, in one process, from the same prompt, always the most likely token, {adapter} and {merged} of"
+    " them, on {place}. Figures of one machine at one moment, and no check."
+)
 
 
 def report_text(plan: Plan, report: Report, *, endpoint: str = HUB) -> str:
@@ -41,6 +45,7 @@ def report_text(plan: Plan, report: Report, *, endpoint: str = HUB) -> str:
             if report.evidence.continuations
             else []
         ),
+        *([["## Speed and memory", "", *_speed(report.evidence.speed), ""]] if report.evidence.speed else []),
         ["## Circumstances", "", *_circumstances(plan, report), ""],
         ["## Check it yourself", "", *_again(plan), "", *_files(report)],
     ]
@@ -57,6 +62,23 @@ def tensor_cells(tensor: ChangedTensor) -> tuple[str, str, str, str]:
     norm = "" if tensor.relative_norm is None else f"{tensor.relative_norm:.3g}"
     worst = "not finite" if tensor.worst_ulp is None else f"{tensor.worst_ulp:.3g}"
     return norm, f"{tensor.median_ulp:.2f}", worst, f"{tensor.rows:,} of {tensor.of_rows:,}"
+
+
+def speed_cells(found: Speed) -> list[tuple[str, ...]]:
+    """What was measured, of base + adapter, and of the merged model, in words."""
+    both = (found.adapter, found.merged)
+    rows: list[tuple[str, ...]] = [
+        ("Tokens per second", *(f"{pace.tokens_per_second:.3g}" for pace in both)),
+        ("Time to the first token", *(f"{1000 * pace.first_token_seconds:.3g} ms" for pace in both)),
+    ]
+    if all(pace.peak_bytes for pace in both):
+        rows.append(("Peak memory", *(size(pace.peak_bytes or 0) for pace in both)))
+    return rows
+
+
+def measured_on(found: Speed) -> str:
+    """What the figures were measured on, in a sentence."""
+    return SPEED.format(place=found.place, adapter=found.adapter.tokens, merged=found.merged.tokens)
 
 
 def _worst(tensor: ChangedTensor) -> float:
@@ -90,6 +112,13 @@ def _continuations(found: Evidence) -> list[str]:
     head = row("Prompt", "Base", "Base + adapter", "Merged", "The last two")
     lines = [row(*map(code, texts), told) for *texts, told in continued(found)]
     return [GREEDY, "", head, row(*["---"] * 5), *lines]
+
+
+def _speed(found: Speed | None) -> list[str]:
+    if found is None:
+        return []
+    lines = [row("", "Base + adapter", "Merged"), row("---", "---", "---")]
+    return [plain(measured_on(found)), "", *lines, *(row(*cells) for cells in speed_cells(found))]
 
 
 def _circumstances(plan: Plan, report: Report) -> list[str]:

@@ -85,6 +85,8 @@ def _check(found: Evidence) -> None:
         known = (found.perplexity.base, found.perplexity.adapter, found.perplexity.merged)
         numbers += [value or 0.0 for value in (*known, found.perplexity.tokens)]
     numbers += [share for energy in energies for share in energy]
+    for pace in (found.speed.adapter, found.speed.merged) if found.speed else ():
+        numbers += [pace.tokens_per_second, pace.first_token_seconds, pace.peak_bytes or 0, pace.tokens]
     for tensor in found.tensors:
         numbers += [tensor.relative_norm or 0.0, tensor.median_ulp, tensor.count]
     if not all(abs(number) < LARGEST for number in numbers) or min((1, *counts)) < 0:

@@ -6,6 +6,7 @@ import gc
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from bot.records import Check, Plan
 from bot.request import MergeRequest
 from bot.validate.baseline import Half, ask_in_half
 from bot.validate.comparison import compared
-from bot.validate.live import ask_live, load_base
-from bot.validate.memory import choose_device, lacking, needed
-from bot.validate.models import LOCAL, model_type
+from bot.validate.live import ask_live, load, load_base
+from bot.validate.memory import choose_device, fit, needed
+from bot.validate.offload import Disk, OffloadError, offloading
+from bot.validate.offloaded import ask_offloaded, without_continuations
 from bot.validate.oracle import Exact
 from bot.validate.prompts import NoPromptsError
 from bot.validate.questions import Asked, Questions, questions
@@ -30,6 +32,7 @@ from bot.weights.layout import Layout, read_layout
 from bot.wording import few
 
 SMALL = 2**24  # numbers of a model
+OFFLOADED = "All of them ran offloaded to the disk, one layer in memory at a time."
 
 
 def check_behaviour(
@@ -43,32 +46,43 @@ def check_behaviour(
     device: str = "cpu",
     exact: Exact | None = None,
 ) -> tuple[list[Check], Evidence]:
-    """Check `load`, and those of `bot.validate.comparison`; one `logits` that is skipped when memory is too small.
+    """Check `load`, and those of `bot.validate.comparison`; one `logits` that is skipped when none can be.
 
-    With what was measured. `request` holds the user's own prompts and text.
+    With what was measured. What does not fit into memory is offloaded to the disk. `request` holds the user's own
+    prompts and text.
     """
     try:
         base = read_layout(LocalFiles(base_folder))
     except MergeBotError as error:
         return [_failed("logits", error.sentence)], Evidence()
-    if lack := lacking(plan, base=base, adapter_file=adapter_folder / plan.adapter_file):
-        return [Check(name="logits", verdict="skipped", figure="", detail=lack)], Evidence()
-    place = choose_device(
-        device, need=needed(plan, base=base, adapter_file=adapter_folder / plan.adapter_file)
-    )
+    file = adapter_folder / plan.adapter_file
+    room = fit(plan, base=base, base_folder=base_folder, adapter_file=file)
+    if room.lack and room.weights is None:
+        return [_skipped(room.lack)], Evidence()
+    place = "cpu" if room.lack else choose_device(device, need=needed(plan, base=base, adapter_file=file))
     progress.begin("Comparing answers", total=0)
-    with quiet(), _threads(base):
-        found = _compared(
-            merged,
-            plan=plan,
-            base_folder=base_folder,
-            adapter_folder=adapter_folder,
-            request=request,
-            device=place,
-            exact=exact,
-        )
+    try:
+        with quiet(), _threads(base), offloading(room.weights) as disk:
+            checks, found = _compared(
+                merged,
+                plan=plan,
+                base_folder=base_folder,
+                adapter_folder=adapter_folder,
+                request=request,
+                device=place,
+                disk=disk,
+                exact=exact,
+            )
+    except OffloadError as error:
+        checks, found = [_skipped(f"{room.lack} Offloaded to the disk it does not run: {error}.")], Evidence()
     progress.end()
-    return found
+    return [_told(check) if room.lack else check for check in checks], found
+
+
+def _told(check: Check) -> Check:
+    """With the way that was taken."""
+    asked = check.name == "logits" and check.figure
+    return replace(check, detail=f"{check.detail} {OFFLOADED}") if asked else check
 
 
 @contextmanager
@@ -91,46 +105,61 @@ def _compared(
     adapter_folder: Path,
     request: MergeRequest,
     device: str,
+    disk: Disk | None,
     exact: Exact | None,
 ) -> tuple[list[Check], Evidence]:
-    """One model in memory at a time: base + adapter first, then the same in the merged dtype, then merged."""
+    """One model at a time: base + adapter first, then the same in the merged dtype (in memory only), then merged."""
     where = {"base_folder": base_folder, "merged": merged, "adapter_folder": adapter_folder}
     try:
-        model, lacked = load_base(plan, base_folder=base_folder, merged=merged)
+        model, lacked = load_base(plan, base_folder=base_folder, merged=merged, disk=disk)
         asking = questions(merged, model=model, plan=plan, request=request, device=device)
-        asked = ask_live(model, asking, plan=plan, exact=exact, **where)
+        if disk is not None:
+            asking = without_continuations(asking)
+            asked = ask_offloaded(model, asking, disk=disk, plan=plan, exact=exact, **where)
+        else:
+            asked = ask_live(model, asking, plan=plan, exact=exact, **where)
+    except OffloadError:
+        raise
     except NoPromptsError as error:
-        return [
-            Check(name="logits", verdict="skipped", figure="", detail=f"No prompts: {error}.")
-        ], Evidence()
+        return [_skipped(f"No prompts: {error}.")], Evidence()
     except Exception as error:  # noqa: BLE001  # transformers, PEFT and strangers' files raise what they like
         return [_failed("logits", f"Base + adapter cannot be asked: {sentence(error)}.")], Evidence()
     del model
     gc.collect()
-    half = ask_in_half(plan, asking, **where)
+    half = ask_in_half(plan, asking, **where) if disk is None else None
     if half is not None:
         gc.collect()
     lacked -= {binding.parameter for binding in plan.bindings}
-    checks, found = _ask_merged(merged, asking, plan=plan, asked=asked, half=half, lacked=lacked)
+    checks, found = _ask_merged(merged, asking, plan=plan, asked=asked, half=half, lacked=lacked, disk=disk)
     return [*checks, *asking.notes], found
 
 
 def _ask_merged(
-    merged: Path, asking: Questions, *, plan: Plan, asked: Asked, half: Half | None, lacked: set[str]
+    merged: Path,
+    asking: Questions,
+    *,
+    plan: Plan,
+    asked: Asked,
+    half: Half | None,
+    lacked: set[str],
+    disk: Disk | None,
 ) -> tuple[list[Check], Evidence]:
     """The checks, and what was measured; nothing when the merged model has not answered."""
     try:
-        model, info = model_type(plan.model_class).from_pretrained(
-            merged, dtype=torch.float32, output_loading_info=True, **LOCAL
-        )
+        model, info = load(plan, merged, disk=disk, dtype=torch.float32)
     except Exception as error:  # noqa: BLE001  # the same
         return [_failed("load", f"The merged model does not load: {sentence(error)}.")], Evidence()
-    load = _load_check(info, lacked=lacked)
+    loads = _load_check(info, lacked=lacked)
     try:
-        checks, found = compared(asking, asked, asking.ask(model.to(asking.device)), half=half)
+        if disk is None:
+            told = asking.ask(model.to(asking.device), timed=True)
+        else:
+            with disk.running(model):
+                told = asking.ask(model)
+        checks, found = compared(asking, asked, told, half=half)
     except Exception as error:  # noqa: BLE001  # the same
-        return [load, _failed("logits", f"The merged model cannot be asked: {sentence(error)}.")], Evidence()
-    return [load, *checks], found
+        return [loads, _failed("logits", f"The merged model cannot be asked: {sentence(error)}.")], Evidence()
+    return [loads, *checks], found
 
 
 def _load_check(info: dict[str, Any], *, lacked: set[str]) -> Check:
@@ -143,6 +172,10 @@ def _load_check(info: dict[str, Any], *, lacked: set[str]) -> Check:
     figure = f"{len(missing)} missing, {len(mismatched)} mismatched"
     detail = " ".join(problems) or "Plain transformers loads it, nothing is missing."
     return Check(name="load", verdict="failed" if problems else "passed", figure=figure, detail=detail)
+
+
+def _skipped(detail: str) -> Check:
+    return Check(name="logits", verdict="skipped", figure="", detail=detail)
 
 
 def _failed(name: str, detail: str) -> Check:

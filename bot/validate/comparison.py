@@ -10,6 +10,7 @@ from bot.validate import continuations, perplexity
 from bot.validate.answers import compare, limit, sampled, scale_of
 from bot.validate.baseline import Half, baseline, beside
 from bot.validate.questions import Asked, Questions, Told
+from bot.validate.speed import speed
 
 
 def compared(
@@ -25,6 +26,7 @@ def compared(
     found = Evidence(
         scores=sampled(expected, merged.answers),
         baseline=baseline(half, live=expected.live, merged=merged.answers),
+        speed=speed(adapter=asked.live.pace, merged=merged.pace, device=questions.device),
     )
     for name, add in (("perplexity", _perplexity), ("continuations", _continuations)):
         silent = _silent(name, asked=asked, merged=merged)

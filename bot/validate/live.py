@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bot.records import Binding, Plan
 from bot.validate.expected import output_dtype
 from bot.validate.formula import BLOCK, Expression
 from bot.validate.models import LOCAL, config_for, model_type
+from bot.validate.offload import Disk
 from bot.validate.oracle import Exact, Oracle, transposed_modules
 from bot.validate.prompts import NoPromptsError
 from bot.validate.questions import Asked, Questions
@@ -39,9 +41,17 @@ HEAD = ("num_labels", "id2label", "label2id", "problem_type")
 
 
 def load_base(
-    plan: Plan, *, base_folder: Path, merged: Path, dtype: torch.dtype = torch.float32
+    plan: Plan,
+    *,
+    base_folder: Path,
+    merged: Path,
+    dtype: torch.dtype = torch.float32,
+    disk: Disk | None = None,
 ) -> tuple[Any, set[str]]:
-    """The base with the heads that the merged config names, and the parameters that it has no tensors for."""
+    """The base with the heads that the merged config names, and the parameters that it has no tensors for.
+
+    With `disk` most of its weights stay there: only `disk` can ask it.
+    """
     config = AutoConfig.from_pretrained(base_folder, **LOCAL)
     target = AutoConfig.from_pretrained(merged, **LOCAL)
     if any(edit.key.split(".")[-1] in HEAD for edit in plan.config_edits):
@@ -51,19 +61,28 @@ def load_base(
         config.get_text_config().vocab_size = target.get_text_config().vocab_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a head that the base lacks starts at random
-        model, info = model_type(plan.model_class).from_pretrained(
+        model, info = load(
+            plan,
             base_folder,
+            disk=disk,
             config=config_for(model_type(plan.model_class), config),
             dtype=dtype,
-            output_loading_info=True,
             ignore_mismatched_sizes=True,  # what the adapter brings whole may have other rows: looked at below
-            **LOCAL,
         )
     stages = plan.stages or (plan,)
     brought = {b.parameter for p in stages for b in p.bindings if b.method == "replace" or _stores_base(b)}
     if odd := {str(k[0]) for k in info["mismatched_keys"]} - brought:
         raise ValueError(f"the base has another shape of {min(odd)}")
-    return model.eval(), set(info["missing_keys"])
+    return model, set(info["missing_keys"])
+
+
+def load(plan: Plan, folder: Path, *, disk: Disk | None, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A folder's model, and what transformers says about loading it; with `disk`, most of its weights stay there."""
+    kind = model_type(plan.model_class)
+    if disk is not None:
+        return disk.load(kind, folder, **options, **LOCAL)
+    model, info = kind.from_pretrained(folder, output_loading_info=True, **options, **LOCAL)
+    return model.eval(), info
 
 
 def _stores_base(binding: Binding) -> bool:
@@ -90,12 +109,12 @@ def ask_live(
     *before, last = plan.stages or (plan,)
     for number, stage in enumerate(before):
         _part(model, stage)
-        live_stage = _with_adapter(model, plan=stage, adapter_folder=adapter_folder, stacked=number > 0)
+        live_stage = with_adapter(model, plan=stage, adapter_folder=adapter_folder, stacked=number > 0)
         model = live_stage.merge_and_unload()
     if before:
         _part(model, last)
-    tuned = _with_adapter(model, plan=last, adapter_folder=adapter_folder, stacked=bool(before))
-    live = questions.ask(tuned)
+    tuned = with_adapter(model, plan=last, adapter_folder=adapter_folder, stacked=bool(before))
+    live = questions.ask(tuned, timed=True)
     rounded = None
     if plan.parity == "peft":
         merged_folder = merged or base_folder
@@ -103,9 +122,8 @@ def ask_live(
             plan, base_folder=base_folder, merged=merged_folder, adapter_folder=adapter_folder
         )
         rounded = questions.ask(by_peft.float().to(questions.device))
-    elif _is_rounded(plan):
-        fused = {b.parameter for b in plan.bindings if b.method.endswith(CONVERTED)}
-        plain = tuned.merge_and_unload() if fused else tuned.unload()
+    elif is_rounded(plan):
+        plain = tuned.merge_and_unload() if fused(plan) else tuned.unload()
         del tuned
         _round(plain, plan=plan, base_folder=base_folder, adapter_folder=adapter_folder, exact=exact)
         rounded = questions.ask(plain)
@@ -117,14 +135,14 @@ def live_in(
 ) -> Any:
     """Base + adapter as most people run them: the base loaded in a dtype of its own, the adapter in float32."""
     model, _ = load_base(plan, base_folder=base_folder, merged=merged, dtype=dtype)
-    return _with_adapter(model.to(device), plan=plan, adapter_folder=adapter_folder)
+    return with_adapter(model.to(device), plan=plan, adapter_folder=adapter_folder)
 
 
 def merged_by_peft(plan: Plan, *, base_folder: Path, merged: Path, adapter_folder: Path) -> Any:
     """What `merge_and_unload` makes of base and adapter, the base loaded in its own dtype: parity's very definition."""
     kinds = {b.dtype for b in plan.bindings}
     model, _ = load_base(plan, base_folder=base_folder, merged=merged, dtype=TORCH_DTYPES[min(kinds)])
-    return _with_adapter(model, plan=plan, adapter_folder=adapter_folder).merge_and_unload()
+    return with_adapter(model, plan=plan, adapter_folder=adapter_folder).merge_and_unload()
 
 
 def _part(model: Any, plan: Plan) -> None:
@@ -136,11 +154,18 @@ def _part(model: Any, plan: Plan) -> None:
         setattr(model.get_submodule(module), attribute, own)
 
 
-def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path, stacked: bool = False) -> Any:
+def with_adapter(
+    model: Any,
+    *,
+    plan: Plan,
+    adapter_folder: Path,
+    stacked: bool = False,
+    read: Callable[[Tensor], Tensor] = Tensor.detach,
+) -> Any:
     """PEFT's own model, from the patched config and the weights as they are.
 
     Without its copies of the base's embeddings, which PEFT would put in the base's place: behind others (`stacked`),
-    and where they are the base's own, in fewer digits perhaps.
+    and where they are the base's own, in fewer digits perhaps. `read` gives a parameter's value.
     """
     weights = (
         adapter_folder / plan.adapter_file
@@ -152,7 +177,8 @@ def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path, stacked: bool
             tensors = {plan.renamed.get(name, name): tensor for name, tensor in load_file(weights).items()}
             tensors = rearranged(tensors, experts=plan.experts)
             stored = [name for name in tensors if name.endswith(COPY)]
-            copies = [n for n in stored if stacked or _is_own(tensors[n], name=n, model=model, plan=plan)]
+            owned = {n: read(_copied(model, n)) for n in stored if plan.parity != "peft" and not stacked}
+            copies = [n for n in stored if stacked or _is_own(tensors[n], owned.get(n))]
             save_file({n: t for n, t in tensors.items() if n not in copies}, folder / WEIGHTS)
         else:
             (folder / WEIGHTS).symlink_to(weights)
@@ -160,16 +186,21 @@ def _with_adapter(model: Any, *, plan: Plan, adapter_folder: Path, stacked: bool
     return tuned.eval()
 
 
-def _is_own(copy: Tensor, *, name: str, model: Any, plan: Plan) -> bool:
-    """Whether an adapter's copy of a weight is the model's own; for parity nothing is taken from what PEFT loads."""
-    if plan.parity == "peft":
-        return False
+def _copied(model: Any, name: str) -> Tensor:
+    """The weight that an adapter's tensor of this name is a copy of."""
     module = name.removeprefix(PREFIX).removesuffix(COPY).removesuffix(".token_adapter")
-    own = model.get_parameter(f"{module}.weight")
+    weight: Tensor = model.get_parameter(f"{module}.weight")
+    return weight
+
+
+def _is_own(copy: Tensor, own: Tensor | None) -> bool:
+    """Whether the copy says what the model has; for parity (None) nothing is taken from what PEFT loads."""
+    if own is None:
+        return False
     return own.shape == copy.shape and torch.allclose(copy.to(own), own, rtol=SAME, atol=1e-6)
 
 
-def _is_rounded(plan: Plan) -> bool:
+def is_rounded(plan: Plan) -> bool:
     """Whether any tensor that the merge writes has fewer digits than float32."""
     if plan.dtype not in ("auto", "float32"):
         return True
@@ -179,28 +210,39 @@ def _is_rounded(plan: Plan) -> bool:
 @torch.no_grad()
 def _round(model: Any, *, plan: Plan, base_folder: Path, adapter_folder: Path, exact: Exact | None) -> None:
     """Replaces each changed parameter by its reference, rounded as on disk; others too when a dtype is asked for."""
-    layout = read_layout(LocalFiles(base_folder))
     if plan.dtype in ("bfloat16", "float16"):
         for parameter in model.parameters():
             parameter.copy_(parameter.to(getattr(torch, plan.dtype)))
+    for name, kind in fused(plan).items():
+        # Merged by PEFT, in float32: stacking and splitting commute with rounding.
+        parameter = model.get_parameter(name)
+        parameter.copy_(parameter.to(TORCH_DTYPES[output_dtype(plan, kind)]))
+    made = references(plan, base_folder=base_folder, adapter_folder=adapter_folder, exact=exact)
+    for binding, value in made:
+        assign(model, binding, value=value, plan=plan)
+
+
+def fused(plan: Plan) -> dict[str, str]:
+    """The changed parameters that the base stores in another form than the model uses, and the dtypes of the parts."""
+    return {b.parameter: b.dtype for b in plan.bindings if b.method.endswith(CONVERTED)}
+
+
+def references(
+    plan: Plan, *, base_folder: Path, adapter_folder: Path, exact: Exact | None
+) -> Iterator[tuple[Binding, Tensor]]:
+    """The reference of each other changed parameter, rounded as on disk, as a matrix in float32; one at a time."""
     oracle = Oracle(
         plan,
         base_folder=base_folder,
-        base=layout,
+        base=read_layout(LocalFiles(base_folder)),
         adapter_folder=adapter_folder,
         transposed=transposed_modules(plan, base_folder=base_folder),
         exact=exact,
     )
-    bound = {binding.parameter for binding in plan.bindings}
-    plain = [b for b in plan.bindings if not b.method.endswith(CONVERTED)]
-    for binding in (b for b in plan.bindings if b.method.endswith(CONVERTED)):
-        # Merged by PEFT, in float32: stacking and splitting commute with rounding.
-        parameter = model.get_parameter(binding.parameter)
-        dtype = TORCH_DTYPES[output_dtype(plan, binding.dtype)]
-        parameter.copy_(parameter.to(dtype))
     with oracle, workers() as pool:
-        for binding in plain:
-            _assign(model, binding.parameter, value=rounded(oracle.expected(binding), pool=pool), bound=bound)
+        for binding in plan.bindings:
+            if not binding.method.endswith(CONVERTED):
+                yield binding, rounded(oracle.expected(binding), pool=pool)
 
 
 def rounded(expected: Expression, *, pool: ThreadPoolExecutor) -> Tensor:
@@ -217,14 +259,23 @@ def rounded(expected: Expression, *, pool: ThreadPoolExecutor) -> Tensor:
     return torch.from_numpy(result)
 
 
-def _assign(model: Any, name: str, *, value: Tensor, bound: set[str]) -> None:
-    """Gives a parameter its value; those tied to it follow unless a binding makes them themselves."""
+def assign(
+    model: Any, binding: Binding, *, value: Tensor, plan: Plan, stands_in: nn.Parameter | None = None
+) -> None:
+    """Gives a parameter its value, or what stands for it.
+
+    Those tied to it follow, unless it is the one that the merge unties, or bindings make them themselves.
+    """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    name, bound = binding.parameter, {other.parameter for other in plan.bindings}
+    untied = any(tensor.name == binding.tensor for tensor in plan.added)
     old = parameters.get(name)
     if old is None or old.numel() != value.numel():
         raise NoReferenceError(f"the model has no parameter {name} with {value.numel()} numbers")
-    new = nn.Parameter(value.reshape(old.shape).to(old.device), requires_grad=False)
+    new = stands_in
+    if new is None:
+        new = nn.Parameter(value.reshape(old.shape).to(old.device), requires_grad=False)
     for other, parameter in parameters.items():
-        if other == name or (parameter is old and other not in bound):
+        if other == name or (parameter is old and not untied and other not in bound):
             module, _, attribute = other.rpartition(".")
             setattr(model.get_submodule(module), attribute, new)

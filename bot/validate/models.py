@@ -87,6 +87,16 @@ def parameter_names(model: Any, tensors: Iterable[str]) -> dict[str, str]:
     return result
 
 
+def converted(folder: Path, name: str, tensors: Iterable[str]) -> set[str]:
+    """The tensors that transformers makes others of on loading: experts one by one, split projections."""
+    model = meta_model(folder, name)
+    mapping = get_model_conversion_mapping(model)
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    state, prefix = model.state_dict(), model.base_model_prefix
+    return {t for t in tensors if rename_source_key(t, renamings, converters, prefix, state)[1] is not None}
+
+
 def embedding_rows(model: Any) -> int | None:
     """The rows of the input embedding; None for models without one."""
     try:

@@ -1,12 +1,15 @@
-"""What the models are asked, and how answers are read: prompts in words where there are some, else seeded numbers."""
+"""What the models are asked (prompts in words, seeded ids, pictures, sounds), and how their answers are read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from bot.validate.media import media
 
 LONGEST = 32
 ROWS = 4
@@ -18,21 +21,20 @@ class NoPromptsError(Exception):
 
 
 def batches(
-    prompts: Sequence[Tensor], *, model: Any, task: str | None, tokens: tuple[int, ...] = ()
+    prompts: Sequence[Tensor], *, folder: Path, model: Any, task: str | None, tokens: tuple[int, ...] = ()
 ) -> list[dict[str, Tensor]]:
     """One batch for each prompt's ids, [1, tokens], so that padding, and its side, are no matter.
 
-    `tokens` are ids that must be among what is asked: an adapter that trains single tokens is silent on others.
+    `folder` may hold the config of a processor of pictures or sounds. `tokens` are ids that must be among what is
+    asked: an adapter that trains single tokens is silent on others.
     """
-    name = getattr(model, "main_input_name", "input_ids")
-    if name == "pixel_values":
-        return _images(model.config)
-    if name != "input_ids":
-        raise NoPromptsError(f"there are none for models that take {name}")
     rows = [*prompts] or _random_ids(model.config, task=task)
     if tokens:
         rows.append(torch.tensor([tokens[:LONGEST]]))
-    return [_with_decoder(row, config=model.config) for row in rows]
+    shown, instead = media(folder, model=model, texts=rows)
+    if instead and not shown:
+        raise NoPromptsError(f"there are none for models that take {model.main_input_name}")
+    return shown if instead else [_with_decoder(row, config=model.config) for row in rows] + shown
 
 
 def trained_tokens(config: dict[str, Any]) -> tuple[int, ...]:
@@ -43,8 +45,13 @@ def trained_tokens(config: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _random_ids(config: Any, *, task: str | None) -> list[Tensor]:
-    """Seeded ids below the vocabulary's size, none of them special; classifiers' rows end as a text does."""
+    """Seeded ids below the vocabulary's size, none of them special; classifiers' rows end as a text does.
+
+    None for a model without words.
+    """
     text = config.get_text_config()
+    if getattr(text, "vocab_size", None) is None:
+        return []
     special = {getattr(text, key, None) for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, int(text.vocab_size), (ROWS, LONGEST // 2), generator=generator)
@@ -69,13 +76,6 @@ def _with_decoder(ids: Tensor, *, config: Any) -> dict[str, Tensor]:
         start = next((c for c in candidates if isinstance(c, int)), 0)
         batch["decoder_input_ids"] = torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
     return batch
-
-
-def _images(config: Any) -> list[dict[str, Tensor]]:
-    size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, getattr(config, "num_channels", 3), *size)
-    return [{"pixel_values": torch.randn(shape, generator=generator)} for _ in range(ROWS)]
 
 
 @torch.no_grad()

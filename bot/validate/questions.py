@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig
 
+from bot.evidence import Pace
 from bot.records import Check, Plan
 from bot.request import MergeRequest
 from bot.validate import continuations, perplexity
@@ -21,6 +22,7 @@ from bot.validate.continuations import Continued
 from bot.validate.perplexity import Passage, UnscoredError
 from bot.validate.prompts import answers, batches, trained_tokens
 from bot.validate.quiet import sentence
+from bot.validate.speed import pace
 from bot.validate.texts import CONTINUED, OWN, Start, ours, own, tokenizer_of
 
 T = TypeVar("T")
@@ -31,13 +33,14 @@ HEADED = re.compile(r"For[A-Z]")  # of transformers' classes: BertForMaskedLM ha
 class Told:
     """What one model said: its answers, the loss of each token of the text, and how it goes on from the prompts.
 
-    `silent`: why it did not do one of the last two, by the name of the check.
+    `silent`: why it did not do one of the last two, by the name of the check. `pace`: how fast it generates.
     """
 
     answers: list[Tensor]
     losses: Tensor | None = None
     continued: tuple[Continued, ...] = ()
     silent: dict[str, str] = field(default_factory=dict)
+    pace: Pace | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +82,14 @@ class Questions:
     device: str
     notes: tuple[Check, ...]
 
-    def ask(self, model: Any) -> Told:
+    def ask(self, model: Any, *, timed: bool = False) -> Told:
         """Asks a model, plain or of PEFT, that is on the device. Raises what it raises on the rows."""
         silent: dict[str, str] = {}
         told = answers(model, self.rows, device=self.device)
         losses = _tried(partial(self._losses, model), name="perplexity", silent=silent)
         continued = _tried(partial(self._continued, model), name="continuations", silent=silent) or ()
-        return Told(answers=told, losses=losses, continued=continued, silent=silent)
+        quick = pace(model, self.rows, device=self.device) if timed else None
+        return Told(answers=told, losses=losses, continued=continued, silent=silent, pace=quick)
 
     def _losses(self, model: Any) -> Tensor | None:
         return perplexity.losses(model, self.passage, device=self.device) if self.passage else None
@@ -124,7 +128,8 @@ def questions(folder: Path, *, model: Any, plan: Plan, request: MergeRequest, de
     skipped = [Check(name="prompts", verdict="skipped", figure="", detail=" ".join(notes))] if notes else []
     configs = [p.adapter_config for p in (plan.stages or (plan,))]
     tokens = tuple(sorted({token for config in configs for token in trained_tokens(config)}))
-    rows = batches([start.ids for start in starts], model=model, task=plan.task_type, tokens=tokens)
+    texts = [start.ids for start in starts]
+    rows = batches(texts, folder=folder, model=model, task=plan.task_type, tokens=tokens)
     passage = None
     if request.text:
         try:

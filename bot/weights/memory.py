@@ -32,3 +32,12 @@ def peak() -> int:
         return int(fields["VmHWM"].split()[0]) * 1024
     except (OSError, ValueError, KeyError):
         return 0
+
+
+def private() -> int:
+    """Bytes of memory that are this process's own now (anonymous pages); 0 where the kernel does not tell."""
+    try:
+        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        return int(fields["RssAnon"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        return 0

@@ -10,9 +10,11 @@ from bot.evidence import (
     Continuation,
     Errors,
     Evidence,
+    Pace,
     Perplexity,
     Scores,
     Spectrum,
+    Speed,
 )
 from bot.records import (
     AddedTensor,
@@ -61,6 +63,11 @@ EVIDENCE = Evidence(
             prompt="user: Who ate it?", base="I", adapter="The cat.", merged="The cat.", agreement="same"
         ),
         Continuation(prompt="def f(n):\n", base="", adapter="a | b", merged="a | `c`", agreement="tie"),
+    ),
+    speed=Speed(
+        place="the CPU with 2 threads",
+        adapter=Pace(tokens_per_second=21.5, first_token_seconds=0.08, peak_bytes=2_400_000_000, tokens=32),
+        merged=Pace(tokens_per_second=30.25, first_token_seconds=0.05, peak_bytes=2_300_000_000, tokens=32),
     ),
 )
 
