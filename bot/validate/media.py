@@ -160,7 +160,8 @@ def _places(model: Any, seen: Row) -> int | None:
     try:
         with torch.no_grad():
             features = model.get_image_features(**seen)
-        return _count(getattr(features, "pooler_output", features))
+        found = getattr(features, "pooler_output", None)
+        return _count(getattr(features, "last_hidden_state", features) if found is None else found)
     except Exception:  # noqa: BLE001  # it was a guess, and models raise what they like over a wrong one
         return None
 
@@ -186,7 +187,8 @@ def _seen(model: Any) -> Iterator[Row]:
     sizes = torch.tensor([pixels.shape[-2:]])
     yield {"pixel_values": pixels}
     yield {"pixel_values": pixels, "image_sizes": sizes}
-    yield {"pixel_values": pixels[None].expand(1, 2, -1, -1, -1).contiguous(), "image_sizes": sizes}
+    for tiles in (2, 3):  # the whole picture and its parts
+        yield {"pixel_values": pixels[None].expand(1, tiles, -1, -1, -1).contiguous(), "image_sizes": sizes}
     yield {"pixel_values": pixels[None]}
 
 

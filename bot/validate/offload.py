@@ -87,7 +87,7 @@ class Disk:
             if not parameter.is_meta:
                 continue
             if id(parameter) not in made and name in index and _shape(index[name]) == parameter.shape:
-                made[id(parameter)] = self._new(name, like=parameter)
+                made[id(parameter)] = self._kept(name, like=parameter)
             elif id(parameter) not in made and name not in model.all_tied_weights_keys:
                 start = torch.randn(parameter.shape, generator=generator) * SCALE
                 made[id(parameter)] = nn.Parameter(start.to(parameter.dtype), requires_grad=False)
@@ -96,6 +96,12 @@ class Disk:
                 raise OffloadError(f"{name} is not loaded")
             if parameter.is_meta:
                 _put(model, name, made[id(parameter)])
+
+    def _kept(self, name: str, *, like: Tensor) -> nn.Parameter:
+        """A virtual parameter; for a vector the value itself: adapters may bring biases, and they take no room."""
+        if like.ndim > 1:
+            return self._new(name, like=like)
+        return nn.Parameter(self._weights[name].to(like.dtype), requires_grad=False)
 
     def _new(self, key: str, *, like: Tensor) -> nn.Parameter:
         empty = torch.full((), float("nan"), dtype=like.dtype).expand(like.shape)

@@ -22,6 +22,8 @@ from bot.validate.questions import Asked, Questions, Told
 from bot.validate.quiet import sentence
 from bot.weights.reader import TORCH_DTYPES
 
+TOGETHER = frozenset({"FROD"})  # of PEFT types: what is not there would go in without a trace
+
 
 def ask_offloaded(
     model: Any,
@@ -40,6 +42,8 @@ def ask_offloaded(
     """
     if plan.stages:
         raise OffloadError("adapters one after the other are merged in memory")
+    if plan.peft_type in TOGETHER:
+        raise OffloadError("its layers are computed from the base's weights, all of them together")
     if plan.parity == "peft":
         raise OffloadError("PEFT's own merge is made in memory")
     del merged  # the same arguments as in memory

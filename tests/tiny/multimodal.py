@@ -45,11 +45,15 @@ def entries(
         ),
         "llava_next": (
             "LlavaNextConfig",
-            image | {"text_config": llama, "vision_config": clip, "image_seq_length": 4},
+            image
+            | {"text_config": llama, "vision_config": clip, "image_seq_length": 4}
+            | {"image_grid_pinpoints": [[16, 32], [32, 16]]},
         ),
         "llava_onevision": (
             "LlavaOnevisionConfig",
-            image | {"text_config": text | {"model_type": "qwen2"}, "vision_config": siglip},
+            image
+            | {"text_config": text | {"model_type": "qwen2"}, "vision_config": siglip}
+            | {"image_grid_pinpoints": [[16, 16], [16, 32]]},
         ),
         "vipllava": (
             "VipLlavaConfig",
@@ -105,7 +109,7 @@ def entries(
             "Mistral3Config",
             image
             | {"text_config": text | head | {"model_type": "mistral"}}
-            | {"vision_config": vision | head | {"model_type": "pixtral"}},
+            | {"vision_config": vision | head | {"model_type": "pixtral", "image_size": 32}},
         ),
         "llama4": (
             "Llama4Config",
@@ -119,6 +123,7 @@ def entries(
             | {
                 "vision_config": vision
                 | {"vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32}
+                | {"intermediate_size": 32}
                 | {"pixel_shuffle_ratio": 1.0}
             },
         ),

@@ -46,13 +46,13 @@ SEEING = {
         ),
         r".*vision_tower.*(q_proj|query)",
     ),
+    "video_llava": r".*image_tower.*q_proj",
     "idefics3": r".*vision_model.*q_proj",
     "llama4": r".*vision_model.*q_proj",
 }
 #: Asked with text alone, and why.
 TEXT_ONLY = {
     "mllama": "its pictures come in tiles with masks of their own, which only its processor makes",
-    "video_llava": "it takes several towers' pictures at once",
 }
 
 

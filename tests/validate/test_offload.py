@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
+from bot.errors import RefusedError
 from bot.merge.exact import exact_merge
 from bot.progress import Silent
 from bot.records import Check, Plan
 from bot.request import MergeRequest
 from bot.validate import memory
+from bot.validate.answers import Answers
 from bot.validate.behaviour import OFFLOADED, check_behaviour
 from bot.validate.live import ask_live, load_base
-from bot.validate.offload import Disk
+from bot.validate.offload import Disk, OffloadError
 from bot.validate.offloaded import ask_offloaded, without_continuations
 from bot.validate.oracle import Exact
 from bot.validate.prompts import answers, batches
@@ -25,7 +27,8 @@ from bot.validate.questions import questions
 from bot.weights.files import LocalFiles
 from bot.weights.layout import read_layout
 from tests.tiny.adapters import LORA_VARIANTS
-from tests.validate.factory import put
+from tests.tiny.variants import SUITS, TUNERS
+from tests.validate.factory import Case, put
 
 FILE = "adapter_model.safetensors"
 REQUEST = MergeRequest(adapter="")
@@ -43,6 +46,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "experts one by one": ("qwen3_moe", EXPERTS),
     "experts stacked": ("gpt_oss", LORA_VARIANTS["target_parameters_transposed"]),
 }
+#: Their start is computed from the weights that are to be on the disk.
+NOT_SO = ("pissa", "olora", "mica", "kasa", "FROD", "OSF", "PSOFT", "TINYLORA")
 SLOW = ("tokens", "embedding", "encoder and decoder", "tied embedding, DoRA")
 
 
@@ -59,19 +64,7 @@ def test_the_answers_are_those_of_the_model_in_memory(
 ) -> None:
     architecture, config = CASES[case]
     base, adapter = adapter_on(architecture, config, base=base_of(architecture, dtype="bfloat16"))
-    plan = plan_of(adapter)
-    sources = {"plan": plan, "base_folder": base, "adapter_folder": adapter}
-    exact = partial(exactly, plan, base, adapter)
-    model, missing = load_base(plan, base_folder=base, merged=base)
-    asking = questions(base, model=model, plan=plan, request=REQUEST, device="cpu")
-    asking = without_continuations(asking)
-    wanted = ask_live(model, asking, exact=exact(), **sources).answers
-    (tmp_path / "disk").mkdir()
-    disk = Disk(tmp_path / "disk", memory=0)
-    model, lacked = load_base(plan, base_folder=base, merged=base, disk=disk)
-    assert lacked == missing
-    assert all(disk.holds(parameter) for parameter in model.parameters())
-    found = ask_offloaded(model, asking, disk=disk, exact=exact(), **sources).answers
+    found, wanted = both(plan_of(adapter), base, adapter, tmp_path)
     assert same(found.base, wanted.base)
     assert same(found.live, wanted.live)
     assert not same(found.live, found.base)
@@ -79,6 +72,44 @@ def test_the_answers_are_those_of_the_model_in_memory(
     assert wanted.rounded is not None
     assert same(found.rounded, wanted.rounded)
     assert not same(found.rounded, found.live)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LORA_VARIANTS | TUNERS)
+def test_every_adapter_is_run_right_or_not_at_all(
+    name: str, base_of: Callable, adapter_on: Callable, plan_of: Callable, tmp_path: Path
+) -> None:
+    architecture = SUITS.get(name, "llama")
+    config = (LORA_VARIANTS | TUNERS)[name]
+    base, adapter = adapter_on(architecture, config, base=base_of(architecture))
+    try:
+        plan = plan_of(adapter)
+    except RefusedError:
+        return
+    try:
+        found, wanted = both(plan, base, adapter, tmp_path)
+    except OffloadError:
+        assert name in NOT_SO
+        return
+    assert name not in NOT_SO
+    assert same(found.live, wanted.live)
+
+
+def both(plan: Plan, base: Path, adapter: Path, scratch: Path) -> tuple[Answers, Answers]:
+    """The answers offloaded, and those in memory."""
+    sources = {"plan": plan, "base_folder": base, "adapter_folder": adapter}
+    exact = partial(exactly, plan, base, adapter)
+    model, missing = load_base(plan, base_folder=base, merged=base)
+    asking = questions(base, model=model, plan=plan, request=REQUEST, device="cpu")
+    asking = without_continuations(asking)
+    wanted = ask_live(model, asking, exact=exact(), **sources).answers
+    (scratch / "disk").mkdir()
+    disk = Disk(scratch / "disk", memory=0)
+    model, lacked = load_base(plan, base_folder=base, merged=base, disk=disk)
+    assert lacked == missing
+    lost = {name for name, value in model.named_parameters() if value.ndim > 1 and not disk.holds(value)}
+    assert lost <= missing
+    return ask_offloaded(model, asking, disk=disk, exact=exact(), **sources).answers, wanted
 
 
 def exactly(plan: Plan, base: Path, adapter: Path) -> Exact:
@@ -100,7 +131,8 @@ def test_one_layer_at_a_time_is_in_memory(base_of: Callable, tmp_path: Path) -> 
     seen = []
 
     def look(module: Any, *_: Any) -> None:
-        real = [name for name, value in model.named_parameters() if value.untyped_storage().nbytes() > 4]
+        matrices = ((name, value) for name, value in model.named_parameters() if value.ndim > 1)
+        real = [name for name, value in matrices if value.untyped_storage().nbytes() > 4]
         seen.append({name.split(".")[2] if ".layers." in name else name for name in real})
 
     for layer in model.model.layers:
@@ -108,7 +140,7 @@ def test_one_layer_at_a_time_is_in_memory(base_of: Callable, tmp_path: Path) -> 
     with disk.running(model):
         found = answers(model, rows, device="cpu")
     assert seen == [{"0"}, {"1"}]
-    assert all(value.untyped_storage().nbytes() == 4 for value in model.parameters())
+    assert all(value.untyped_storage().nbytes() == 4 for value in model.parameters() if value.ndim > 1)
     whole, _ = load_base(kind, base_folder=base, merged=base)
     assert same(found, answers(whole, rows, device="cpu"))
 
@@ -163,6 +195,17 @@ def test_a_start_that_changes_the_base_is_not_run_so(
     assert check.verdict == "skipped"
     assert "GiB are missing" in check.detail
     assert "does not run: " in check.detail
+
+
+def test_a_merge_that_is_there_only_as_pickle_is_not_read(plain: Case, tmp_path: Path) -> None:
+    case = plain.copy(tmp_path)
+    for shard in [*case.merged.glob("*.safetensors*")]:
+        shard.unlink()
+    torch.save({}, case.merged / "pytorch_model.bin")
+    report = case.report()
+    assert report.verdict == "failed"
+    assert any("only pickle weights" in check.detail for check in report.checks)
+    assert "logits" not in {check.name for check in report.checks}
 
 
 def test_parity_is_not_run_so(adapter_on: Callable, merged: Callable, checked: Callable) -> None:
