@@ -22,7 +22,7 @@ from bot.validate.comparison import compared
 from bot.validate.live import ask_live, load, load_base
 from bot.validate.memory import choose_device, fit, needed
 from bot.validate.offload import Disk, OffloadError, offloading
-from bot.validate.offloaded import ask_offloaded, without_continuations
+from bot.validate.offloaded import ask_offloaded, sparing
 from bot.validate.oracle import Exact
 from bot.validate.prompts import NoPromptsError
 from bot.validate.questions import Asked, Questions, questions
@@ -114,7 +114,7 @@ def _compared(
         model, lacked = load_base(plan, base_folder=base_folder, merged=merged, disk=disk)
         asking = questions(merged, model=model, plan=plan, request=request, device=device)
         if disk is not None:
-            asking = without_continuations(asking)
+            asking = sparing(asking, own=bool(request.prompts))
             asked = ask_offloaded(model, asking, disk=disk, plan=plan, exact=exact, **where)
         else:
             asked = ask_live(model, asking, plan=plan, exact=exact, **where)

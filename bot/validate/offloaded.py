@@ -67,12 +67,16 @@ def ask_offloaded(
     return Asked(base=base, live=live, rounded=_ask(plain, questions, disk=disk))
 
 
-def without_continuations(questions: Questions) -> Questions:
-    """The questions but those for which the whole model is read from the disk once for each token."""
+def sparing(questions: Questions, *, own: bool) -> Questions:
+    """Fewer questions: for each the whole model is read from the disk, and for each token of a continuation again.
+
+    Of our prompts (unless they are the user's `own`) the first, and the last: trained tokens, or a picture.
+    """
+    rows = questions.rows if own else [questions.rows[0], *questions.rows[1:][-1:]]
     if not questions.starts:
-        return questions
+        return replace(questions, rows=rows)
     note = Check(name="continuations", verdict="skipped", figure="", detail="Not made offloaded to the disk.")
-    return replace(questions, starts=(), greedy=None, notes=(*questions.notes, note))
+    return replace(questions, rows=rows, starts=(), greedy=None, notes=(*questions.notes, note))
 
 
 def _ask(model: Any, questions: Questions, *, disk: Disk) -> Told:

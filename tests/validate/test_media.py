@@ -18,7 +18,7 @@ from tests.merge.test_architectures import config
 from tests.tiny.architectures import ARCHITECTURES
 from tests.tiny.models import load
 
-QUICK = ("vit", "clip", "whisper", "wav2vec2", "llava", "qwen2_vl", "t5", "qwen3_moe", "mamba")
+QUICK = ("vit", "clip", "whisper", "wav2vec2", "llava", "qwen2_vl", "qwen3_moe", "mamba")
 #: The adapter is on what sees or hears alone: where it shows, a picture or a sound was asked.
 SENSES = {
     "vit": ["q_proj"],

@@ -20,7 +20,7 @@ from bot.validate.answers import Answers
 from bot.validate.behaviour import OFFLOADED, check_behaviour
 from bot.validate.live import ask_live, load_base
 from bot.validate.offload import Disk, OffloadError
-from bot.validate.offloaded import ask_offloaded, without_continuations
+from bot.validate.offloaded import ask_offloaded, sparing
 from bot.validate.oracle import Exact
 from bot.validate.prompts import answers, batches
 from bot.validate.questions import questions
@@ -101,7 +101,7 @@ def both(plan: Plan, base: Path, adapter: Path, scratch: Path) -> tuple[Answers,
     exact = partial(exactly, plan, base, adapter)
     model, missing = load_base(plan, base_folder=base, merged=base)
     asking = questions(base, model=model, plan=plan, request=REQUEST, device="cpu")
-    asking = without_continuations(asking)
+    asking = sparing(asking, own=True)
     wanted = ask_live(model, asking, exact=exact(), **sources).answers
     (scratch / "disk").mkdir()
     disk = Disk(scratch / "disk", memory=0)
@@ -176,6 +176,9 @@ def test_a_good_merge_passes_and_a_bad_one_fails(
     out, plan = merged(adapter)
     for more in (0, 60_000, 2**40):
         found = checked(out, plan, base, adapter, more=more)
+        assert (" of 51 the same" in found["answers"].figure) is (
+            more < 2**40
+        )  # the first prompt and the last
         going_on = found.pop("continuations").verdict
         assert going_on == ("passed" if more == 2**40 else "skipped")
         assert {check.verdict for check in found.values()} == {"passed"}, found
