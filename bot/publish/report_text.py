@@ -27,8 +27,8 @@ GREEDY = (
 )
 AGREEMENTS = {"same": "the same", "tie": "part at a tie", "other": "differ"}
 SPEED = (
-    "Both in float32, in one process, from the same prompt, always the most likely token, {adapter} and {merged} of"
-    " them, on {place}. Figures of one machine at one moment, and no check."
+    "Both in float32, in one process, from the same prompt, always the most likely token, {tokens} of them,"
+    " on {place}. Figures of one machine at one moment, and no check; the memory is the whole process's."
 )
 
 
@@ -78,7 +78,8 @@ def speed_cells(found: Speed) -> list[tuple[str, ...]]:
 
 def measured_on(found: Speed) -> str:
     """What the figures were measured on, in a sentence."""
-    return SPEED.format(place=found.place, adapter=found.adapter.tokens, merged=found.merged.tokens)
+    counts = dict.fromkeys((f"{found.adapter.tokens:,}", f"{found.merged.tokens:,}"))
+    return SPEED.format(place=found.place, tokens=" and ".join(counts))
 
 
 def _worst(tensor: ChangedTensor) -> float:

@@ -166,7 +166,9 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Check]]:
     return check
 
 
-@pytest.mark.parametrize("case", ["tied head", "experts one by one", "experts stacked"])
+@pytest.mark.parametrize(
+    "case", ["tied head", "experts one by one", pytest.param("experts stacked", marks=pytest.mark.slow)]
+)
 def test_a_good_merge_passes_and_a_bad_one_fails(
     case: str, base_of: Callable, adapter_on: Callable, merged: Callable, checked: Callable
 ) -> None:
