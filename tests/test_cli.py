@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -378,19 +377,14 @@ SLOW = ("torch", "matplotlib", "transformers", "peft", "huggingface_hub", "rich"
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
-def test_help_imports_nothing_slow_and_is_quick(command):
+def test_help_imports_nothing_slow(command):
     code = (
         "import sys; from bot.cli import main; main(sys.argv[1:]);"
         f"print([name for name in {SLOW!r} if name in sys.modules], file=sys.stderr)"
     )
-    times = []
-    for _ in range(3):
-        start = time.monotonic()
-        done = _python(code, *command, "--help")
-        times.append(time.monotonic() - start)
-        assert done.stderr == "[]\n"
-        assert done.stdout.startswith("Usage: merge-bot")
-    assert min(times) < 0.3
+    done = _python(code, *command, "--help")
+    assert done.stderr == "[]\n"
+    assert done.stdout.startswith("Usage: merge-bot")
 
 
 HANGS = """
