@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
 SECONDS_OF_FUZZ ?= 300
-.PHONY: help setup demo test test-fast fuzz lint format schema action bench clean
+.PHONY: help setup demo test test-slow fuzz lint format schema action bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -20,11 +20,11 @@ setup: $(READY)  ## Create .venv and install everything, if that has not been do
 demo: $(READY)  ## Train a tiny model and an adapter, merge, publish to a local Hub, look at the result
 	$(BIN)/python -m tests.demo $(ARGS)
 
-test: $(READY)  ## Run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
-
-test-fast: $(READY)  ## Run the tests that take a few seconds at most
+test: $(READY)  ## Run the tests, but for those that are marked slow
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+
+test-slow: $(READY)  ## Run the slow ones: every case of what the others try some of, the demo, real weights
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
 
 fuzz: $(READY)  ## Feed made-up files to the readers of headers and configs (SECONDS_OF_FUZZ=300)
 	FUZZ_SECONDS=$(SECONDS_OF_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py --timeout 0 -q $(ARGS)

@@ -19,9 +19,9 @@ ALLOWED = (
 TESTS = Path(__file__).parents[1] / "tests"
 
 
-def main(junit: str) -> int:
-    """Reads pytest's XML report, prints every complaint, and returns the exit code."""
-    cases = list(ET.parse(junit).iter("testcase"))
+def main(reports: list[str]) -> int:
+    """Reads pytest's XML reports, prints every complaint, and returns the exit code."""
+    cases = [case for report in reports for case in ET.parse(report).iter("testcase")]
     complaints = [*_skipped(cases), *_absent(cases)]
     print(*(complaints or ["Every tier ran."]), sep="\n")
     return 1 if complaints else 0
@@ -49,4 +49,4 @@ def _absent(cases: list[ET.Element]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

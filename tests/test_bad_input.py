@@ -521,7 +521,11 @@ def test_kill_9_before_the_commit_and_again(desk):
 
 @pytest.mark.parametrize(
     ("method", "where"),
-    [("POST", "alice/stopped.git/info/lfs"), ("PUT", "/lfs/"), ("POST", "alice/stopped/commit/main")],
+    [
+        pytest.param("POST", "alice/stopped.git/info/lfs", marks=pytest.mark.slow),
+        pytest.param("PUT", "/lfs/", marks=pytest.mark.slow),
+        ("POST", "alice/stopped/commit/main"),
+    ],
 )
 def test_an_interruption_of_a_publication_takes_the_repository_back(desk, method, where):
     desk.hub.fault(where, method=method, hang=60, times=1)

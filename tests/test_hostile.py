@@ -18,7 +18,7 @@ from bot.errors import InputError, MergeBotError
 from bot.plan import adapter_config, adapter_keys, card, patches, reference, sidecars
 from bot.plan.examination import diagnose
 from bot.plan.rules.evidence import Evidence
-from bot.validate import prompts
+from bot.validate import texts
 from bot.weights.files import LocalFiles
 from bot.weights.header import MAX_HEADER, header_length, parse
 from bot.weights.layout import read_layout
@@ -178,9 +178,9 @@ def test_a_chat_template_that_attacks_is_left_out(tmp_path, monkeypatch, templat
     from tests.tiny.tokenizers import train_tokenizer
 
     tokenizer = train_tokenizer(tmp_path, chat_template=template)
-    monkeypatch.setattr(prompts, "PATIENCE", 0.3)
+    monkeypatch.setattr(texts, "PATIENCE", 0.3)
     start = time.monotonic()
-    assert prompts._chats(tokenizer) == []
+    assert not [start for start in texts.ours(tokenizer, task="CAUSAL_LM") if start.prompt.chat]
     assert time.monotonic() - start < 10
 
 

@@ -211,19 +211,19 @@ def test_a_new_repository_in_which_the_hub_stores_something_else_is_private_and_
 
 
 def test_what_was_there_before_is_named(desk, monkeypatch):
-    desk.done("run", ADAPTER, "--to", "alice/again", *FAST)
-    before = repository(desk, "alice/again").main
+    desk.done("run", ADAPTER, "--to", "alice/once-more", *FAST)
+    before = repository(desk, "alice/once-more").main
     honest = commits._regular
 
     def mangled(store, path, value):
         return store.blobs.add_bytes(b"{}") if path == "config.json" else honest(store, path, value)
 
     monkeypatch.setattr(commits, "_regular", mangled)
-    command = ["run", ADAPTER, "--dtype", "bfloat16", "--to", "alice/again", *FAST]
+    command = ["run", ADAPTER, "--dtype", "bfloat16", "--to", "alice/once-more", *FAST]
     found = failed(desk, *command, reason="publication-stored")
     assert "config.json is not there as it was checked" in found["error"]["sentence"]
     assert before in found["error"]["advice"]
-    assert repository(desk, "alice/again").main != before
+    assert repository(desk, "alice/once-more").main != before
 
 
 def test_what_cannot_be_taken_back_is_said(desk, monkeypatch):

@@ -78,8 +78,8 @@ def test_asked_again_it_is_found_and_told_in_the_same_comment(forge, ask):
 
 
 def test_who_asked_is_told_in_the_hub_pr(forge, ask, desk):
-    desk.push("alice/own", desk.models.adapter)
-    outcome = only(ask("/merge alice/own --to alice/own --pr"))
+    desk.push("alice/own-folder", desk.models.adapter)
+    outcome = only(ask("/merge alice/own-folder --to alice/own-folder --pr"))
     assert outcome.publication.number
     texts = "".join(p.read_text(errors="replace") for p in desk.hub.state.root.rglob("*.json"))
     assert "on request of alice" in texts

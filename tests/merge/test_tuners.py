@@ -47,7 +47,14 @@ def test_what_no_weight_can_hold_is_refused_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    "name", ["ADALORA", "FROD", "HIRA", "IA3", "OFT", "OSF", "PSOFT", "TRAINABLE_TOKENS", "VERA"]
+    "name",
+    [
+        *("IA3", "OFT", "TRAINABLE_TOKENS"),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("ADALORA", "FROD", "HIRA", "OSF", "PSOFT", "VERA")
+        ),
+    ],
 )
 def test_in_half_precision_every_check_passes(
     name: str, base_of: Callable, adapter_on: Callable, merged: Callable

@@ -19,6 +19,7 @@ from tests.validate.factory import Case, again, assemble, edit, flip_bit, make, 
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 NORM = "model.layers.0.input_layernorm.weight"
+MAYBE = {"answers", "continuations"}  # another delta need not change what comes first
 
 
 @pytest.mark.parametrize("name", ["plain", "half", "faint"])
@@ -77,7 +78,7 @@ def test_wrong_amount_of_delta(request, tmp_path, name, times, words, failed) ->
     again(case, times=times)
     report = case.report()
     found = {c.name for c in report.checks if c.verdict == "failed"}
-    assert found | {"answers"} == failed | {"answers"}
+    assert found | MAYBE == failed | MAYBE
     assert {"changed", "logits"} <= found
     assert f"All 14 changed tensors: {words}; off by up to " in report.check("changed").detail
 
@@ -195,9 +196,7 @@ def test_untied_head(tmp_path: Path) -> None:
 
 def test_tied_head_lost(tmp_path: Path) -> None:
     case = tied_case(tmp_path, lost=True)
-    assert case.failed() == {"keys", "ties", "model_class", "changed", "load", "logits"} | (
-        case.failed() & {"answers"}
-    )
+    assert case.failed() | MAYBE == {"keys", "ties", "model_class", "changed", "load", "logits"} | MAYBE
 
 
 def test_tie_left_in_the_config(tmp_path: Path) -> None:
