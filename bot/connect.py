@@ -32,7 +32,7 @@ class LazyHub:
         from bot.clients.tokens import stored_token  # noqa: PLC0415
 
         http.configure(self._settings.timeout)
-        token = self._settings.read_token or stored_token()
+        token = None if self._settings.anonymous else self._settings.read_token or stored_token()
         return HubReader(self._settings.endpoint, token=token, attempts=self._settings.attempts)
 
     def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:

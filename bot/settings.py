@@ -63,7 +63,8 @@ class Settings:
     system's temporary folder), `terms` what is published and how large it may be. `isolation`:
     whether work on strangers' files gets a process of its own; `plan_timeout` is how many seconds it may look for the
     adapter's modules. `verbosity` is the command's, for that process. `identity`: this is a step of a GitHub workflow
-    that can prove to the Hub whose it is.
+    that can prove to the Hub whose it is. `anonymous`: the Hub is read without a token, for somebody who is not
+    known to be allowed what the token may read.
     """
 
     endpoint: str = "https://huggingface.co"
@@ -76,6 +77,7 @@ class Settings:
     isolation: Isolation = "process"
     plan_timeout: float = 120.0
     verbosity: int = 0
+    anonymous: bool = False
     identity: bool = False
 
 

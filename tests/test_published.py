@@ -11,6 +11,8 @@ from bot.clients import hub_target
 from bot.clients.hub_publisher import HubPublisher
 from bot.publish.result import read_plan
 from bot.validate import published
+from bot.weights.files import LocalFiles
+from bot.weights.layout import read_layout
 from tests.e2e import ADAPTER, desk, hub, models, processes
 from tests.hub import commits
 from tests.hub.records import FileEntry
@@ -57,6 +59,18 @@ def merged(desk):
 def test_the_merged_model_is_loaded_as_its_files_have_it(merged):
     check = looked_at(merged, merged)
     assert (check.verdict, check.figure) == ("passed", "LlamaForCausalLM, 14 of 14 changed tensors")
+
+
+def test_a_class_that_the_auto_class_does_not_lead_to_is_loaded_itself(merged):
+    found = looked_at(merged, merged, model_class="AutoModelForMaskedLM")
+    assert (found.verdict, found.figure.partition(",")[0]) == ("passed", "LlamaForCausalLM")
+
+
+def test_memory_is_counted_in_the_dtype_that_the_config_names(merged):
+    layout = read_layout(LocalFiles(merged))
+    path = merged / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float64"}))
+    assert published._needed(layout, merged) == 2 * layout.total_bytes
 
 
 def test_an_adapter_beside_the_weights_is_loaded_on_top_and_found(desk, merged):

@@ -78,8 +78,10 @@ def broken(error: BaseException) -> Outcome:
 def _done(
     verb: Verb, request: MergeRequest, *, settings: Settings, progress: Progress, gate: Gate | None
 ) -> Outcome:
-    if verb == "merge":
+    if verb == "merge":  # which refuses what is closed, by its name
         return _merge(request, settings=settings, progress=progress, gate=gate)
+    if not request.attended and request.requester_access != "yes":
+        settings = replace(settings, anonymous=True)  # what is told them, everybody may read
     return (_plan if verb == "plan" else _doctor)(request, settings=settings, progress=progress)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import ParamWrapper
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import Tensor, nn
@@ -116,6 +116,11 @@ class LiveLayer:
         self._source = source
         kinds = [parameter] if parameter else [k for k, p in self.plain._parameters.items() if p is not None]
         self.parameters = {kind: f"{module}.{kind}" for kind in kinds}
+
+    @property
+    def additive(self) -> bool:
+        """Whether the adapter adds a product of two matrices: it has nothing to do with how the weight is rounded."""
+        return isinstance(self._layer, LoraLayer) and not self._layer.lora_variant
 
     @property
     def tokens(self) -> tuple[int, ...]:

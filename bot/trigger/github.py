@@ -152,6 +152,11 @@ def _commented(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
     by_app = _at(data, dict, "comment", "performed_via_github_app") is not None
     is_bot = _text(data, "comment", "user", "type") == "Bot" or author.endswith("[bot]")
     found["by_bot"] = is_bot or by_app
+    seen = _text(
+        data, "comment", "original_commit_id"
+    )  # at a line of code: the commit that its author has seen
+    if COMMIT.fullmatch(seen):
+        found["head_sha"] = seen
     found["on_pull"] = kind == "review" or _at(data, dict, "issue", "pull_request") is not None
     return found
 

@@ -112,7 +112,7 @@ def _compared(
     where = {"base_folder": base_folder, "merged": merged, "adapter_folder": adapter_folder}
     try:
         model, lacked = load_base(plan, base_folder=base_folder, merged=merged, disk=disk)
-        asking = questions(merged, model=model, plan=plan, request=request, device=device)
+        asking = _questions(merged, model=model, plan=plan, request=request, device=device)
         if disk is not None:
             asking = sparing(asking, own=bool(request.prompts))
             asked = ask_offloaded(model, asking, disk=disk, plan=plan, exact=exact, **where)
@@ -132,6 +132,16 @@ def _compared(
     lacked -= {binding.parameter for binding in plan.bindings}
     checks, found = _ask_merged(merged, asking, plan=plan, asked=asked, half=half, lacked=lacked, disk=disk)
     return [*checks, *asking.notes], found
+
+
+def _questions(merged: Path, **what: Any) -> Questions:
+    """The questions. Raises NoPromptsError where a tokenizer or processor declines what we make up for it."""
+    try:
+        return questions(merged, **what)
+    except NoPromptsError:
+        raise
+    except Exception as error:  # they raise what they like, and that is no fault of a merge
+        raise NoPromptsError(f"they cannot be made for this model ({sentence(error)})") from error
 
 
 def _ask_merged(

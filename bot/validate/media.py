@@ -94,7 +94,9 @@ def _pixels(number: int, config: Any) -> Tensor:
 def _sounds(folder: Path, model: Any, *, name: str) -> list[Row]:
     """One row for each sound; none where neither a processor nor the config says the shape."""
     if (extractor := _loaded(AutoFeatureExtractor, folder)) is not None:
-        made = [extractor(sound(n), sampling_rate=RATE, return_tensors="pt") for n in range(SOUNDS)]
+        rate = int(getattr(extractor, "sampling_rate", RATE))
+        shown = [sound(n, samples=int(rate * SECONDS)) for n in range(SOUNDS)]
+        made = [extractor(wave, sampling_rate=rate, return_tensors="pt") for wave in shown]
         return [{name: found[name]} for found in made]
     if name == "input_values":
         waves = [torch.from_numpy(sound(n)) for n in range(SOUNDS)]
@@ -102,8 +104,8 @@ def _sounds(folder: Path, model: Any, *, name: str) -> list[Row]:
     bins, frames = (getattr(model.config, key, None) for key in ("num_mel_bins", "max_source_positions"))
     if bins is None or frames is None:
         return []
-    shown = [picture(n, height=bins, width=2 * frames, channels=1)[..., 0] for n in range(SOUNDS)]
-    return [{name: torch.from_numpy(2 * spectrum - 1).float()[None]} for spectrum in shown]
+    spectra = [picture(n, height=bins, width=2 * frames, channels=1)[..., 0] for n in range(SOUNDS)]
+    return [{name: torch.from_numpy(2 * spectrum - 1).float()[None]} for spectrum in spectra]
 
 
 def _for_decoder(row: Row, model: Any, texts: list[Tensor]) -> Row:

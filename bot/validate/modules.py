@@ -33,6 +33,7 @@ NUMBER = 4  # bytes, in float32
 COPIES = 4  # of a layer: base, delta, merged, and what an init makes of them
 NEAR = 0.5  # how far from once the delta may be there; a missing one is 1 off
 TOLD = 0.25  # of the bound: an adapter that moves the answer by less leaves no sign of how often it is there
+SURE = 1.0  # the same for one that rescales or replaces weights: all its changes may be rounded in the same direction
 MOST = 4  # layers that are told one by one
 NAMES = {kind: name for name, kind in TORCH_DTYPES.items()}
 
@@ -43,6 +44,10 @@ class Layer(Protocol):
     name: str
     plain: nn.Module
     parameter: str | None
+
+    @property
+    def additive(self) -> bool:
+        """Whether the adapter adds something that has nothing to do with how the weight is rounded."""
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -141,7 +146,10 @@ def _ask(layer: Layer, *, found: _Found, slack: float) -> None:
     try:
         weights = layer.weights()
         merged = layer.merged(x, weights)
-        found.asked.append(_compared(layer.name, merged, live=live, base=base, weights=weights, slack=slack))
+        told = TOLD if layer.additive else SURE
+        found.asked.append(
+            _compared(layer.name, merged, live=live, base=base, weights=weights, slack=slack, told=told)
+        )
     except Exception as error:  # noqa: BLE001  # shapes that do not fit, weights that are not there
         found.broken.append(f"{layer.name}: {sentence(error)}")
 
@@ -197,6 +205,7 @@ def _compared(
     base: Tensor | None,
     weights: Mapping[str, Tensor],
     slack: float,
+    told: float,
 ) -> Asked:
     if merged.shape != live.shape:
         raise ValueError(f"it answers with {list(merged.shape)} numbers instead of {list(live.shape)}")
@@ -205,7 +214,7 @@ def _compared(
     times = None
     if base is not None:
         delta, change = (live.double() - base.double()).flatten(), (merged.double() - base.double()).flatten()
-        if float(delta.norm()) > TOLD * allowed * size:
+        if float(delta.norm()) > told * allowed * size:
             times = float(delta @ change / (delta @ delta))
     return Asked(
         name=name,

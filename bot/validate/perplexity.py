@@ -101,7 +101,8 @@ def _predicts(model: Any, ids: Tensor) -> bool:
     one, other = (
         model(input_ids=row[None], attention_mask=torch.ones_like(row[None])).logits for row in both
     )
-    return bool(torch.allclose(one[:, :-1], other[:, :-1], rtol=1e-3, atol=1e-3))
+    # Offloaded, the weights are not there yet and all logits are NaN: then the class alone has to tell.
+    return bool(torch.allclose(one[:, :-1], other[:, :-1], rtol=1e-3, atol=1e-3, equal_nan=True))
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ put on top, or other weights that are taken in their place, show here.
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from accelerate.utils import align_module_device
 from torch import Tensor
+from transformers import AutoConfig
 from transformers.core_model_loading import revert_weight_conversion
 
 from bot.records import Check, Plan
@@ -26,6 +29,7 @@ from bot.weights.memory import available
 from bot.weights.reader import TensorReader
 from bot.wording import counted, few, size
 
+CONFIG = "config.json"
 MOST = 16  # changed tensors that are compared: whatever is loaded wrongly is so for a whole file, or for all of them
 SPARE = 300 * 2**20  # bytes: what loading needs beside the weights
 SHARE = 0.5  # of the free memory is for weights, when they do not fit
@@ -41,7 +45,7 @@ def check_published(
     memory is offloaded to the disk; where that cannot be, the check is skipped.
     """
     layout = read_layout(LocalFiles(merged))
-    need, free = layout.total_bytes + SPARE, available()
+    need, free = _needed(layout, merged) + SPARE, available()
     lack = f"Loading needs {size(need)} of memory, {size(free)} are free"
     with quiet(), tempfile.TemporaryDirectory() as offload:
         if need > free and disk_usage(offload).free < need:  # experts are written once more, stacked
@@ -49,13 +53,35 @@ def check_published(
             return Check(name=name, verdict="skipped", figure="", detail=detail)
         spread = {} if need <= free else _spread(offload, memory=int(SHARE * free))
         try:
-            model = model_type(model_class).from_pretrained(**_named(place, cache), **spread, **LOCAL)
+            kind = _kind(model_class, plan=plan, merged=merged)
+            model = kind.from_pretrained(**_named(place, cache), **spread, **LOCAL)
         except Exception as error:  # noqa: BLE001  # transformers and strangers' files raise what they like
             detail = f"transformers does not load it: {sentence(error)}."
             if not spread:
                 return Check(name=name, verdict="failed", figure="", detail=detail)
             return Check(name=name, verdict="skipped", figure="", detail=f"{lack}; offloaded, {detail}")
         return _compared(model, name=name, plan=plan, merged=merged, layout=layout)
+
+
+def _needed(layout: Layout, merged: Path) -> int:
+    """Bytes of the weights as they are loaded: in the config's dtype, where that is the wider one."""
+    with (merged / CONFIG).open("rb") as file:
+        config = json.load(file)
+    named = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
+    width = named.itemsize if isinstance(named, torch.dtype) else 0
+    return sum(max(t.size, width * math.prod(t.shape)) for t in layout.tensors.values())
+
+
+def _kind(model_class: str, *, plan: Plan, merged: Path) -> Any:
+    """The Auto class where it leads to the model's own class, else that one: some classes no Auto class knows."""
+    kind = model_type(model_class)
+    mapping = getattr(kind, "_model_mapping", None)
+    if mapping is None:
+        return kind
+    config = type(AutoConfig.from_pretrained(merged, **LOCAL))
+    found = mapping.get(config, ())
+    names = {one.__name__ for one in (found if isinstance(found, tuple) else (found,))}
+    return kind if plan.model_class in names else model_type(plan.model_class)
 
 
 def _named(place: Path | str, cache: Path | None) -> dict[str, Any]:

@@ -52,11 +52,12 @@ def tokenizer_of(folder: Path) -> Any:
 
 def ours(tokenizer: Any, *, task: str | None) -> list[Start]:
     """The usual prompts; chats where there is a template, unless it wants something else (tools, documents)."""
-    starts = [_start(tokenizer, Prompt(text=text), longest=LONGEST) for text in TEXTS]
-    for chat in CHATS if task == "CAUSAL_LM" and tokenizer.chat_template else ():
+    starts = []
+    chats = CHATS if task == "CAUSAL_LM" and tokenizer.chat_template else ()
+    for prompt in (*(Prompt(text=text) for text in TEXTS), *chats):
         try:
-            starts.append(_start(tokenizer, chat, longest=LONGEST))
-        except Exception:  # noqa: BLE001  # a template is a program of its author's: it raises what it likes
+            starts.append(_start(tokenizer, prompt, longest=LONGEST))
+        except Exception:  # noqa: BLE001  # a template is a program of its author's; some tokenizers want words and boxes
             break
     return [start for start in starts if start.ids.numel()]
 

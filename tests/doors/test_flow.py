@@ -242,6 +242,19 @@ def test_what_only_the_token_may_read_is_not_published_for_somebody_with_a_lesse
     assert "![" not in forge.bodies[0]
 
 
+@pytest.mark.parametrize("verb", ["plan", "doctor"])
+def test_what_only_the_token_may_read_is_not_told_somebody_with_a_lesser_role(forge, ask, desk, verb):
+    forge.roles["eve"] = "triage"
+    desk.hub.commit(f"alice/hidden-{verb}", desk.models.base, private=True)
+    desk.push(f"alice/open-{verb}", desk.models.adapter, base=f"alice/hidden-{verb}")
+    sha = on_hub(desk, f"alice/hidden-{verb}").main
+    told = only(ask(f"/merge {verb} alice/open-{verb}", by="eve", permission="triage"))
+    assert told.plan is None
+    assert sha[:12] not in "".join(forge.bodies)
+    assert "shapes fit" not in "".join(forge.bodies)
+    assert only(ask(f"/merge {verb} alice/open-{verb}", run="2-1")).failure is None
+
+
 def test_a_refused_adapter_is_refused_in_the_comment(forge, ask, desk):
     desk.push("alice/prompts", desk.adapter("prompts", peft_type="PROMPT_TUNING"))
     outcome = only(ask("/merge alice/prompts --to alice/out-11"))

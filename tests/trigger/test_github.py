@@ -53,6 +53,8 @@ def test_a_command_at_a_line_of_code_pins_the_head():
     found = event("pull_request_review_comment", payload)
     assert intent(found) == Command()
     assert (found.head_sha, found.comment.kind) == (SHA, "review")
+    payload["comment"]["original_commit_id"] = "e" * 40  # somebody has pushed since the diff was opened
+    assert event("pull_request_review_comment", payload).head_sha == "e" * 40
 
 
 @pytest.mark.parametrize(

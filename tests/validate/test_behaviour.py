@@ -10,7 +10,7 @@ from bot.evidence import Evidence
 from bot.progress import Silent
 from bot.records import Check
 from bot.request import MergeRequest, Prompt
-from bot.validate import memory
+from bot.validate import memory, texts
 from bot.validate.answers import Answers, compare, distance
 from bot.validate.behaviour import check_behaviour
 from tests.tiny.adapters import LORA_VARIANTS
@@ -117,3 +117,19 @@ def test_infinite_logits_that_agree_are_no_difference() -> None:
     masked = torch.tensor([1.0, float("-inf"), 3.0])
     assert distance([masked], [masked]).worst == 0
     assert distance([masked], [torch.tensor([1.0, float("nan"), 3.0])]).worst == float("inf")
+
+
+def test_an_adapter_that_no_prompt_reaches_is_no_fault() -> None:
+    same = [torch.randn(2, 3, 5)]
+    found = {c.name: c.verdict for c in compare(Answers(base=same, live=same, rounded=None), same)}
+    assert found["unlike_base"] == "skipped"
+
+
+def test_a_tokenizer_that_takes_no_plain_text_is_asked_nothing() -> None:
+    class Boxes:
+        chat_template = None
+
+        def __call__(self, text: str, **_: object) -> None:
+            raise ValueError("Words must be of type `List[str]`")
+
+    assert texts.ours(Boxes(), task="TOKEN_CLS") == []

@@ -9,6 +9,7 @@ import torch
 from bot.progress import Silent
 from bot.records import Check
 from bot.validate import modules
+from bot.validate.modules import SURE, TOLD, _compared
 from tests.tiny.adapters import LORA_VARIANTS, save_adapter
 from tests.validate.asking import ask, layers
 from tests.validate.factory import edit, put
@@ -138,3 +139,20 @@ def test_one_rounding_stays_within_the_bound_and_is_seen(half: Elsewhere) -> Non
     assert check.figure.startswith("14 of 14 layers alike; worst off by ")
     share = float(check.figure.rpartition(", ")[2].partition("%")[0])
     assert 5 < share < 60
+
+
+@pytest.mark.parametrize(("told", "right"), [(TOLD, False), (SURE, True)])
+def test_a_rounding_that_swallows_a_small_rescaling_is_no_fault(told: float, right: bool) -> None:
+    """All weights are 1, and an eighth of a unit more is 1 again: for what rescales, that says nothing."""
+    base = torch.ones(32, 64)
+    delta = 0.3 * torch.finfo(torch.bfloat16).eps
+    found = _compared(
+        "norm",
+        base,
+        live=base * (1 + delta),
+        base=base,
+        weights={"weight": torch.ones(64, dtype=torch.bfloat16)},
+        slack=1,
+        told=told,
+    )
+    assert found.right is right
