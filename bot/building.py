@@ -16,7 +16,7 @@ from bot.progress import Progress
 from bot.provenance import Ran
 from bot.publish import model_card, provenance
 from bot.publish.result import CARD_FILE, PLAN_FILE, PROVENANCE_FILE, REPORT_FILE, write, write_record
-from bot.records import MergedModel, Report
+from bot.records import MergedModel, Plan, Report
 from bot.request import MergeRequest
 from bot.several import ORIGINAL
 from bot.sources import Sources
@@ -46,7 +46,7 @@ def build(
         progress=progress,
     )
     if report is not None:
-        report = passed(replace(report, isolation=room.isolation()))
+        report = passed(replace(report, isolation=room.isolation()), plan=plan)
         progress.say("Writing the report")
         write_record(out / REPORT_FILE, report)
         reporting.beside(out, plan, report)
@@ -116,8 +116,8 @@ def check(
     return replace(report, isolation=room.isolation())
 
 
-def passed(report: Report, *, advice: str = OURS) -> Report:
-    """The report, when no check failed. Raises ValidationError, with the report, when one did."""
+def passed(report: Report, *, plan: Plan, advice: str = OURS) -> Report:
+    """The report, when no check failed. Raises ValidationError, with plan and report, when one did."""
     if report.verdict == "failed":
         failed = [c for c in report.checks if c.verdict == "failed"]
         raise ValidationError(
@@ -126,6 +126,7 @@ def passed(report: Report, *, advice: str = OURS) -> Report:
             advice=advice,
             code=f"validation-{failed[0].name}",
             report=report,
+            plan=plan,
         )
     return report
 

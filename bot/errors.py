@@ -58,13 +58,16 @@ class MergeError(MergeBotError):
 
 
 class ValidationError(MergeBotError):
-    """The merged model did not pass its checks: nothing was published, or it was taken back. `report` says so."""
+    """The merged model did not pass its checks: nothing was published, or it was taken back. `report` says so.
+
+    `plan`: what was to be done, where there is one.
+    """
 
     exit_code = 7
 
-    def __init__(self, sentence: str, *, advice: str, code: str, report: object) -> None:
+    def __init__(self, sentence: str, *, advice: str, code: str, report: object, plan: object = None) -> None:
         super().__init__(sentence, advice=advice, code=code)
-        self.report = report
+        self.report, self.plan = report, plan
 
 
 class InternalError(MergeBotError):

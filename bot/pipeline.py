@@ -88,7 +88,7 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
         write_record(folder / REPORT_FILE, report)
         reporting.beside(folder, prepared.plan, report)
         provenance.renew(folder, *reporting.NAMES)
-    return passed(report, advice=WRONG)
+    return passed(report, plan=prepared.plan, advice=WRONG)
 
 
 def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress: Progress) -> Publication:

@@ -57,7 +57,7 @@ def publish(
     destination = _on_hub(request.destination)
     if report is not None:
         progress.say("Loading the model as it will be published")
-        report = passed(_with(report, _load(folder.absolute(), plan, PUBLISHED, merged=folder)))
+        report = passed(_with(report, _load(folder.absolute(), plan, PUBLISHED, merged=folder)), plan=plan)
     texts = _texts(folder, plan, report, cards=cards, destination=destination, endpoint=to.endpoint)
     title = messages.title(plan)
     if request.dry_run:
@@ -83,7 +83,7 @@ def publish(
             done, folder, plan, report, reload=request.reload, settings=settings, progress=progress
         )
         done = replace(done, checks=(*done.checks, check))
-    _stand_by(done, report, to=to)
+    _stand_by(done, report, plan=plan, to=to)
     return done, report
 
 
@@ -192,7 +192,7 @@ def _skipped(why: str) -> Check:
     return Check(name=RELOADED, verdict="skipped", figure="", detail=why)
 
 
-def _stand_by(done: Publication, report: Report | None, *, to: HubPublisher) -> None:
+def _stand_by(done: Publication, report: Report | None, *, plan: Plan, to: HubPublisher) -> None:
     """Takes back what is not as it was checked. Raises ValidationError then, with all checks."""
     failed = next((check for check in done.checks if check.verdict == "failed"), None)
     if failed is None:
@@ -204,4 +204,5 @@ def _stand_by(done: Publication, report: Report | None, *, to: HubPublisher) -> 
         advice=advice,
         code=f"publication-{failed.name}",
         report=proof,
+        plan=plan,
     )

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from bot import connect
@@ -39,7 +40,7 @@ def action(workflow: Workflow, *, settings: Settings, progress: Progress) -> Ste
 
     What is no MergeBotError passes through, once outputs and page tell of it.
     """
-    folder = workflow.temporary / f"merge-bot-{workflow.run or 'run'}"
+    folder = Path(mkdtemp(prefix="merge-bot-", dir=workflow.temporary))  # a job may have several such steps
     tell = partial(_told, workflow, folder=folder, endpoint=settings.endpoint)
     try:
         given = inputs.read(workflow.inputs)

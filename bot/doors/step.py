@@ -43,7 +43,7 @@ def outputs(job: Job | None, outcome: Outcome, *, folder: Path) -> dict[str, str
         found |= {"adapter-commit": plan.adapter.commit, "base-commit": plan.base.commit}
         found["plan"] = compact(shareable(plan, plan=plan))
     if outcome.report is not None and plan is not None:
-        found["report"] = str(folder / REPORT_FILE)
+        found["report"] = str(folder / TEXT_FILE)
     return {name: masked(text) for name, text in found.items()}
 
 

@@ -16,7 +16,7 @@ from bot.job import Ended, Failure, Outcome, Verb
 from bot.plan.limits import cost
 from bot.progress import Progress
 from bot.publishing import Gate
-from bot.records import Publication, Report
+from bot.records import Plan, Publication, Report
 from bot.request import MergeRequest
 from bot.settings import Settings
 
@@ -52,8 +52,10 @@ def failed(error: MergeBotError) -> Outcome:
     failure = Failure(
         code=error.code, sentence=error.sentence, advice=error.advice, exit_code=type(error).exit_code
     )
-    report = error.report if isinstance(error, ValidationError) and isinstance(error.report, Report) else None
-    return Outcome(ended=ended, failure=failure, report=report)
+    found = error if isinstance(error, ValidationError) else None
+    report = found.report if found and isinstance(found.report, Report) else None
+    plan = found.plan if found and isinstance(found.plan, Plan) else None
+    return Outcome(ended=ended, failure=failure, plan=plan, report=report)
 
 
 def broken(error: BaseException) -> Outcome:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bot import publishing
 from bot.doors import step
 from bot.job import Failure, Job, Outcome
+from bot.records import Check
 from bot.serial import as_dict
 from bot.trigger.inputs import OUTPUTS
 from tests.e2e import ADAPTER, desk, hub, models, processes
@@ -72,7 +74,9 @@ def test_a_dispatched_workflow_publishes(run, desk):
         told["adapter-commit"],
         told["base-commit"],
     )
-    assert json.loads(Path(told["report"]).read_text())["verdict"] == "passed"
+    report = Path(told["report"])
+    assert report.read_text().startswith("# Merge report")
+    assert json.loads(report.with_name("merge_report.json").read_text())["verdict"] == "passed"
     assert "alice/step-1" in page
     assert "# Merge report" in page
     assert "![" not in page  # a private repository's pictures are nobody's to see
@@ -190,6 +194,23 @@ def test_no_token_is_in_an_output(tmp_path):
     failure = Failure(code="x", sentence=f"hf_{'a' * 40} is bad.", advice="-", exit_code=5)
     told = step.outputs(Job(key="", what="x"), Outcome(ended="failed", failure=failure), folder=tmp_path)
     assert told["summary"] == "[hidden] is bad."
+
+
+def test_a_failed_check_shows_the_whole_report(run, desk, monkeypatch):
+    answers = publishing.room.call
+
+    def broken(function, *arguments, **named):
+        found = answers(function, *arguments, **named)
+        wrong = Check(name="published", verdict="failed", figure="", detail="Made to fail.")
+        return wrong if function == "bot.work:load" else found
+
+    monkeypatch.setattr(publishing.room, "call", broken)
+    answer, told, page = run("push", adapter=ADAPTER, to="alice/step-wrong", validate="structure")
+    assert (answer.code, told["outcome"]) == (7, "failed")
+    assert told["adapter-commit"] == json.loads(told["plan"])["adapter"]["commit"]
+    assert "Made to fail." in Path(told["report"]).read_text()
+    assert "| published | failed |" in page
+    assert desk.hub.state.store.find("model", "alice/step-wrong") is None
 
 
 def test_ones_own_prompts_are_asked(run, desk):
