@@ -56,20 +56,31 @@ def test_actions_of_others_are_pinned_to_one_commit_each():
     assert not {name: found for name, found in pins.items() if len(found) > 1}
 
 
+def head(repository):
+    """Of a GitHub PR, as GitHub's expressions see it: what is not there is null."""
+    return {"head": {"repo": {"full_name": repository}}}
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "event", "starts"),
     [
-        ("/merge plan", "User", {"issue": {"pull_request": {"url": "…"}}, "pull_request": None}, True),
-        ("/MERGE", "User", {"issue": None, "pull_request": {"number": 1}}, True),
-        ("/merge", "User", {"issue": {"pull_request": None}, "pull_request": None}, False),
-        ("/merge", "Bot", {"issue": {"pull_request": {"url": "…"}}, "pull_request": None}, False),
-        ("please /merge", "User", {"issue": {"pull_request": {"url": "…"}}, "pull_request": None}, False),
+        ("/merge plan", "User", {"issue": {"pull_request": {"url": "…"}}, "pull_request": head(None)}, True),
+        ("/MERGE", "User", {"issue": {"pull_request": None}, "pull_request": head("acme/own")}, True),
+        ("/merge", "User", {"issue": {"pull_request": None}, "pull_request": head("eve/fork")}, False),
+        ("/merge", "User", {"issue": {"pull_request": head(None)}, "pull_request": head(None)}, False),
+        ("/merge", "Bot", {"issue": {"pull_request": {"url": "…"}}, "pull_request": head(None)}, False),
+        (
+            "please /merge",
+            "User",
+            {"issue": {"pull_request": {"url": "…"}}, "pull_request": head(None)},
+            False,
+        ),
     ],
 )
 def test_a_machine_is_started_for_commands_only(body, kind, event, starts):
     job = parsed(ROOT / ".github/workflows/merge-command.yml")["jobs"]["merge"]
     said = event | {"comment": {"body": body, "user": {"type": kind}}}
-    assert condition(job["if"], {"github": {"event": said}}) is starts
+    assert condition(job["if"], {"github": {"event": said, "repository": "acme/own"}}) is starts
 
 
 def test_image_and_action_install_by_the_same_uv_and_the_image_is_no_root():
