@@ -67,7 +67,7 @@ def head(repository):
         ("/merge plan", "User", {"issue": {"pull_request": {"url": "…"}}, "pull_request": head(None)}, True),
         ("/MERGE", "User", {"issue": {"pull_request": None}, "pull_request": head("acme/own")}, True),
         ("/merge", "User", {"issue": {"pull_request": None}, "pull_request": head("eve/fork")}, False),
-        ("/merge", "User", {"issue": {"pull_request": head(None)}, "pull_request": head(None)}, False),
+        ("/merge", "User", {"issue": {"pull_request": None}, "pull_request": head(None)}, False),
         ("/merge", "Bot", {"issue": {"pull_request": {"url": "…"}}, "pull_request": head(None)}, False),
         (
             "please /merge",
