@@ -27,6 +27,7 @@ from torch import Tensor
 from bot.errors import InternalError, RefusedError
 from bot.merge.adapter import Adapter
 from bot.merge.skeleton import PREFIX
+from bot.merge.threads import one_thread
 from bot.records import Plan
 from bot.request import Recipe
 from bot.weights.reader import read_tensors
@@ -92,7 +93,7 @@ def combine(
     modules = _modules(ingredients, recipe.weights)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    with _one_thread(), torch.no_grad():
+    with one_thread(), torch.no_grad():
         for (module, roles), factors in sorted(modules.items()):
             a, b = _combined(factors, recipe, rank=rank, module=module)
             tensors[f"{PREFIX}{module}.{roles[0]}"], tensors[f"{PREFIX}{module}.{roles[1]}"] = a, b
@@ -242,17 +243,6 @@ def module_seed(seed: int, module: str) -> int:
     """The seed of a module: 63 bits of the SHA-256 of the recipe's seed and the module's name."""
     digest = hashlib.sha256(f"{seed}:{module}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _uneven(sentence: str) -> RefusedError:

@@ -18,6 +18,7 @@ from peft.tuners.tuners_utils import cast_adapter_dtype
 
 from bot.merge.operations import REDONE
 from bot.merge.skeleton import ADAPTER
+from bot.merge.threads import one_thread
 
 BASE = "base_layer."
 BLOCK = 2**22  # numbers that are widened to float64 at a time
@@ -56,12 +57,13 @@ def take_out(weight: torch.Tensor, *, rank: int) -> None:
     wide = weight.T if weight.shape[0] > weight.shape[1] else weight
     blocks = torch.split(wide, max(1, BLOCK // wide.shape[0]), dim=1)
     gram = torch.zeros(wide.shape[0], wide.shape[0], dtype=torch.float64, device=weight.device)
-    for block in blocks:
-        gram.addmm_(block.double(), block.double().T)
-    first = torch.linalg.eigh(gram).eigenvectors[:, -rank:]  # in ascending order
-    for block in blocks:
-        real = block.double()
-        block.copy_(real - first @ (first.T @ real))
+    with one_thread():
+        for block in blocks:
+            gram.addmm_(block.double(), block.double().T)
+        first = torch.linalg.eigh(gram).eigenvectors[:, -rank:]  # in ascending order
+        for block in blocks:
+            real = block.double()
+            block.copy_(real - first @ (first.T @ real))
 
 
 def _initialise(layer: Any, *, config: Any, init: Any) -> bool:
