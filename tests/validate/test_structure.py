@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 
 from bot.records import ConfigEdit
+from bot.validate.tokenizer import _round_trip
 from bot.weights.layout import INDEX
 from tests.validate.factory import Case, edit
 
@@ -119,3 +121,25 @@ def test_other_tools_rewritten_config_passes(plain: Case, tmp_path: Path) -> Non
     case = plain.copy(tmp_path)
     change_json("config.json", lambda c: c.update(transformers_version="4.1", _name_or_path="x"))(case.merged)
     assert case.failed("structure") == set()
+
+
+class Boxes:
+    """A tokenizer of documents: it takes words with their places, and no text."""
+
+    special_tokens_map: ClassVar[dict[str, str]] = {}
+
+    def __call__(self, text: str) -> None:
+        raise ValueError("Words must be of type `List[str]`")
+
+    def __len__(self) -> int:
+        return 1
+
+    def get_vocab(self) -> dict[str, int]:
+        return {"a": 0}
+
+
+def test_a_tokenizer_that_takes_no_plain_text_is_its_source_still() -> None:
+    problems, figure = _round_trip(Boxes(), Boxes())
+    assert problems == []
+    assert "0 of" in figure
+    assert "It takes no text" in _round_trip(Boxes(), None)[0][0]
