@@ -129,9 +129,9 @@ def test_other_dtypes_pass_by_untouched_and_float8_without_a_word_is_refused(
     ("variant", "tied"),
     [
         ("plain", True),
-        ("weight_tying", True),
+        pytest.param("weight_tying", True, marks=pytest.mark.slow),
         ("embedding", False),
-        ("lm_head", False),
+        pytest.param("lm_head", False, marks=pytest.mark.slow),
         ("save_lm_head", False),
     ],
 )

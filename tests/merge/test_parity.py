@@ -190,8 +190,7 @@ def test_parity_is_another_job_and_is_said(adapter_on: Callable, plan_of: Callab
     "case",
     [
         "LORA plain",
-        "IA3",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("LORA dora", "LORA pissa", "LOHA")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("IA3", "LORA dora", "LORA pissa", "LOHA")),
     ],
 )
 def test_a_good_one_passes_its_checks_and_a_broken_one_fails(

@@ -61,7 +61,13 @@ def quantised(tmp_path: Path, wide: Path) -> Callable[..., tuple[Path, Path, Pat
     return make
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow) if kind in ("fp4", "fp4_double", "nf4") else kind
+        for kind in FORMATS
+    ],
+)
 def test_the_merge_is_the_adapter_on_what_transformers_dequantises(
     kind: str, quantised: Callable, merged: Callable
 ) -> None:

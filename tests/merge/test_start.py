@@ -24,7 +24,10 @@ def refused(call: Callable[[], object]) -> str:
     return refusal.value.code
 
 
-@pytest.mark.parametrize("start", sorted(STARTS))
+@pytest.mark.parametrize(
+    "start",
+    [pytest.param(s, marks=pytest.mark.slow) if s.startswith("pissa_niter_") else s for s in sorted(STARTS)],
+)
 def test_with_the_initial_adapter_it_is_the_model_that_was_trained(
     start: str, trained: Callable, merged: Callable, base_of: Callable
 ) -> None:

@@ -42,7 +42,7 @@ def behaviour(case: Case, **asked) -> dict[str, str]:
     return {check.name: check.verdict for check in ask(case, **asked)[0]}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 @pytest.mark.parametrize("architecture", TASKS)
 def test_tasks(tmp_path: Path, architecture: str, dtype: str) -> None:
     case = make(tmp_path, architecture, TASKS[architecture], dtype=dtype)
