@@ -1,0 +1,75 @@
+"""What the service is to do for somebody, and where the answer goes: frozen records that survive in the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bot.doors.found import Target
+from bot.forge import Kind
+from bot.job import Job, Now, Outcome
+from bot.request import MergeRequest
+
+Host = Literal["github", "hub", "watch", "page", "cli"]
+# `cancelling` goes on, and ends as `skipped`.
+State = Literal["queued", "running", "cancelling", "published", "refused", "skipped", "failed"]
+ACTIVE: frozenset[State] = frozenset({"queued", "running", "cancelling"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a job was asked for. `watch`: a push to a watched repository, found by webhook or by polling.
+
+    `repository` is `owner/name` on that host, `number` the GitHub PR or the Hub discussion, `comment` the id of the
+    comment with the command, of that `kind` on GitHub.
+    """
+
+    host: Host
+    repository: str = ""
+    number: int | None = None
+    comment: str = ""
+    kind: Kind = "issue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One job: `job.key` is its id. `target` is the adapter where it lies in a GitHub PR, `runner` where it is merged.
+
+    `runner`: `auto`, `local`, `pool:QUEUE` or `hf-jobs`.
+    """
+
+    job: Job
+    request: MergeRequest
+    origin: Origin
+    target: Target | None = None
+    runner: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A job as the service shows it: in lists, on pages, in metrics. Times are seconds since 1970.
+
+    `make` is the merge that the job waits for, which jobs from elsewhere may share; empty until there is a plan.
+    `attempt` counts retries from 1. `worker` is the executor that works on it.
+    """
+
+    order: Order
+    state: State = "queued"
+    now: Now
+    attempt: int = 1
+    make: str = ""
+    runner: str = ""
+    worker: str = ""
+    created: float
+    started: float | None = None
+    ended: float | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of a job's log; `number` counts from 1 within the job, `at` is in seconds since 1970."""
+
+    number: int
+    at: float
+    text: str
