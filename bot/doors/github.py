@@ -93,12 +93,16 @@ def _asked(event: Event, asked: Command | Misread, *, ground: Ground) -> Answer:
     answers = {"help": speaker.help, "status": speaker.status, "cancel": speaker.cancel}
     if asked.verb in answers:
         return answers[asked.verb]()
-    return _commanded(event, asked, speaker=speaker, access="yes" if role in TRUSTED else "unknown")
+    return _commanded(
+        event, asked, speaker=speaker, ground=ground, access="yes" if role in TRUSTED else "unknown"
+    )
 
 
-def _commanded(event: Event, command: Command, *, speaker: talk.Speaker, access: Access) -> Answer:
+def _commanded(
+    event: Event, command: Command, *, speaker: talk.Speaker, ground: Ground, access: Access
+) -> Answer:
     """A command that makes jobs, or repeats the last one that did."""
-    line, ground = first_line(speaker.comment.body) or "", speaker.ground
+    line = first_line(speaker.comment.body) or ""
     if command.verb == "retry":
         again = speaker.last_command()
         if again is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from bot.doors.answering import Answering
-from bot.doors.ground import Ground
+from bot.doors.ground import Footing
 from bot.errors import StoppedError
 from bot.job import Now, Stage
 
@@ -34,7 +34,7 @@ class Telling:
     Whoever calls may be a thread of a library that swallows what is raised: so it is raised again at each call.
     """
 
-    def __init__(self, answering: Answering, *, ground: Ground) -> None:
+    def __init__(self, answering: Answering, *, ground: Footing) -> None:
         self._answering, self._inner = answering, ground.progress
         self._every, self._clock = ground.every, ground.clock
         self._now, self._told = Now(), ground.clock()

@@ -1,11 +1,11 @@
-"""GitHub's door in the service: its tasks become orders, and orders its tasks and answers again, in any process."""
+"""A host's door in the service: its tasks become orders, and orders its tasks and answers again, in any process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.doors.ground import Answer, Ground
+from bot.doors.ground import Answer, Footing, Ground
 from bot.doors.shared import ready
 from bot.doors.task import Task
 from bot.doors.thread import Thread
@@ -22,10 +22,10 @@ class Enqueueing:
     desk: Desk
     runner: str = "auto"
 
-    def __call__(self, tasks: Sequence[Task], pull: PullRequest, ground: Ground) -> Answer:
+    def __call__(self, tasks: Sequence[Task], pull: PullRequest, ground: Footing) -> Answer:
         notes = []
         for task in tasks:
-            order = order_of(task, number=pull.number, repository=ground.forge.repository, runner=self.runner)
+            order = order_of(task, number=pull.number, ground=ground, runner=self.runner)
             entry = self.desk.enqueue(order)
             ours = entry.order.job.run == task.job.run
             said = "is queued" if ours else "is being done already"
@@ -48,12 +48,12 @@ class Queue:
         return entry.state if entry else None
 
 
-def order_of(task: Task, *, number: int, repository: str, runner: str = "auto") -> Order:
+def order_of(task: Task, *, number: int, ground: Footing, runner: str = "auto") -> Order:
     """The task as it is stored."""
     command = task.command
     origin = Origin(
-        host="github",
-        repository=repository,
+        host=ground.host.name,
+        repository=ground.talk.repository,
         number=number,
         comment=str(command.id) if command else "",
         kind=command.kind if command else "issue",
@@ -66,11 +66,11 @@ def task_of(order: Order) -> Task:
     job, origin = order.job, order.origin
     command = None
     if origin.comment:
-        command = Comment(id=int(origin.comment), author=job.asked_by, body=job.ask, url="", kind=origin.kind)
+        command = Comment(id=origin.comment, author=job.asked_by, body=job.ask, url="", kind=origin.kind)
     return Task(job=job, request=order.request, target=order.target, command=command)
 
 
-def answering(order: Order, *, ground: Ground) -> Thread:
+def answering(order: Order, *, ground: Footing) -> Thread:
     """The job's thread. Call `begin` first, in each process: the same run takes over its own comment."""
     task = task_of(order)
     return Thread(task.job, number=_number(order), ground=ground, command=task.command)
@@ -89,5 +89,5 @@ def request(order: Order, *, ground: Ground) -> MergeRequest:
 
 def _number(order: Order) -> int:
     if order.origin.number is None:
-        raise ValueError("an order from GitHub names its GitHub PR")
+        raise ValueError("an order from a thread names it")
     return order.origin.number
