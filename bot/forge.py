@@ -5,6 +5,7 @@ Nothing here knows a client: `bot.clients.github` and `bot.clients.hub_discussio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -66,6 +67,16 @@ class Entry:
     kind: Literal["file", "folder", "symlink", "submodule"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A repository on the Hub at a commit; `files` are paths with git's ids of what is in them."""
+
+    repository: str
+    commit: str
+    private: bool
+    files: Mapping[str, str]
+
+
 class Talk(Protocol):
     """Where somebody talks to us: the threads of one repository on GitHub or on the Hub, with one token.
 
@@ -107,6 +118,13 @@ class Talk(Protocol):
         The check run of the same name is found again and updated. The answer is None when it was said, else the
         sentence that tells which permission is missing, with the YAML to add.
         """
+
+
+class HubTalk(Talk, Protocol):
+    """Discussions on the Hub. Errors are those of `Talk`."""
+
+    def organizations(self, user: str) -> frozenset[str]:
+        """The organisations that the user says to be in, where everybody can see it; in small letters."""
 
 
 class Forge(Talk, Protocol):

@@ -1,4 +1,4 @@
-"""Discussions and Hub PRs of one repository on the Hub: read, commented, and told of. Implements `bot.forge.Talk`.
+"""Discussions and Hub PRs of one repository on the Hub: read, commented, and told of. Implements `bot.forge.HubTalk`.
 
 Discussions are read here and not by the client, which cannot read one in which a comment was hidden.
 """
@@ -27,16 +27,27 @@ GHOST = "deleted"  # whose account is gone
 class HubDiscussions:
     """`repository` is a model's `owner/name`. A comment's id is `number#event`, as in its address.
 
-    Posts are sent once: when an answer is lost, the comment is looked for before another one is posted.
+    `login` is our own name, where it is known. Posts are sent once: when an answer is lost, the comment is looked for
+    before another one is posted.
     """
 
-    def __init__(self, repository: str, *, endpoint: str, token: str | None, attempts: int) -> None:
+    def __init__(
+        self, repository: str, *, endpoint: str, token: str | None, attempts: int, login: str | None = None
+    ) -> None:
         self.repository = repository
+        self._login = login
         self._api = HfApi(endpoint=endpoint, token=token or False)
         self._attempts = attempts
 
     def login(self) -> str:
-        return self._me
+        return self._login or self._me
+
+    def organizations(self, user: str) -> frozenset[str]:
+        with translated(f"see the organisations of {user}"):
+            found = _unless_gone(
+                lambda: retrying(lambda: self._api.get_user_overview(user), attempts=self._attempts)
+            )
+        return frozenset(one.name.casefold() for one in found.orgs or []) if found else frozenset()
 
     @cached_property
     def _me(self) -> str:

@@ -176,7 +176,8 @@ def _task(
     comment, line = asked
     by = comment.author if comment else ""
     verb: Verb = "merge" if command.verb not in ("plan", "doctor") else command.verb
-    request = of_command(command, inputs=ground.inputs, adapter=target.what, by=by, access=access)
+    known = of_inputs(ground.inputs, adapter=target.what)
+    request = of_command(command, known, by=by, access=access)
     place = f"{ground.forge.repository}#{pull.number}"
     several = [found.on_hub(reference).what for reference in command.adapters]
     job = Job(

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot.doors.control import Control
-from bot.forge import Forge, PullRequest, Talk
+from bot.forge import Forge, HubTalk, PullRequest, Talk
 from bot.job import Job, Outcome
 from bot.progress import Progress
-from bot.publish.host import GITHUB, Host
+from bot.publish.host import GITHUB, HUB, Host
 from bot.settings import Settings
 from bot.trigger.inputs import Inputs
 
 if TYPE_CHECKING:
+    from bot.config.models import Config
     from bot.doors.task import Task
 
 
@@ -27,7 +28,8 @@ class Footing:
 
     `run` is its name and `url` its page; adapters and reports lie below `folder`. `every` is how many seconds lie
     between two edits of a comment, `patience` how many a cancellation waits, `stale` after how many without a sign a
-    run counts as dead. `settle` is what becomes of tasks (None: they are done at once, one after the other), and `jobs`
+    run counts as dead. `settle` is what becomes of tasks, which nobody has asked
+    for where there is no thread (None: they are done at once, one after the other), and `jobs`
     where a command hears of them (None: from their comments).
     """
 
@@ -40,7 +42,7 @@ class Footing:
     every: float = 15.0  # GitHub allows 500 writes an hour
     patience: float = 120.0
     stale: float = 3600.0
-    settle: Callable[[Sequence[Task], PullRequest, Footing], Answer] | None = None
+    settle: Callable[[Sequence[Task], PullRequest | None, Footing], Answer] | None = None
     jobs: Control | None = None
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
@@ -78,6 +80,23 @@ class Ground(Footing):
     @property
     def host(self) -> Host:
         return GITHUB
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubGround(Footing):
+    """The same, on the Hub: an event of `repository`, which `connect` opens the discussions of."""
+
+    config: Config
+    repository: str
+    connect: Callable[[], HubTalk] = field(repr=False)
+
+    @cached_property
+    def talk(self) -> HubTalk:
+        return self.connect()
+
+    @property
+    def host(self) -> Host:
+        return HUB
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,10 @@ class Enqueueing:
     desk: Desk
     runner: str = "auto"
 
-    def __call__(self, tasks: Sequence[Task], pull: PullRequest, ground: Footing) -> Answer:
+    def __call__(self, tasks: Sequence[Task], pull: PullRequest | None, ground: Footing) -> Answer:
         notes = []
         for task in tasks:
-            order = order_of(task, number=pull.number, ground=ground, runner=self.runner)
+            order = order_of(task, number=pull.number if pull else None, ground=ground, runner=self.runner)
             entry = self.desk.enqueue(order)
             ours = entry.order.job.run == task.job.run
             said = "is queued" if ours else "is being done already"
@@ -48,17 +48,19 @@ class Queue:
         return entry.state if entry else None
 
 
-def order_of(task: Task, *, number: int, ground: Footing, runner: str = "auto") -> Order:
-    """The task as it is stored."""
+def order_of(task: Task, *, number: int | None, ground: Footing, runner: str = "auto") -> Order:
+    """The task as it is stored. Without a `number`, a push is what asked for it."""
     command = task.command
     origin = Origin(
-        host=ground.host.name,
+        host="watch" if number is None else ground.host.name,
         repository=ground.talk.repository,
         number=number,
         comment=str(command.id) if command else "",
         kind=command.kind if command else "issue",
     )
-    return Order(job=task.job, request=task.request, origin=origin, target=task.target, runner=runner)
+    return Order(
+        job=task.job, request=task.request, origin=origin, target=task.target, runner=_chosen(task, runner)
+    )
 
 
 def task_of(order: Order) -> Task:
@@ -67,7 +69,7 @@ def task_of(order: Order) -> Task:
     command = None
     if origin.comment:
         command = Comment(id=origin.comment, author=job.asked_by, body=job.ask, url="", kind=origin.kind)
-    return Task(job=job, request=order.request, target=order.target, command=command)
+    return Task(job=job, request=order.request, target=order.target, command=command, runner=order.runner)
 
 
 def answering(order: Order, *, ground: Footing) -> Thread:
@@ -85,6 +87,11 @@ def request(order: Order, *, ground: Ground) -> MergeRequest:
     inside = task.target is not None and task.target.folder is not None
     pull = ground.forge.pull_request(_number(order)) if inside else None
     return ready(task, fork=pull.head_repository if pull else None, ground=ground)
+
+
+def _chosen(task: Task, runner: str) -> str:
+    """The task's own runner, unless it leaves that open."""
+    return runner if task.runner == "auto" else task.runner
 
 
 def _number(order: Order) -> int:
