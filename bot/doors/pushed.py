@@ -6,6 +6,7 @@ Webhooks and polling come here alike; who writes a command in a discussion is an
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -77,14 +78,23 @@ def in_force(config: Config, there: Snapshot, *, repository: HubRepository) -> R
     return rules_for(config, there.repository, own)
 
 
-def request(rules: Rules, folder: str, *, there: Snapshot, repository: HubRepository) -> MergeRequest:
+def request(
+    rules: Rules, folder: str, *, there: Snapshot, repository: HubRepository, base: str = ""
+) -> MergeRequest:
     """What the rules say of the adapter in this folder, pinned to the commit. Raises InputError.
 
-    It acts for whoever runs the bot, who has written the rules down, and not for whoever has pushed.
+    `base` comes before the one that the adapter names. It acts for whoever runs the bot, who has written the rules
+    down, and not for whoever has pushed.
     """
+    named = base or _base(folder, there=there, repository=repository)
+    known = ruled(rules, reference(there, folder))
+    return replace(known, destination=rules.to(base=named, subfolder=folder), requester_access="yes")
+
+
+def ruled(rules: Rules, adapter: str) -> MergeRequest:
+    """What the rules say of any adapter; where it goes is left open."""
     return MergeRequest(
-        adapter=reference(there, folder),
-        destination=rules.to(base=_base(folder, there=there, repository=repository), subfolder=folder),
+        adapter=adapter,
         dtype=rules.dtype,
         quantized_base=rules.quantized_base,
         allow_pickle=rules.allow_pickle,
@@ -92,7 +102,6 @@ def request(rules: Rules, folder: str, *, there: Snapshot, repository: HubReposi
         thorough=rules.thorough,
         reload=rules.reload,
         attended=False,
-        requester_access="yes",
     )
 
 
