@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal
 
-from bot.secret_text import masked, masked_all
+from bot.secret_text import masked
 
 Form = Literal["text", "json"]
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -59,7 +59,7 @@ class AsJson(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(masked_all(line), default=str)
+        return masked(json.dumps(line, default=str))
 
 
 class AsText(logging.Formatter):

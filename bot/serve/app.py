@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from bot.errors import AccessError, HostError, InputError, MergeBotError, RefusedError
-from bot.serve.metrics import Metrics
+from bot.serve import health, webhooks
 from bot.serve.requests import Requests
 from bot.serve.service import Service
 
@@ -25,21 +25,31 @@ STATUS: dict[type[MergeBotError], int] = {
 
 def app(service: Service) -> FastAPI:
     """The application of this service."""
-    metrics = Metrics()
-    made = FastAPI(title="merge-bot", docs_url=None, redoc_url=None, openapi_url=None)
-    made.add_middleware(Requests, metrics=metrics)
-    made.add_exception_handler(HTTPException, _refused)  # type: ignore[arg-type] # the handler is only called with these
-    made.add_exception_handler(RequestValidationError, _misread)  # type: ignore[arg-type]
-    made.add_exception_handler(MergeBotError, _stopped)  # type: ignore[arg-type]
-    for router in service.routers:
+    made = _bare(service)
+    for router in (health.router(service), webhooks.router(service), *service.routers):
         made.include_router(router)
     return made
 
 
+def inner(service: Service) -> FastAPI:
+    """Health and metrics alone, without a token: for a port that strangers do not reach."""
+    made = _bare(service)
+    made.include_router(health.router(service, guarded=False))
+    return made
+
+
+def _bare(service: Service) -> FastAPI:
+    made = FastAPI(title="merge-bot", docs_url=None, redoc_url=None, openapi_url=None)
+    made.add_middleware(Requests, metrics=service.metrics)
+    made.add_exception_handler(HTTPException, _refused)  # type: ignore[arg-type] # the handler is only called with these
+    made.add_exception_handler(RequestValidationError, _misread)  # type: ignore[arg-type]
+    made.add_exception_handler(MergeBotError, _stopped)  # type: ignore[arg-type]
+    return made
+
+
 async def _refused(_: Request, error: HTTPException) -> JSONResponse:
-    told = (
-        error.detail if isinstance(error.detail, dict) else {"code": "http", "sentence": f"{error.detail}."}
-    )
+    detail: Any = error.detail  # ours are dicts
+    told = detail if isinstance(detail, dict) else {"code": "http", "sentence": f"{detail}."}
     return JSONResponse({"error": told}, status_code=error.status_code, headers=error.headers)
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
 
@@ -31,3 +37,21 @@ class Metrics:
             ("source", "fate"),
             registry=self.registry,
         )
+        self.database = Gauge(
+            "merge_bot_database_up", "Whether the database answered this scrape.", registry=self.registry
+        )
+
+    def page(self, stored: Iterable[Metric] = (), *, database_up: bool) -> bytes:
+        """All of it, with what the database had to say."""
+        self.database.set(int(database_up))
+        once = CollectorRegistry(auto_describe=False)
+        once.register(_Given(tuple(stored)))
+        return generate_latest(self.registry) + generate_latest(once)
+
+
+class _Given(Collector):
+    def __init__(self, families: tuple[Metric, ...]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families

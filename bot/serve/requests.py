@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from uuid import uuid4
+from itertools import count
+from secrets import token_hex
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -15,7 +16,9 @@ from bot.log import about
 from bot.serve.metrics import Metrics
 
 GIVEN = re.compile(rb"[\w.-]{8,64}", re.ASCII)  # an id that a proxy has given already
+PROCESS, NUMBER = token_hex(4).encode(), count(1)  # an id needs no secret, and randomness has its price
 GONE = 499  # as nginx calls a client that left
+QUIET = {"/healthz", "/readyz", "/metrics", "/webhooks/hub", "/webhooks/github"}
 log = logging.getLogger("bot.serve")
 
 
@@ -31,7 +34,7 @@ class Requests:
             await self.app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"")
-        id_ = given if GIVEN.fullmatch(given) else uuid4().hex.encode()
+        id_ = given if GIVEN.fullmatch(given) else b"%s-%x" % (PROCESS, next(NUMBER))
         status, began = 0, time.monotonic()
 
         async def answer(message: Message) -> None:
@@ -58,7 +61,7 @@ class Requests:
         route = getattr(scope.get("route"), "path", "other")  # never the path itself: strangers make those up
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
-        quiet = route in {"/healthz", "/readyz", "/metrics"} and status == 200
+        quiet = route in QUIET and status < 300  # a delivery that is stored has a line of its own
         facts = {
             "method": scope["method"],
             "path": scope["path"][:200],

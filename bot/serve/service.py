@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fastapi import APIRouter
+from prometheus_client.metrics_core import Metric
+
+from bot.jobs.inbox import Delivery
+from bot.serve.metrics import Metrics
 
 Check = Callable[[], str]  # "" while all is well, else one sentence; may block
+Collect = Callable[[], Iterable[Metric]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +20,6 @@ class Limits:
     """What a stranger may take: `body` bytes a request, `bodies` bytes of all at one time, `connections` at one time.
 
     `patience` is how many seconds a request may take to arrive whole, `idle` how many a connection waits for the next.
-    GitHub gives up on an answer after 10 seconds, so `storing` one delivery gets fewer.
     """
 
     body: int = 4 * 2**20  # the longest comment under the longest description is a third of that
@@ -24,7 +27,6 @@ class Limits:
     connections: int = 512
     patience: float = 20.0
     idle: float = 30.0
-    storing: float = 8.0
 
 
 class Drain:
@@ -36,17 +38,19 @@ class Drain:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """`put` makes deliveries durable before it returns and drops those it has, `checks` are what `/readyz` asks.
+    """`put` makes deliveries durable before it returns and drops those it has; `checks` are what `/readyz` asks.
 
-    `collect` gives the families of metrics that come from the database; `routers` are the pages. An empty secret
-    closes that webhook, an empty `metrics_token` leaves `/metrics` open.
+    `collect` gives the metrics that come from the database, and may block or raise HostError; `routers` are the pages.
+    An empty secret closes that webhook, and an empty `metrics_token` closes `/metrics`.
     """
 
-    put: Callable[[Sequence[Any]], None]
+    put: Callable[[Sequence[Delivery]], Awaitable[None]]
     hub_secret: str = field(default="", repr=False)
     github_secret: str = field(default="", repr=False)
     metrics_token: str = field(default="", repr=False)
     checks: Mapping[str, Check] = field(default_factory=dict)
+    collect: Collect = tuple
     routers: tuple[APIRouter, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    metrics: Metrics = field(default_factory=Metrics)
     drain: Drain = field(default_factory=Drain)
