@@ -17,7 +17,7 @@ from bot.secret_text import masked
 Form = Literal["text", "json"]
 NOTHING: Mapping[str, str] = MappingProxyType({})
 ABOUT: ContextVar[Mapping[str, str]] = ContextVar("about", default=NOTHING)
-OWN = {"uvicorn", "uvicorn.error", "uvicorn.access", "dbos"}  # they bring handlers of their own
+OWN = {"uvicorn", "dbos"}  # they may bring handlers of their own
 
 
 @contextmanager
@@ -40,8 +40,8 @@ def start(form: Form, *, level: int = logging.INFO) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in ("uvicorn.access", "httpx2", "httpx", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # our own line a request says more
+    for name in ("uvicorn", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # our own lines say more
 
 
 class AsJson(logging.Formatter):
