@@ -21,6 +21,7 @@ from bot.jobs.order import Order
 from bot.jobs.pushed import orders
 from bot.settings import Settings
 from bot.trigger.hub import Ignored
+from bot.wording import counted
 
 MODEL, OWNER = "model", "owner"
 LONGEST = 3600.0  # seconds between two looks while the Hub is at fault
@@ -100,7 +101,7 @@ class Watcher:
             page = self._next(owner, page) if changed or first else None
         if first:
             when = f"after {after:%Y-%m-%d %H:%M} UTC" if after else "from now on"
-            self.say(f"{owner} has {count} models; what is pushed {when} is merged.")
+            self.say(f"{owner} has {counted(count, 'model')}; what is pushed {when} is merged.")
         self._remember(OWNER, owner, newest.tag)
 
     def _next(self, owner: str, page: Page) -> Page | None:
@@ -139,7 +140,7 @@ class Watcher:
                 continue  # a webhook was quicker
             if not self.dry:
                 self.desk.enqueue(order)
-            self.say(f"{order.job.what}: {'would be merged' if self.dry else 'is queued'}.")
+            self.say(f"{order.job.what} {'would be merged' if self.dry else 'is queued'}.")
             yield order
 
     def _remember(self, kind: str, name: str, value: str) -> None:

@@ -52,13 +52,12 @@ def watch(
 ) -> None:
     """Look for adapters that watched users and organisations have pushed, and queue their merges."""
     with ExitStack() as stack:
-        tools = stack.enter_context(session.tools(verbosity=verbose, plain=True))
         with extra.needed():
             from bot import connect  # noqa: PLC0415 - slow, and not always installed
             from bot.jobs.ledger import Ledger  # noqa: PLC0415
             from bot.jobs.seen import Memory  # noqa: PLC0415
             from bot.watch import Watcher, unlisted  # noqa: PLC0415
-        config, settings = running.configured(file, form=form, verbose=verbose), tools["settings"]
+        config, settings = running.configured(file, form=form, verbose=verbose), session.loaded()
         for glob in unlisted(config):
             LOG.warning("%s is for webhooks alone: nobody can list the models of all its owners.", glob)
         database = _read(config, stack) if dry_run else running.database(config, stack)
