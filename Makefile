@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
 SECONDS_OF_FUZZ ?= 300
-.PHONY: help setup demo test test-slow fuzz lint format schema action bench clean
+.PHONY: help setup demo test test-slow fuzz lint format schema action config bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ schema: $(READY)  ## Write the JSON schemas of merge_report.json and merge_plan.
 
 action: $(READY)  ## Write the inputs and outputs of action.yml and docs/action.md anew, from their table
 	$(BIN)/python -m tests.action.lists
+
+config: $(READY)  ## Write the example and the keys in docs/config.md anew, from what the code says
+	$(BIN)/python -m tests.config.reference
 
 bench: $(READY)  ## Measure time and memory against cp and the plain PEFT script
 	$(BIN)/python -m benchmarks.run $(ARGS)

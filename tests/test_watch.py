@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from bot import connect, watch
+from bot import cli, connect, watch
 from bot.clients.hub_lister import asked_to_wait
 from bot.config.models import Config
 from bot.errors import HostError
@@ -407,6 +407,7 @@ def finished(*words, cwd, hub):  # noqa: F811
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_the_command_looks_once_and_queues(hub, tmp_path):  # noqa: F811
     (tmp_path / "merge-bot.toml").write_text(
         '[[watch]]\nowners = ["acme"]\n[[watch]]\nrepositories = ["x-*/y"]\n'
@@ -423,8 +424,9 @@ def test_the_command_looks_once_and_queues(hub, tmp_path):  # noqa: F811
     assert code == 0
     assert "acme/new is queued." in err
     assert "acme/old" not in err
-    code, out, _ = finished("jobs", "list", "--json", cwd=tmp_path, hub=hub)
-    assert [job["order"]["job"]["what"] for job in json.loads(out)["jobs"]] == ["acme/new"]
+    database = opened(f"sqlite:///{tmp_path / 'state' / 'merge-bot.sqlite'}", create=False)
+    assert [entry.order.job.what for entry in Ledger(database).entries()] == ["acme/new"]
+    database.close()
 
 
 def test_the_command_ends_well_when_it_is_told_to(hub, tmp_path):  # noqa: F811
@@ -436,5 +438,7 @@ def test_the_command_ends_well_when_it_is_told_to(hub, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("words", [["--since", "tomorrow"], ["--config", "nowhere.toml"]])
-def test_what_cannot_be_is_said(hub, tmp_path, words):  # noqa: F811
-    assert finished("watch", "--once", *words, cwd=tmp_path, hub=hub)[0] == 2
+def test_what_cannot_be_is_said(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["watch", "--once", *words]) == 2
+    assert words[1] in capsys.readouterr().err

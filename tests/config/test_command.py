@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bot import cli
+
 HERE = Path(__file__).parents[2]
 
 
@@ -47,11 +49,11 @@ def test_all_mistakes_are_listed_with_their_places(tmp_path):
     assert [(m["key"], m["line"]) for m in json.loads(as_json.stdout)["mistakes"]] == [("server.prt", 2)]
 
 
-def test_what_cannot_be_read_or_named_is_an_error(tmp_path):
-    assert merge_bot("config", "check", cwd=tmp_path).returncode == 2
+def test_what_cannot_be_read_or_named_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["config", "check"]) == 2
     (tmp_path / "merge-bot.toml").write_text("[[watch]]\nowners = ['acme']\n")
     (tmp_path / "own.yml").write_text("runner: local\n")
-    wrong = merge_bot("config", "check", "--for", "acme/x", "--own", "own.yml", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "Line 1 of merge-bot.yml in acme/x is wrong" in wrong.stderr
-    assert merge_bot("config", "check", "--for", "acme", cwd=tmp_path).returncode == 2
+    assert cli.main(["config", "check", "--for", "acme/x", "--own", "own.yml"]) == 2
+    assert "Line 1 of merge-bot.yml in acme/x is wrong" in capsys.readouterr().err
+    assert cli.main(["config", "check", "--for", "acme"]) == 2

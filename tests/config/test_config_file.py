@@ -2,7 +2,6 @@
 
 import os
 import re
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,9 @@ from bot.config.mistakes import table_of
 from bot.config.models import Config, LimitKeys
 from bot.errors import InputError
 from bot.terms import VARIABLES, Limits
+from tests.config.reference import DOCS, example
+from tests.config.reference import written as rewritten
 
-DOCS = Path(__file__).parents[2] / "docs" / "config.md"
 SECRET = "the-hub-and-we-alone-know-this"
 
 
@@ -29,10 +29,6 @@ def written(tmp_path):
         return path
 
     return write
-
-
-def example() -> str:
-    return resources.files("bot.config").joinpath("example.toml").read_text(encoding="utf-8")
 
 
 # what it says
@@ -272,6 +268,7 @@ def test_the_example_shows_every_table():
 
 def test_the_docs_hold_the_example_and_every_key():
     docs = DOCS.read_text(encoding="utf-8")
+    assert rewritten(docs) == docs  # `make config` writes them anew
     assert example() in docs
     assert words.reference() in docs
 
