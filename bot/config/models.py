@@ -68,7 +68,7 @@ class Hub(Table):
     """The Hub's webhook, and who we are there. Tokens are in HF_TOKEN, as for every command."""
 
     user: Owner | None = _key(
-        None, "Our own name on the Hub, whose pushes are ignored; else the Hub is asked."
+        None, "Our own name on the Hub, whose comments ask for nothing; else the Hub is asked."
     )
     webhook_secret: Secret = _key(
         None, "What the Hub sends as X-Webhook-Secret. Without it the door is closed."
@@ -170,7 +170,9 @@ class HfJobs(Table):
     """The Hub's own machines."""
 
     namespace: Owner | None = _key(None, "Who pays: a user or an organisation; else the token's user.")
-    image: str | None = _key(None, "The container's image; else the one of this release.")
+    image: str | None = _key(
+        None, "An image of merge-bot that the Hub may pull. Without it, hf-jobs cannot be."
+    )
     flavors: tuple[str, ...] = _key(
         (), "Machines that may be rented; none: the cheapest that is large enough."
     )

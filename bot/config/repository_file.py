@@ -19,6 +19,7 @@ from bot.request import Way
 
 FILE = "merge-bot.yml"
 LARGEST = 16_384  # bytes
+BRACKETS = 100  # each level of them costs the parser more than the one before; nobody needs ten
 PLAIN = "tag:yaml.org,2002:str"
 STRICTNESS: tuple[Way, ...] = ("none", "structure", "tensors", "full")
 
@@ -84,6 +85,8 @@ def _is_plain(node: yaml.Node) -> bool:
 
 
 def _composed(data: bytes, *, where: str) -> Any:
+    if data.count(b"[") + data.count(b"{") > BRACKETS:
+        raise _odd(where, "is no list of `key: value`")
     try:
         return yaml.compose(data.decode("utf-8-sig"), Loader=yaml.BaseLoader)
     except UnicodeDecodeError:

@@ -55,6 +55,9 @@ def _is_for_one(rule: Watch) -> bool:
 
 def _runners(config: Config) -> Iterator[Mistake]:
     for place, runner in _named(config):
+        if runner == HF_JOBS and config.hf_jobs.image is None:
+            advice = "Set `image` in [hf_jobs] to an image of merge-bot that the Hub may pull."
+            yield _wrong(place, "is hf-jobs, for which no image is set", advice)
         queue = runner.removeprefix(POOL)
         if runner.startswith(POOL) and queue not in config.worker.queues:
             known = ", ".join(config.worker.queues) or "none"

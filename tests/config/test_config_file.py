@@ -117,6 +117,7 @@ def test_records_made_by_hand_read_no_environment(monkeypatch):
         ("[[watch]]\nrepositories = ['!acme/*']\n", 1, "watch[1]", "Add `owners`"),
         ("[[watch]]\nowners = ['a']\nvalidaton = 'full'\n", 3, "watch[1].validaton", "`validation`"),
         ("[[runners]]\nup_to_gb = 8\n", 1, "runners[1].runner", "Add it."),
+        ("[[runners]]\nrunner = 'hf-jobs'\n", 2, "runners[1].runner", "Set `image` in [hf_jobs]"),
         ("[[runners]]\nrunner = 'auto'\n", 1, "runners[1]", "Name a runner."),
         ("[[runners]]\nrunner = 'local'\n[[runners]]\nup_to_gb = 8\nrunner = 'local'\n", 3, "runners[2]", "by size"),
         ("[limits]\nbase_bytes = '12 apples'\n", 2, "limits.base_bytes", "500GB"),

@@ -153,7 +153,8 @@ def test_a_file_that_says_little_changes_nothing(text):
         (b"merge: 1\n---\nmerge: 2", "no YAML"),
         (b"merge: [\n", "no YAML"),
         (b"merge: *nobody", "no YAML"),
-        (b"[" * 9000, "no YAML"),
+        (b"[" * 9000, "no list of `key: value`"),
+        (b"- " * 8000, "no YAML"),
         (b"\xff\xfe", "no text"),
         (b"merge: \x00", "no YAML"),
         (b"m" * 50_000_000, "larger than 16 KiB"),
@@ -166,7 +167,7 @@ def test_what_a_file_may_not_say_is_a_clear_sentence_at_once(text, said):
         rules_for(config(), "acme/x", text)
     assert said in f"{raised.value.sentence} {raised.value.advice}"
     assert len(raised.value.sentence) < 300
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 1
 
 
 def test_a_private_repository_is_never_made_public():
