@@ -22,6 +22,7 @@ from bot.forge import ChangedFile, Comment, Entry, Kind, PullRequest, Reaction, 
 T = TypeVar("T")
 USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\[bot\])?")
 ACTIONS = "github-actions[bot]"  # who a workflow's own token is
+VIEWER = "{viewer{login}}"
 WHO = "see whose token it is"
 LONGEST = 65_536  # characters of a comment, by GitHub's own bound
 CUT = "\n\n…"
@@ -69,9 +70,7 @@ class GitHub:
     def _viewer(self) -> str | None:
         """Who we are; None where GraphQL is closed to us. It knows tokens of Apps and workflows, too."""
         try:
-            return self._api.query(
-                "{viewer{login}}", what=WHO, read=lambda data: str(data["viewer"]["login"])
-            )
+            return self._api.query(VIEWER, what=WHO, read=lambda data: str(data["viewer"]["login"]))
         except (AccessError, InputError) as error:
             if error.code == "github-bad-token":
                 raise
