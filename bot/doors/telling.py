@@ -64,7 +64,7 @@ class Telling:
         self._at(line, 0)
 
     def _at(self, what: str, total: int) -> None:
-        self._is(lambda now: Now(stage=_later(now.stage, what), total=total))
+        self._is(lambda now: Now(stage=later(now.stage, what), total=total))
 
     def _is(self, change: Callable[[Now], Now]) -> None:
         with self._lock:
@@ -72,6 +72,6 @@ class Telling:
             self._tell(self._now)
 
 
-def _later(stage: Stage, what: str) -> Stage:
+def later(stage: Stage, what: str) -> Stage:
     """The stage that these words belong to, or the one that was reached before it."""
     return max(stage, STAGES.get(what.partition(" ")[0], stage), key=ORDER.index)
