@@ -76,9 +76,8 @@ class Speaker:
                 "No job is going on under this GitHub PR.", "Write /merge status to see the last one."
             )
         running, mark = found
-        if self.ground.jobs is not None:
-            self.ground.jobs.cancel(mark.key, by=self.comment.author)
-        else:
+        jobs = self.ground.jobs
+        if jobs is None or jobs.cancel(mark.key, by=self.comment.author) is None:  # an Action's, or from long ago
             self._stop(running, mark)
         self.react("rocket")
         return Answer()
