@@ -68,9 +68,7 @@ def _pushed(push: Push, *, ground: HubGround) -> Answer:
 
 
 def _unseen(task: Task, *, ground: HubGround) -> Outcome:
-    return work(
-        task.job.verb, lambda: task.request, settings=ground.settings, progress=ground.progress
-    )
+    return work(task.job.verb, lambda: task.request, settings=ground.settings, progress=ground.progress)
 
 
 def _asked(event: HubEvent, asked: Command | Misread, *, ground: HubGround) -> Answer:
@@ -202,9 +200,7 @@ class _Reading:
     def _inside(self, rules: Rules, folder: str) -> Task:
         """The adapter in a folder of this repository. Under a Hub PR, the same at another head shares its comment."""
         known, what = self._known(rules, folder, there=self._here), pushed.what(self._here, folder)
-        return self._task(
-            known, what, adapter=what if self._thread.head_sha else known.adapter, rules=rules
-        )
+        return self._task(known, what, adapter=what if self._thread.head_sha else known.adapter, rules=rules)
 
     def _known(self, rules: Rules, folder: str, *, there: Snapshot) -> MergeRequest:
         """What the rules say, with the base model's name from the command for the destination."""
