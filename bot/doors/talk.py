@@ -77,7 +77,9 @@ class Speaker:
             )
         running, mark = found
         jobs = self.ground.jobs
-        if jobs is None or jobs.cancel(mark.key, by=self.comment.author) is None:  # an Action's, or from long ago
+        if (
+            jobs is None or jobs.cancel(mark.key, by=self.comment.author) is None
+        ):  # an Action's, or from long ago
             self._stop(running, mark)
         self.react("rocket")
         return Answer()
