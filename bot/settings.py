@@ -30,6 +30,13 @@ KEPT_PREFIXES = (
     "HSA_",
     "HIP_",
 )
+# And a step of a job, which talks to the Hub: ways there, the libraries' own settings, whose files these are.
+STEP_KEPT = frozenset(
+    {"HOME", "USER", "LOGNAME", "PYTHONPATH", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
+    | {f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")}
+    | {f"{kind}_proxy" for kind in ("http", "https", "all", "no")}
+)
+HUB_SECRETS = frozenset({"HF_TOKEN", "HF_OAUTH_CLIENT_SECRET"})
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)  # NVIDIA_API_KEY
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -154,6 +161,37 @@ def worker_environment(*, home: str) -> dict[str, str]:
         if (k in KEPT or k.startswith(KEPT_PREFIXES)) and not SECRET_NAME.search(k)
     }
     return NUMPY | ALLOCATOR | kept | OFFLINE | {"HOME": home, "HF_HOME": f"{home}/huggingface"}
+
+
+def step_environment(settings: Settings, *, scratch: Path, writes: bool = False) -> dict[str, str]:
+    """What a step of a job gets to see: `load` makes the same settings of it, and there is no other secret in it.
+
+    The write token is in it for a step that `writes`. Temporary files go below `scratch`, too.
+    """
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k in KEPT | STEP_KEPT or k.startswith((*KEPT_PREFIXES, "HF_")) and k not in HUB_SECRETS
+    }
+    limits = settings.terms.limits
+    said = {
+        "HF_ENDPOINT": settings.endpoint,
+        "MERGE_BOT_READ_TOKEN": settings.read_token or "",
+        "MERGE_BOT_WRITE_TOKEN": (settings.write_token if writes else None) or "",
+        "MERGE_BOT_TIMEOUT": str(settings.timeout),
+        "MERGE_BOT_ATTEMPTS": str(settings.attempts),
+        "MERGE_BOT_SCRATCH": str(scratch),
+        "MERGE_BOT_ALLOW_LICENSES": ",".join(sorted(settings.terms.allowed_licenses)),
+        "MERGE_BOT_ISOLATION": settings.isolation,
+        "MERGE_BOT_PLAN_TIMEOUT": str(settings.plan_timeout),
+        "TMPDIR": str(scratch),
+    }
+    said |= {name: _said(getattr(limits, field)) for field, name in VARIABLES.items()}
+    return kept | {name: text for name, text in said.items() if text}
+
+
+def _said(limit: int | None) -> str:
+    return OFF if limit is None else str(limit)
 
 
 def secret_places() -> list[str]:
