@@ -57,7 +57,7 @@ class Telling:
         self._at(line, 0)
 
     def _at(self, what: str, total: int) -> None:
-        self._tell(lambda now: Now(stage=_later(now.stage, what), total=total))
+        self._tell(lambda now: Now(stage=later(now.stage, what), total=total))
 
     def _tell(self, change: Callable[[Now], Now]) -> None:
         with self._lock:
@@ -76,6 +76,6 @@ class Telling:
             self._stopped = error
 
 
-def _later(stage: Stage, what: str) -> Stage:
+def later(stage: Stage, what: str) -> Stage:
     """The stage that these words belong to, or the one that was reached before it."""
     return max(stage, STAGES.get(what.partition(" ")[0], stage), key=ORDER.index)
