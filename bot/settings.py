@@ -57,6 +57,7 @@ SECRETS = (
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 AMOUNT = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*([kmgt]b)?", re.ASCII)
+MOUNT = re.compile(r"([^\s@=]+@[0-9a-f]{40})=(/\S*)", re.ASCII)
 OFF = "off"
 FILES = ("event_path", "output", "step_summary")  # GITHUB_… variables with the names of files
 
@@ -71,7 +72,8 @@ class Settings:
     whether work on strangers' files gets a process of its own; `plan_timeout` is how many seconds it may look for the
     adapter's modules. `verbosity` is the command's, for that process. `identity`: this is a step of a GitHub workflow
     that can prove to the Hub whose it is. `anonymous`: the Hub is read without a token, for somebody who is not
-    known to be allowed what the token may read.
+    known to be allowed what the token may read. `mounts`: folders that
+    hold a repository of the Hub at a commit, by `owner/name@commit`.
     """
 
     endpoint: str = "https://huggingface.co"
@@ -86,6 +88,7 @@ class Settings:
     verbosity: int = 0
     anonymous: bool = False
     identity: bool = False
+    mounts: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         isolation=_isolation(env),
         plan_timeout=_positive(env, "MERGE_BOT_PLAN_TIMEOUT", 120.0),
         identity=all([env.get("ACTIONS_ID_TOKEN_REQUEST_URL"), env.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")]),
+        mounts=dict(_mount(word) for word in (env.get("MERGE_BOT_MOUNTS") or "").split()),
     )
 
 
@@ -212,6 +216,13 @@ def _isolation(env: Mapping[str, str]) -> Isolation:
     if chosen == "none":
         return "none"
     raise ValueError(f"MERGE_BOT_ISOLATION must be process or none, not {chosen!r}")
+
+
+def _mount(text: str) -> tuple[str, Path]:
+    found = MOUNT.fullmatch(text)
+    if found is None:
+        raise ValueError(f"MERGE_BOT_MOUNTS must be owner/name@commit=/folder, not {text!r:.200}")
+    return found[1], Path(found[2])
 
 
 def _licenses(env: Mapping[str, str]) -> frozenset[str]:
