@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from bot.doors.telling import later
 from bot.job import Now
-
-Tell = Callable[[Now], None]
-Log = Callable[[str], None]
+from bot.jobs.runners.runner import Log, Tell
 
 
 class Meter:

@@ -15,7 +15,9 @@ from typing import Any
 from bot.errors import HostError, MergeBotError, MergeError
 from bot.isolation import exchange
 from bot.isolation.piped import replay
-from bot.jobs.meter import Log, Meter, Tell
+from bot.jobs.meter import Meter
+from bot.jobs.runners.runner import Log, Tell
+from bot.jobs.scratch import used_by
 from bot.settings import Settings, step_environment
 
 BEAT = 1.0  # seconds between two signs of life
@@ -179,16 +181,6 @@ class _Run:
         with suppress(ConnectionError):  # it has ended, which the pipe will tell
             self._stdin.write(len(data).to_bytes(8, "big") + data if first else data)
             await self._stdin.drain()
-
-
-def used_by(folder: Path) -> int:
-    """Bytes on disk of everything in the folder; what vanishes meanwhile counts nothing."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-    return total
 
 
 @asynccontextmanager
