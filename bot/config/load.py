@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from bot.config import sense
 from bot.config.files import with_files
 from bot.config.lines import Lines
 from bot.config.mistakes import Mistake, found_in, unknown
@@ -55,10 +56,10 @@ def check(path: Path | None, environ: Mapping[str, str]) -> Checked:
     except ValidationError as error:
         found = found_in(error, Config)
         return Checked(config=None, mistakes=_placed(found, lines, environ))
-    done, mistakes, remarks = with_files(config, path)
-    return Checked(
-        config=done, mistakes=_placed([*_strays(environ), *mistakes], lines, environ), remarks=remarks
-    )
+    done, unread, remarks = with_files(config, path)
+    wrong = [*_strays(environ), *unread, *sense.mistakes(done)]
+    mistakes = _placed(wrong, lines, environ)
+    return Checked(config=done, mistakes=mistakes, remarks=(*remarks, *sense.remarks(done)))
 
 
 def _placed(mistakes: Iterable[Mistake], lines: Lines, environ: Mapping[str, str]) -> tuple[Mistake, ...]:

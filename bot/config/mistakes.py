@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 Path = tuple[str | int, ...]  # of a key: tables, and numbers in lists of tables from 0
 
@@ -83,11 +84,14 @@ def _model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseMod
     """The record of a table; where there is none, the last one above it."""
     for step in path:
         field = model.model_fields.get(step) if isinstance(step, str) else None
-        if field is None:
-            continue
-        inner = [field.annotation, *typing.get_args(field.annotation)]
-        model = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), model)
+        model = (field and table_of(field)) or model
     return model
+
+
+def table_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The record of a key that is a table, or a list of them."""
+    inner = [field.annotation, *typing.get_args(field.annotation)]
+    return next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
 
 
 def _said(message: str) -> str:

@@ -207,6 +207,11 @@ class Pages(Table):
 
     operator_token: Secret = _key(None, "What an operator signs in with; at least 16 characters.")
     operator_token_file: Path | None = _key(None, "File with it.")
+    operators: tuple[Owner, ...] = _key((), "Users of the Hub who are operators, too.")
+    session_secret: Secret = _key(
+        None, "What sessions are signed with; else one is made and kept in `state`."
+    )
+    session_secret_file: Path | None = _key(None, "File with it.")
     oauth_client_id: str | None = _key(None, "Of an OAuth app on the Hub, by which its users sign in.")
     oauth_client_secret: Secret = _key(None, "Its secret.")
     oauth_client_secret_file: Path | None = _key(None, "File with it.")
