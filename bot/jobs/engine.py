@@ -58,7 +58,7 @@ class Engine:
         self._lease.stop()
 
     def _tidy(self) -> None:
-        office = Office(self._flow.ledger, self._flow.queues)
+        office = Office(self._database, self._flow.queues)
         while not self._stop.is_set():
             try:
                 office.tidy()

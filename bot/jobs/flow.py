@@ -264,7 +264,11 @@ class Flow:
         trying = AsyncRetrying(
             retry=retry_if_exception_type(HostError), stop=_enough, wait=self.wait, reraise=True
         )
-        return await trying(ask)
+
+        async def asked() -> T:  # a lambda would not be seen to be a coroutine function
+            return await ask()
+
+        return await trying(asked)
 
 
 def _enough(state: RetryCallState) -> bool:

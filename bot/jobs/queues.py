@@ -6,7 +6,7 @@ Nothing is run here: `bot.jobs.engine` does. What is stored is JSON, never pickl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSClient
@@ -59,9 +59,8 @@ class Queues:
         url = address(self._database.url)
         self._asked(lambda: DBOS.migrate(url))
         for name, count in most.items():
-            self._asked(lambda n=name, c=count: self._client.register_queue(  # type: ignore[misc]
-                n, worker_concurrency=c, polling_interval_sec=EVERY
-            ))  # fmt: skip
+            options: Any = {"worker_concurrency": count, "polling_interval_sec": EVERY}
+            self._asked(partial(self._client.register_queue, name, **options))
 
     def job(self, id_: str, attempt: int) -> None:
         """Puts an attempt at a job in line."""
@@ -108,13 +107,10 @@ class Queues:
         """
         system = self._client._sys_db  # noqa: SLF001 - there is no public way; test_takeover watches it
         there = self._asked(lambda: system.get_pending_workflows(executor, VERSION))
-        back = [
-            self._asked(
-                lambda w=each: system.reenqueue_for_recovery(w.workflow_id, [executor], INTERNAL_QUEUE_NAME)
-            )  # type: ignore[misc]
-            for each in there
-        ]
-        return sum(back)
+        for each in there:
+            name = each.workflow_id
+            self._asked(partial(system.reenqueue_for_recovery, name, [executor], INTERNAL_QUEUE_NAME))
+        return len(there)
 
     def close(self) -> None:
         """Lets go of the database."""
