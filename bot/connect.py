@@ -33,7 +33,8 @@ class LazyHub:
 
         http.configure(self._settings.timeout)
         token = None if self._settings.anonymous else self._settings.read_token or stored_token()
-        return HubReader(self._settings.endpoint, token=token, attempts=self._settings.attempts)
+        known = self._settings
+        return HubReader(known.endpoint, token=token, attempts=known.attempts, mounts=known.mounts)
 
     def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
         return self._hub.open(repo_id, revision=revision, subfolder=subfolder)

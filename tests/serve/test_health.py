@@ -5,6 +5,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
+from threading import Timer
 
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
@@ -75,8 +77,6 @@ def test_a_delivery_waits_for_a_database_that_is_locked(tmp_path):
         other.execute("BEGIN EXCLUSIVE")
         headers = {"X-Webhook-Secret": SECRET}
         with httpx2.Client(base_url=server.url, headers=headers, timeout=20) as client:
-            from threading import Timer
-
             timer = Timer(1.5, lambda: other.execute("COMMIT"))
             timer.start()
             began = time.monotonic()
@@ -91,7 +91,7 @@ def test_a_delivery_waits_for_a_database_that_is_locked(tmp_path):
 def test_the_server_is_small_and_holds_no_torch(server, client):
     for _ in range(50):
         client.post("/webhooks/hub", json=pushed())
-    loaded = open(f"/proc/{server.process.pid}/maps").read()
+    loaded = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "_sqlite3" in loaded  # so libraries do show up there
     assert "libtorch" not in loaded
     assert "numpy" not in loaded
