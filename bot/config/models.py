@@ -113,19 +113,23 @@ class RuleKeys(Table):
     allow_pickle: bool | None = _key(None, "Read weights that are there only as pickle, as tensors.")
 
 
+def _always(key: str, default: Any) -> Any:
+    return _key(default, str(RuleKeys.model_fields[key].description))
+
+
 class Defaults(RuleKeys):
     """What holds where no rule says something else."""
 
-    destination: Template = "{owner}/{name}-merged"
-    publish: Publish = "repository"
-    visibility: Visibility = "private"
-    runner: Runner = "auto"
-    validation: Way = "full"
-    thorough: bool = False
-    reload: Reload = "auto"
-    dtype: Dtype = "auto"
-    quantized_base: QuantizedBase = "original"
-    allow_pickle: bool = False
+    destination: Template = _always("destination", "{owner}/{name}-merged")
+    publish: Publish = _always("publish", "repository")
+    visibility: Visibility = _always("visibility", "private")
+    runner: Runner = _always("runner", "auto")
+    validation: Way = _always("validation", "full")
+    thorough: bool = _always("thorough", default=False)
+    reload: Reload = _always("reload", "auto")
+    dtype: Dtype = _always("dtype", "auto")
+    quantized_base: QuantizedBase = _always("quantized_base", "original")
+    allow_pickle: bool = _always("allow_pickle", default=False)
 
 
 class Watch(RuleKeys):
