@@ -10,6 +10,7 @@ from pathlib import Path
 from bot.errors import InputError
 from bot.plan import destination, questions
 from bot.plan.recipe import STACK
+from bot.publish.marker import keyed
 from bot.request import Access, Destination, MergeRequest, Recipe
 from bot.serial import as_dict
 from bot.trigger.command import Command
@@ -72,11 +73,14 @@ def with_destination(request: MergeRequest) -> MergeRequest:
     return request
 
 
-def job_key(request: MergeRequest, *, verb: str, place: str) -> str:
-    """32 hex digits: whoever asks for the same at the same place shares one job. Who asked does not matter."""
+def job_key(request: MergeRequest, *, verb: str, place: str, head: str = "") -> str:
+    """Whoever asks for the same at the same place and head shares one job. Who asked does not matter.
+
+    32 hex digits for what was asked, and twelve of the head behind a hyphen.
+    """
     options = as_dict(replace(request, requested_by=None, requester_access="unknown"))
     text = json.dumps([verb, place, options], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return keyed(hashlib.sha256(text.encode()).hexdigest()[:32], head)
 
 
 def at_revision(adapter: str, revision: str) -> str:

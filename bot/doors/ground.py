@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bot.forge import Forge
+from bot.doors.control import Control
+from bot.forge import Forge, PullRequest
 from bot.job import Job, Outcome
 from bot.progress import Progress
 from bot.settings import Settings
 from bot.trigger.inputs import Inputs
+
+if TYPE_CHECKING:
+    from bot.doors.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +26,8 @@ class Ground:
 
     `run` is its name and `url` its page; adapters and reports lie below `folder`. `every` is how many seconds lie
     between two edits of a comment, `patience` how many a cancellation waits, `stale` after how many without a sign a
-    run counts as dead.
+    run counts as dead. `settle` is what becomes of tasks (None: they are done at once, one after the other), and `jobs`
+    where a command hears of them (None: from their comments).
     """
 
     settings: Settings
@@ -34,6 +40,8 @@ class Ground:
     every: float = 15.0  # GitHub allows 500 writes an hour
     patience: float = 120.0
     stale: float = 3600.0
+    settle: Callable[[Sequence[Task], PullRequest, Ground], Answer] | None = None
+    jobs: Control | None = None
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
 

@@ -16,6 +16,14 @@ from bot.trigger.table import OPTIONS
 BETWEEN = 5.0  # seconds between two looks at whether a cancelled job has stopped
 
 
+def react(comment: Comment, number: int, content: Reaction, *, ground: Ground) -> None:
+    """Shows that a comment was read (eyes), done (rocket) or not (confused). Where GitHub declines, nothing is lost."""
+    try:
+        ground.forge.react(comment, number, content)
+    except (AccessError, HostError) as error:
+        ground.progress.say(f"No reaction: {error.sentence}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Speaker:
     """Somebody's comment with a command, and how it is answered."""
@@ -25,11 +33,8 @@ class Speaker:
     ground: Ground
 
     def react(self, content: Reaction) -> None:
-        """Shows that it was read (eyes), done (rocket) or not (confused). Where GitHub declines, nothing is lost."""
-        try:
-            self.ground.forge.react(self.comment, self.number, content)
-        except (AccessError, HostError) as error:
-            self.ground.progress.say(f"No reaction: {error.sentence}")
+        """Our reaction to the command."""
+        react(self.comment, self.number, content, ground=self.ground)
 
     def decline(self, sentence: str, advice: str, *, outcome: Outcome | None = None) -> Answer:
         """Says why nothing is done."""
@@ -55,7 +60,9 @@ class Speaker:
                 "There is no job under this GitHub PR.", "Write /merge help to see what there is."
             )
         comment, mark = found
-        note = self._notice(texts.status(mark.state, comment.url, to=self.comment.author))
+        jobs = self.ground.jobs
+        state = (jobs.status(mark.key) if jobs else None) or mark.state
+        note = self._notice(texts.status(state, comment.url, to=self.comment.author))
         self.react("rocket")
         return Answer(notes=note)
 
@@ -67,6 +74,10 @@ class Speaker:
                 "No job is going on under this GitHub PR.", "Write /merge status to see the last one."
             )
         running, mark = found
+        if self.ground.jobs is not None:
+            self.ground.jobs.cancel(mark.key, by=self.comment.author)
+            self.react("rocket")
+            return Answer()
         waited = 0.0
         while mark.state in {"running", "cancelling"}:
             if mark.state == "running":  # also again, where the job's own edit came in between
@@ -94,14 +105,6 @@ class Speaker:
         ):
             return None
         return found[1].ask, command
-
-    def close(self, answer: Answer) -> Answer:
-        """The last reaction: how the jobs of the command ended. A job that is done elsewhere has not ended yet."""
-        if all(outcome == Outcome(ended="skipped") for _, outcome in answer.results):
-            return answer
-        bad = any(outcome.failure is not None or outcome.ended == "refused" for _, outcome in answer.results)
-        self.react("confused" if bad else "rocket")
-        return answer
 
     def _given_up(self, mark: Mark) -> Answer:
         if self.ground.now() - mark.at >= self.ground.stale:

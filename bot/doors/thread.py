@@ -1,8 +1,13 @@
-"""The one comment of a job under a GitHub PR: posted, edited as the work goes on, read for who calls it off."""
+"""A job's answer under a GitHub PR: one comment, posted and edited as the work goes on, and read for who calls it off.
+
+It ends with a verdict on the head, and a reaction to the command. Implements `bot.doors.answering.Answering`.
+"""
 
 from __future__ import annotations
 
+from bot.doors import talk
 from bot.doors.ground import Ground
+from bot.doors.verdict import verdict
 from bot.errors import AccessError, HostError, RefusedError, StoppedError
 from bot.forge import Comment
 from bot.job import Job, Now, Outcome
@@ -15,22 +20,26 @@ AGAIN = "Write the command again when you like."
 class Thread:
     """The comment of one job, which a `command` may have asked for.
 
-    `note` says what kept us from commenting, if something did: the work goes on without.
+    `begin` in another process takes up the comment where the same run has left it.
     """
 
     def __init__(self, job: Job, *, number: int, ground: Ground, command: Comment | None = None) -> None:
         self.job, self.number, self._command = job, number, command
-        self.note = ""
+        self._notes: list[str] = []
         self._ground, self._forge = ground, ground.forge
         self._comment: Comment | None = None
         self._deaf = False
+
+    @property
+    def note(self) -> str:
+        return " ".join(self._notes)
 
     def begin(self) -> str | None:
         """Posts the comment, or takes over an earlier one. The answer is where the same is being done already.
 
         A run at another head gives way to this one. Raises HostError when GitHub is at fault.
         """
-        earlier = self._forge.find_comment(self.number, marker=of_job(self.job.key))
+        earlier = self._forge.find_comment(self.number, marker=of_job(self.job.thread))
         mark = find_job(earlier.body) if earlier else None
         if earlier and mark and self._is_alive(mark) and mark.head == self.job.head_sha:
             return earlier.url
@@ -39,7 +48,7 @@ class Thread:
         try:
             self._comment = edited or self._forge.post_comment(self.number, text)
         except AccessError as error:
-            self.note = f"{error.sentence} {error.advice}"
+            self._notes.append(f"{error.sentence} {error.advice}")
             return None
         return self._elsewhere()
 
@@ -72,15 +81,22 @@ class Thread:
 
     def end(self, outcome: Outcome) -> None:
         """The last text. Where the comment is gone or GitHub does not answer, the run's own page has it."""
-        if self._comment is None:
-            return
+        if self._comment is not None:
+            self._end(self._comment, outcome)
+        if said := verdict(self.job, outcome, ground=self._ground):
+            self._notes.append(said)
+        if self._command is not None:
+            bad = outcome.failure is not None or outcome.ended == "refused"
+            talk.react(self._command, self.number, "confused" if bad else "rocket", ground=self._ground)
+
+    def _end(self, comment: Comment, outcome: Outcome) -> None:
         text = texts.finished(
             self.job, outcome, at=self._ground.now(), endpoint=self._ground.settings.endpoint
         )
         try:
-            self._forge.edit_comment(self._comment, text)
+            self._forge.edit_comment(comment, text)
         except (HostError, AccessError) as error:
-            self.note = f"The comment could not be edited: {error.sentence}"
+            self._notes.append(f"The comment could not be edited: {error.sentence}")
 
     def _is_alive(self, mark: Mark) -> bool:
         """Whether another run works on it and has shown a sign of life."""
@@ -89,7 +105,7 @@ class Thread:
 
     def _elsewhere(self) -> str | None:
         """Where two runs have begun in one moment, the newest comment is the job's, and ours points to it."""
-        newest = self._forge.find_comment(self.number, marker=of_job(self.job.key))
+        newest = self._forge.find_comment(self.number, marker=of_job(self.job.thread))
         mark = find_job(newest.body) if newest else None
         if newest is None or mark is None or self._comment is None:
             return None

@@ -22,12 +22,13 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     "doctor": ("queued", "planning"),
 }
 DOING = {"merge": "Merging", "plan": "Planning", "doctor": "Examining"}
+STANDS = {"queued": "waits in the queue", "running": "is going on", "cancelling": "is being stopped"}
 LONGEST_BODY = 60_000  # GitHub takes 65,536 characters
 
 
 def working(job: Job, now: Now, *, at: int) -> str:
     """The comment while the job goes on. `at`: seconds since 1970."""
-    mark = Mark(job=job.key, state="running", run=job.run, head=job.head_sha, at=at, ask=job.ask)
+    mark = Mark(job=job.thread, state="running", run=job.run, head=job.head_sha, at=at, ask=job.ask)
     stop = ["", "`/merge cancel` stops it."] if job.verb == "merge" else []
     return joined(
         [
@@ -44,7 +45,7 @@ def working(job: Job, now: Now, *, at: int) -> str:
 
 def finished(job: Job, outcome: Outcome, *, at: int, endpoint: str = HUB) -> str:
     """The comment when the job is over."""
-    mark = Mark(job=job.key, state=outcome.ended, run=job.run, head=job.head_sha, at=at, ask=job.ask)
+    mark = Mark(job=job.thread, state=outcome.ended, run=job.run, head=job.head_sha, at=at, ask=job.ask)
     return joined([job_marker(mark), *result(job, outcome, endpoint=endpoint)])[:LONGEST_BODY]
 
 
@@ -75,7 +76,7 @@ def helping(commands: Sequence[tuple[str, str]], options: Sequence[tuple[str, st
 
 def status(state: str, url: str, *, to: str) -> str:
     """How a job stands, by the state in its mark, and where it is told of."""
-    stands = {"running": "is going on", "cancelling": "is being stopped"}.get(state, f"has ended: {state}")
+    stands = STANDS.get(state, f"has ended: {state}")
     return joined([NOTICE, f"{plain(to)}: the [last job]({url}) {stands}."])
 
 
