@@ -68,11 +68,11 @@ def repairer(settings: Settings, repo_id: str) -> HubRepairer:
     return HubRepairer(settings.endpoint, token=token, attempts=settings.attempts, read_marker=find_marker)
 
 
-def hub_jobs(settings: Settings, *, namespace: str) -> HubJobs:
-    """The jobs on the Hub that this namespace pays for. Raises AccessError without a token."""
+def hub_jobs(settings: Settings, *, namespace: str | None) -> HubJobs:
+    """The jobs on the Hub that this namespace, or the token's user, pays for. Raises AccessError without a token."""
     from bot.clients.hub_jobs import HubJobs  # noqa: PLC0415
 
-    token = _write_token(settings, namespace)
+    token = _write_token(settings, namespace or "")
     return HubJobs(settings.endpoint, token=token, namespace=namespace, attempts=settings.attempts)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from huggingface_hub import HfApi, JobHardwareInfo, JobInfo, Volume
 
@@ -78,11 +79,22 @@ class HubJob:
 
 
 class HubJobs:
-    """The jobs of one namespace, which pays for them. Raises AccessError, HostError or InputError."""
+    """The jobs of one namespace, which pays for them; without one, the token's user does.
 
-    def __init__(self, endpoint: str, *, token: str, namespace: str, attempts: int) -> None:
+    Its methods raise AccessError, HostError or InputError.
+    """
+
+    def __init__(self, endpoint: str, *, token: str, namespace: str | None, attempts: int) -> None:
         self._api = HfApi(endpoint=endpoint, token=token)
-        self._namespace, self._attempts = namespace, attempts
+        self._given, self._attempts = namespace, attempts
+
+    @cached_property
+    def _namespace(self) -> str:
+        """Asked for once: left to itself, the client would ask at every call, and the Hub limits that question."""
+        if self._given is not None:
+            return self._given
+        with translated("ask the Hub whose the token is"):
+            return str(retrying(self._api.whoami, attempts=self._attempts)["name"])
 
     def hardware(self) -> tuple[Hardware, ...]:
         """What may be rented now."""

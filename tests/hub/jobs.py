@@ -1,5 +1,6 @@
-"""Jobs on the hub's machines: each is a real process here, with its volumes as folders made of the hub's repositories."""
+"""Jobs on the hub's machines: each is a real process here, its volumes are folders made of the hub's repositories."""
 
+import json
 import os
 import re
 import secrets
@@ -142,8 +143,6 @@ class Jobs:
 
     def events(self, job: Job, *, tail: int | None = None) -> Iterator[bytes]:
         """The log as server-sent events, until the job ends."""
-        import json
-
         at = max(0, len(job.log) - tail) if tail is not None else 0
         while True:
             over = job.ended

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -33,9 +34,12 @@ LATE = 60.0  # seconds that the Hub may take to end a job by itself
 
 @dataclass(frozen=True, kw_only=True)
 class Rental:
-    """Who pays, which image runs there, and what may be rented. `every`: seconds between two looks at a job."""
+    """Who pays (None: the token's user), which image runs there, and what may be rented.
 
-    namespace: str
+    `every`: seconds between two looks at a job.
+    """
+
+    namespace: str | None = None
     image: str
     terms: rent.Terms = field(default_factory=rent.Terms)
     every: float = 5.0
@@ -67,10 +71,12 @@ def objection(request: MergeRequest, plan: Plan) -> RefusedError | None:
 
 
 class HfJobs:
-    """Implements `Runner`."""
+    """Implements `Runner`. `keeps`: whether what is called off now will be gone on with, here or elsewhere."""
 
-    def __init__(self, rental: Rental, *, settings: Settings) -> None:
-        self._rental, self._settings = rental, settings
+    def __init__(
+        self, rental: Rental, *, settings: Settings, keeps: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._rental, self._settings, self._keeps = rental, settings, keeps
 
     async def carry_out(self, make: Make, *, tell: Tell, log: Log) -> Outcome:
         try:
@@ -83,7 +89,12 @@ class HfJobs:
             return failed(error)
         machine = next((one for one in machines if one.name == job.flavor), None)
         following = _Following(jobs, job, machine=machine, terms=self._terms(make), every=self._rental.every)
-        said = await following.end(tell=tell, log=log)
+        try:
+            said = await following.end(tell=tell, log=log)
+        except asyncio.CancelledError:
+            if not self._keeps():
+                await asyncio.shield(asyncio.to_thread(_cancel, jobs, job))
+            raise
         return await asyncio.to_thread(self._outcome, make, following, said)
 
     async def _begin(self, make: Make, jobs: HubJobs, machines: tuple[Hardware, ...], log: Log) -> HubJob:
@@ -99,7 +110,8 @@ class HfJobs:
         except asyncio.CancelledError:
             with suppress(MergeBotError):
                 job = await beginning
-                await asyncio.to_thread(jobs.cancel, job.id)
+                if not self._keeps():
+                    await asyncio.to_thread(_cancel, jobs, job)
             raise
 
     def _terms(self, make: Make) -> rent.Terms:
@@ -161,7 +173,16 @@ class HfJobs:
             if isinstance(error, HostError):
                 raise error
             said = failed(error)
+        if (
+            said.publication is not None and not make.request.dry_run
+        ):  # also one of an earlier run of this make
+            said = replace(said, ended="published")
         return replace(said, plan=said.plan or make.plan, bill=following.bill)
+
+
+def _cancel(jobs: HubJobs, job: HubJob) -> None:
+    with suppress(MergeBotError):  # its own time-out ends it then
+        jobs.cancel(job.id)
 
 
 class _Following:
@@ -176,7 +197,7 @@ class _Following:
         self._late = False
 
     async def end(self, *, tell: Tell, log: Log) -> Outcome | None:
-        """Waits for it, and gives what it says of itself. Called off, it is cancelled on the Hub first."""
+        """Waits for it, and gives what it says of itself."""
         listening = Listening(self._jobs, self.job, tell=tell, log=log)
         try:
             while not self.job.ended:
@@ -186,10 +207,6 @@ class _Following:
                     self._late = True
                     await asyncio.to_thread(self._jobs.cancel, self.job.id)
             await listening.finished()
-        except asyncio.CancelledError:
-            with suppress(MergeBotError):  # its own time-out ends it then
-                await asyncio.shield(asyncio.to_thread(self._jobs.cancel, self.job.id))
-            raise
         finally:
             listening.stop()
         return listening.outcome
