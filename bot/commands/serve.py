@@ -55,6 +55,8 @@ def serve(
         if inner is not None:
             doors.append((apps.inner(service), inner))
         click.echo(f"merge-bot listens at {address(door)}")
+        if inner is not None:
+            click.echo(f"Health and metrics alone are at {address(inner)}")
         asyncio.run(run(service, doors, work=None, seconds=there.drain_seconds))
     return 0
 
