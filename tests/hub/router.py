@@ -3,7 +3,16 @@
 import re
 from collections.abc import Callable, Iterable
 
-from . import pages, routes_account, routes_discussions, routes_files, routes_refs, routes_repo, routes_upload
+from . import (
+    pages,
+    routes_account,
+    routes_discussions,
+    routes_files,
+    routes_oauth,
+    routes_refs,
+    routes_repo,
+    routes_upload,
+)
 from .access import can_see, require_visible
 from .errors import HubError, MovedError, repo_not_found
 from .exchange import Call, Endpoint, Reply, as_error, unquoted
@@ -48,6 +57,8 @@ BELOW_REPO = (
 def answer(call: Call) -> Reply:
     """The reply, refusals included."""
     try:
+        if reply := routes_oauth.answer(call):
+            return reply
         call.account = call.state.accounts.identify(call.headers.get("Authorization"))
         return _dispatch(call)
     except HubError as error:

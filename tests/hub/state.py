@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from .accounts import Accounts
 from .errors import HubError
 from .exchange import Call
+from .routes_oauth import OAuth
 from .store import Store, read_json, write_json
 
 
@@ -26,6 +27,7 @@ class State:
     tree_page: int = 1000
     discussion_page: int = 10
     trusted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # repository → subjects of workflows
+    oauth: OAuth = field(default_factory=OAuth)
     store: Store = field(init=False)
     accounts: Accounts = field(init=False)
     secret: bytes = field(init=False, repr=False)
