@@ -45,9 +45,7 @@ class Sessions:
             return Session(csrf=secrets.token_urlsafe(24), fresh=True)
         name, orgs = str(data.get("name", "")), tuple(data.get("orgs", ()))
         knows = bool(data.get("key")) and hmac.compare_digest(str(data["key"]), self._key())
-        listed = name.casefold() in {operator.casefold() for operator in self._site.operators}
-        viewer = Viewer(name=name, orgs=orgs, operator=knows or (bool(name) and listed))
-        return Session(viewer=viewer, csrf=str(data["csrf"]))
+        return Session(viewer=Viewer(name=name, orgs=orgs, operator=knows), csrf=str(data["csrf"]))
 
     def keep(self, response: Response, session: Session) -> None:
         """The browser remembers a stranger's token of forms."""

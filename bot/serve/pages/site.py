@@ -23,8 +23,7 @@ class Site:
     """The pages of one service.
 
     `public_url` is where browsers find it, without a path; `endpoint` is the Hub's address. `strangers` who have not
-    signed in may `read` about what is public, or see `nothing`. `operators` are Hub users who may everything, and
-    whoever knows `operator_token` is one, too. `askers` are globs of Hub users and organisations who may ask for
+    signed in may `read` about what is public, or see `nothing`. Whoever knows `operator_token` may everything. `askers` are globs of Hub users and organisations who may ask for
     work. `secret` signs the sessions: the same on every server of one service. `inputs` are what a request leaves open.
     `streams` is how many browsers may follow jobs at one time.
     """
@@ -33,7 +32,6 @@ class Site:
     endpoint: str = "https://huggingface.co"
     name: str = "merge-bot"
     strangers: Strangers = "read"
-    operators: frozenset[str] = frozenset()
     askers: tuple[str, ...] = ()
     operator_token: str = field(default="", repr=False)
     secret: str = field(repr=False)
