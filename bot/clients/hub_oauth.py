@@ -56,7 +56,9 @@ class HubOAuth:
     def begin(self) -> tuple[str, Pending]:
         """Where to send the browser, and what to keep until it comes back."""
         pending = Pending(
-            state=secrets.token_urlsafe(32), nonce=secrets.token_urlsafe(32), verifier=secrets.token_urlsafe(48)
+            state=secrets.token_urlsafe(32),
+            nonce=secrets.token_urlsafe(32),
+            verifier=secrets.token_urlsafe(48),
         )
         challenge = hashlib.sha256(pending.verifier.encode()).digest()
         query = {
@@ -149,7 +151,11 @@ def _claims(id_token: Any) -> dict[str, Any]:
 
 def _orgs(about: dict[str, Any]) -> tuple[str, ...]:
     listed = about.get("orgs")
-    names = [org.get("preferred_username") for org in listed if isinstance(org, dict)] if isinstance(listed, list) else []
+    names = (
+        [org.get("preferred_username") for org in listed if isinstance(org, dict)]
+        if isinstance(listed, list)
+        else []
+    )
     return tuple(name for name in names if isinstance(name, str) and name)[:MOST_ORGS]
 
 

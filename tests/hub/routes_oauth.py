@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from .errors import HubError
@@ -72,7 +72,13 @@ def token(call: Call) -> Reply:
     parts = [json.dumps({"alg": "none"}), json.dumps(claims), ""]
     id_token = ".".join(base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in parts)
     return as_json(
-        {"access_token": access, "token_type": "bearer", "expires_in": 3600, "id_token": id_token, "scope": kept["scope"]}
+        {
+            "access_token": access,
+            "token_type": "bearer",
+            "expires_in": 3600,
+            "id_token": id_token,
+            "scope": kept["scope"],
+        }
     )
 
 

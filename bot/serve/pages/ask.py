@@ -102,7 +102,9 @@ class Ask:
         wrong = found or Misread(sentence="This cannot be read.", advice="Write owner/name.")
         return Read(line=line, wrong=wrong, field=_field(wrong))
 
-    def _page(self, request: Request, session: Session, given: Mapping[str, str], *, found: Read | None) -> Response:
+    def _page(
+        self, request: Request, session: Session, given: Mapping[str, str], *, found: Read | None
+    ) -> Response:
         return self.look.page(
             "ask.html",
             request=request,
@@ -118,7 +120,11 @@ class Ask:
 
 def _given(form: FormData) -> dict[str, str]:
     known = {"adapter", "verb", *(option.field for option in OPTIONS)}
-    return {name: str(value).strip()[:LONGEST] for name, value in form.items() if name in known and str(value).strip()}
+    return {
+        name: str(value).strip()[:LONGEST]
+        for name, value in form.items()
+        if name in known and str(value).strip()
+    }
 
 
 def _line(given: Mapping[str, str]) -> str:
@@ -130,7 +136,9 @@ def _line(given: Mapping[str, str]) -> str:
         value = given.get(option.field, "")
         if value and option.kind == "flag":
             words.append(option.flag)
-        elif value and value not in option.choices[:1] * (option.field in {"dtype", "parity", "quantized_base"}):
+        elif value and value not in option.choices[:1] * (
+            option.field in {"dtype", "parity", "quantized_base"}
+        ):
             words.append(f"{option.flag}={shlex.quote(value)}")
     return " ".join(words)
 
@@ -149,7 +157,9 @@ def _field(wrong: Misread | None) -> str:
 def _order(command: Command, *, line: str, viewer: Viewer, look: Look) -> Order:
     """The job. The operator's words are the operator's; of anybody else, nobody has asked what they may read."""
     access: Access = "yes" if viewer.operator else "unknown"
-    request = of_command(command, inputs=look.site.inputs, adapter=command.adapters[0], by=viewer.called, access=access)
+    request = of_command(
+        command, inputs=look.site.inputs, adapter=command.adapters[0], by=viewer.called, access=access
+    )
     what = ", ".join(MAIN.sub("", adapter) for adapter in command.adapters)
     key = job_key(request, verb=command.verb, place=f"page:{viewer.called}")
     verb = next(verb for verb in VERBS if verb == command.verb)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 from urllib.parse import urlencode
 from zlib import crc32
 
@@ -64,11 +64,18 @@ class Jobs:
         mark = _mark(entries)
         if seen and seen == mark:
             return Response(status_code=204)
-        counts = self.desk.counts() if session.viewer.operator else {}
-        said = {"entries": entries, "shown": shown, "older": older, "mark": mark, "counts": counts, "groups": GROUPS}
+        said: dict[str, Any] = {
+            "entries": entries,
+            "shown": shown,
+            "older": older,
+            "mark": mark,
+            "groups": GROUPS,
+        }
         if request.headers.get("hx-request"):
             return HTMLResponse(self.look.part("_list.html", viewer=session.viewer, **said))
-        return self.look.page("index.html", request=request, session=session, **said)
+        return self.look.page(
+            "index.html", request=request, session=session, counts=self._counts(session.viewer), **said
+        )
 
     def job(self, request: Request, id_: str) -> Response:
         """One job."""
@@ -114,6 +121,14 @@ class Jobs:
         if entry is None or not sees(viewer, entry):
             raise HTTPException(404, "There is no such job, or it is not for you to see.")
         return entry
+
+    def _counts(self, viewer: Viewer) -> dict[str, int]:
+        """How many jobs are in each group of states: for operators, since it counts what others may not see."""
+        counts = self.desk.counts() if viewer.operator else {}
+        return {
+            name: sum(count for state, count in counts.items() if not states or state in states)
+            for name, states in GROUPS.items()
+        }
 
     def _steered(self, request: Request, id_: str, csrf: str) -> tuple[Entry, Viewer]:
         session = self.look.enter(request)

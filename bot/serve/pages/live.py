@@ -47,7 +47,9 @@ class Live:
                 while True:
                     found = await to_thread.run_sync(self._look, entry, viewer, after)
                     if found is None:
-                        yield ServerSentEvent(event="trouble", data="The service cannot reach its database just now.")
+                        yield ServerSentEvent(
+                            event="trouble", data="The service cannot reach its database just now."
+                        )
                     else:
                         entry, lines, text = found
                         if lines:

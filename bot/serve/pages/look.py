@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bot.errors import AccessError, HostError, InputError, MergeBotError, RefusedError
+from bot.publish.escape import no_paths
 from bot.serve.pages import words
 from bot.serve.pages.people import may_ask, may_look
 from bot.serve.pages.session import Session, Sessions
@@ -36,7 +37,12 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-STATUS: dict[type[MergeBotError], int] = {InputError: 400, RefusedError: 403, AccessError: 403, HostError: 503}
+STATUS: dict[type[MergeBotError], int] = {
+    InputError: 400,
+    RefusedError: 403,
+    AccessError: 403,
+    HostError: 503,
+}
 TITLES = {
     400: "That does not work",
     401: "Sign in first",
@@ -117,11 +123,13 @@ class Look:
                     except RequestValidationError:
                         response = look.wrong(request, 400, "This address or form is not one of ours.")
                     except MergeBotError as error:
-                        response = look.wrong(request, _status(error), words.no_paths(error.sentence), error.advice)
+                        response = look.wrong(request, _status(error), no_paths(error.sentence), error.advice)
                     except Exception:
                         log.exception("a page is broken")
                         response = look.wrong(request, 500, BROKEN)
-                    response.headers.setdefault("Content-Security-Policy", POLICY.format(hub=look.site.endpoint))
+                    response.headers.setdefault(
+                        "Content-Security-Policy", POLICY.format(hub=look.site.endpoint)
+                    )
                     for name, value in HEADERS.items():
                         response.headers.setdefault(name, value)
                     return response
@@ -136,7 +144,9 @@ def static(name: str) -> Response:
     if name not in FILES:
         raise HTTPException(404, "There is no such file.")
     media = MEDIA[Path(name).suffix]
-    return Response(FILES[name], media_type=media, headers={"Cache-Control": "public, max-age=31536000, immutable"})
+    return Response(
+        FILES[name], media_type=media, headers={"Cache-Control": "public, max-age=31536000, immutable"}
+    )
 
 
 def _status(error: MergeBotError) -> int:

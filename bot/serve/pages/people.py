@@ -61,14 +61,17 @@ def objection(command: Command, *, viewer: Viewer) -> Misread | None:
     """Why this is not for them to ask: the bot's token writes in many places, and they may in few."""
     if command.folder or command.head:
         return Misread(
-            sentence="--folder and --head are for commands under a GitHub PR.", advice="Name an adapter on the Hub."
+            sentence="--folder and --head are for commands under a GitHub PR.",
+            advice="Name an adapter on the Hub.",
         )
     if not command.adapters:
         return Misread(sentence="Nothing says which adapter.", advice="Write owner/name.")
     if command.verb != "merge" or command.dry_run:
         return None
     if not command.to:
-        return Misread(sentence="Nothing says where the merged model goes.", advice="Write owner/name as its repository.")
+        return Misread(
+            sentence="Nothing says where the merged model goes.", advice="Write owner/name as its repository."
+        )
     owner = command.to.partition("/")[0]
     if viewer.operator or owner.casefold() in viewer.namespaces:
         return None

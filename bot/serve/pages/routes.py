@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 
@@ -17,13 +20,16 @@ from bot.serve.pages.signing_in import SigningIn
 from bot.serve.pages.site import Site
 
 
+Answer = Callable[..., Any]
+
+
 def router(desk: Desk, *, site: Site) -> APIRouter:
     """The pages of one service."""
     look = Look(site)
     jobs, ask, people = Jobs(desk, look), Ask(desk, look), SigningIn(look)
     live, reports = Live(jobs, streams=site.streams), Reports(jobs)
     made = APIRouter(route_class=look.route(), include_in_schema=False, default_response_class=HTMLResponse)
-    for path, answer in {
+    pages: dict[str, Answer] = {
         "/": jobs.index,
         "/jobs/{id_}": jobs.job,
         "/jobs/{id_}/events": live.events,
@@ -34,9 +40,9 @@ def router(desk: Desk, *, site: Site) -> APIRouter:
         "/sign-in": people.form,
         "/sign-in/callback": people.callback,
         "/static/{name}": static,
-    }.items():
-        made.add_api_route(path, answer, methods=["GET"], response_model=None)
-    for path, answer in {
+        "/{path:path}": nothing,
+    }
+    forms: dict[str, Answer] = {
         "/jobs/{id_}/cancel": jobs.cancel,
         "/jobs/{id_}/retry": jobs.retry,
         "/ask": ask.send,
@@ -44,9 +50,10 @@ def router(desk: Desk, *, site: Site) -> APIRouter:
         "/sign-in/hub": people.to_hub,
         "/sign-in/token": people.by_token,
         "/sign-out": people.sign_out,
-    }.items():
-        made.add_api_route(path, answer, methods=["POST"], response_model=None)
-    made.add_api_route("/{path:path}", nothing, methods=["GET"], response_model=None)
+    }
+    for method, answers in {"GET": pages, "POST": forms}.items():
+        for path, answer in answers.items():
+            made.add_api_route(path, answer, methods=[method], response_model=None)
     return made
 
 
@@ -64,7 +71,9 @@ class Reports:
             raise HTTPException(404, "This job has no report.")
         drawn, endpoint = self._drawings.of(entry), self._jobs.look.site.endpoint
         text = page.as_html(outcome.plan, outcome.report, drawn=drawn, endpoint=endpoint)
-        return HTMLResponse(text, headers={"Content-Security-Policy": f"{page.POLICY}; frame-ancestors 'none'"})
+        return HTMLResponse(
+            text, headers={"Content-Security-Policy": f"{page.POLICY}; frame-ancestors 'none'"}
+        )
 
     def picture(self, request: Request, id_: str, name: str) -> Response:
         """One picture of it."""

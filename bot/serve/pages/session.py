@@ -72,7 +72,9 @@ class Sessions:
 
     def arrive(self, response: Response) -> None:
         """A sign-in is used once."""
-        response.delete_cookie(self._waiting, path="/", secure=self._site.secure, httponly=True, samesite="lax")
+        response.delete_cookie(
+            self._waiting, path="/", secure=self._site.secure, httponly=True, samesite="lax"
+        )
 
     def is_operators(self, token: str) -> bool:
         """Whether this is the operator's token, in constant time. None is set: nothing is."""
@@ -83,7 +85,11 @@ class Sessions:
     def _key(self) -> str:
         """What a session of the operator's holds in the token's place: a new token ends it."""
         text = self._site.operator_token.encode()
-        return hmac.new(self._site.secret.encode(), text, hashlib.sha256).hexdigest() if text else secrets.token_hex()
+        return (
+            hmac.new(self._site.secret.encode(), text, hashlib.sha256).hexdigest()
+            if text
+            else secrets.token_hex()
+        )
 
     def _write(self, response: Response, data: dict[str, Any]) -> None:
         self._set(response, self._name, self._signed.dumps(data), LASTS)
@@ -98,9 +104,9 @@ def check_form(request: Request, session: Session, given: str) -> None:
     """A POST comes from a page of ours. Raises HTTPException 403."""
     same = not session.fresh and hmac.compare_digest(given.encode(), session.csrf.encode())
     if not same or request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-        raise HTTPException(403, "This form is not from this site, or too old. Go back, reload the page, send it again.")
-
-
+        raise HTTPException(
+            403, "This form is not from this site, or too old. Go back, reload the page, send it again."
+        )
 
 
 def _loaded(serializer: URLSafeTimedSerializer, text: str | None, seconds: int) -> dict[str, Any] | None:

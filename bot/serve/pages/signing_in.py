@@ -10,12 +10,16 @@ from typing import Annotated
 from fastapi import Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 
-from bot.clients.hub_oauth import HubOAuth
+from bot.clients.hub_oauth import HubOAuth, Person
 from bot.errors import AccessError
 from bot.serve.pages.look import Look
 from bot.serve.pages.session import check_form
 
-TRIES, ALL_TRIES, WINDOW = 5, 100, 60.0  # wrong tokens from one address and from all of them, in so many seconds
+TRIES, ALL_TRIES, WINDOW = (
+    5,
+    100,
+    60.0,
+)  # wrong tokens from one address and from all of them, in so many seconds
 MOST_ADDRESSES = 1000
 
 
@@ -58,9 +62,14 @@ class SigningIn:
         self.look, self.sessions = look, look.sessions
         self._guesses = Guesses()
         site, client = look.site, look.site.client
-        self._hub = client and HubOAuth(
-            endpoint=site.endpoint, client_id=client.id, client_secret=client.secret, redirect_uri=site.callback
-        )
+        self._hub: HubOAuth | None = None
+        if client is not None:
+            self._hub = HubOAuth(
+                endpoint=site.endpoint,
+                client_id=client.id,
+                client_secret=client.secret,
+                redirect_uri=site.callback,
+            )
 
     def form(self, request: Request) -> Response:
         """The two ways in."""
@@ -78,18 +87,9 @@ class SigningIn:
 
     def callback(self, request: Request, code: str = "", state: str = "", error: str = "") -> Response:
         """Back from the Hub."""
-        pending = self.sessions.returned(request)
         response: Response
         try:
-            if pending is None or self._hub is None:
-                raise AccessError(
-                    "No sign-in was begun in this browser, or it took too long.",
-                    advice="Begin again.",
-                    code="sign-in-failed",
-                )
-            if error or not code:
-                raise AccessError("The Hub was not allowed to say who you are.", advice="Begin again.", code="declined")
-            person = self._hub.finish(code=code, state=state, pending=pending)
+            person = self._back(request, code="" if error else code, state=state)
         except AccessError as refused:
             response = self._page(request, wrong=f"{refused.sentence} {refused.advice}", status=403)
         else:
@@ -98,8 +98,25 @@ class SigningIn:
         self.sessions.arrive(response)
         return response
 
+    def _back(self, request: Request, *, code: str, state: str) -> Person:
+        pending = self.sessions.returned(request)
+        if pending is None or self._hub is None:
+            raise AccessError(
+                "No sign-in was begun in this browser, or it took too long.",
+                advice="Begin again.",
+                code="sign-in-failed",
+            )
+        if not code:
+            raise AccessError(
+                "The Hub was not allowed to say who you are.", advice="Begin again.", code="sign-in-failed"
+            )
+        return self._hub.finish(code=code, state=state, pending=pending)
+
     def by_token(
-        self, request: Request, csrf: Annotated[str, Form()] = "", token: Annotated[str, Form(max_length=500)] = ""
+        self,
+        request: Request,
+        csrf: Annotated[str, Form()] = "",
+        token: Annotated[str, Form(max_length=500)] = "",
     ) -> Response:
         """The operator."""
         check_form(request, self.sessions.of(request), csrf)
@@ -107,7 +124,7 @@ class SigningIn:
         self._guesses.check(address)
         if not self.sessions.is_operators(token.strip()):
             self._guesses.wrong(address)
-            return self._page(request, wrong_token="This is not the operator's token.", status=403)
+            return self._page(request, mistyped="This is not the operator's token.", status=403)
         response = RedirectResponse("/", 303)
         self.sessions.sign_in(response, None)
         return response
@@ -119,8 +136,8 @@ class SigningIn:
         self.sessions.sign_out(response)
         return response
 
-    def _page(self, request: Request, *, wrong: str = "", wrong_token: str = "", status: int = 200) -> Response:
-        said = {"wrong": wrong, "wrong_token": wrong_token}
+    def _page(self, request: Request, *, wrong: str = "", mistyped: str = "", status: int = 200) -> Response:
+        said = {"wrong": wrong, "mistyped": mistyped}
         return self.look.page(
             "sign_in.html", request=request, session=self.sessions.of(request), status=status, **said
         )

@@ -23,9 +23,10 @@ class Site:
     """The pages of one service.
 
     `public_url` is where browsers find it, without a path; `endpoint` is the Hub's address. `strangers` who have not
-    signed in may `read` about what is public, or see `nothing`. Whoever knows `operator_token` may everything. `askers` are globs of Hub users and organisations who may ask for
-    work. `secret` signs the sessions: the same on every server of one service. `inputs` are what a request leaves open.
-    `streams` is how many browsers may follow jobs at one time.
+    signed in may `read` about what is public, or see `nothing`. Whoever knows `operator_token` may everything.
+    `askers` are globs of Hub users and organisations who may ask for work. `secret` signs the sessions: the same on
+    every server of one service. `inputs` are what a request leaves open. `streams` is how many browsers may follow
+    jobs at one time.
     """
 
     public_url: str

@@ -27,11 +27,18 @@ STATES: dict[State, str] = {
     "cancelling": "Stopping",
     "published": "Published",
     "refused": "Refused",
-    "skipped": "Skipped",
+    "skipped": "Not published",
     "failed": "Failed",
 }
-HOSTS = {"github": "GitHub", "hub": "the Hub", "watch": "watching", "page": "this page", "cli": "the command line"}
+HOSTS = {
+    "github": "GitHub",
+    "hub": "the Hub",
+    "watch": "watching",
+    "page": "this page",
+    "cli": "the command line",
+}
 VERBS = {"merge": "Merge", "plan": "Plan", "doctor": "Examination"}
+DONE = {"merge": "Not published", "plan": "Planned", "doctor": "Examined"}
 DOING = {
     "queued": "Waiting for its turn",
     "planning": "Planning",
@@ -80,6 +87,13 @@ def took(entry: Entry, now: float) -> str:
     return duration(max(0.0, (entry.ended or now) - entry.started))
 
 
+def stands(entry: Entry) -> str:
+    """How the job stands, in a word."""
+    if entry.state == "skipped" and entry.outcome is not None:
+        return "Stopped" if entry.outcome.failure else DONE[entry.order.job.verb]
+    return STATES[entry.state]
+
+
 def chain(entry: Entry) -> list[Step]:
     """The stages of the job, and how far it is."""
     names = STAGES[entry.order.job.verb]
@@ -93,7 +107,8 @@ def chain(entry: Entry) -> list[Step]:
     if entry.state == "queued":
         here = 0
     return [
-        Step(name=name, state="done" if i < here else "now" if i == here else "next") for i, name in enumerate(names)
+        Step(name=name, state="done" if i < here else "now" if i == here else "next")
+        for i, name in enumerate(names)
     ]
 
 
@@ -152,6 +167,7 @@ FILTERS = {
     "absolute": absolute,
     "ago": ago,
     "took": took,
+    "stands": stands,
     "chain": chain,
     "percent": percent,
     "amount": amount,

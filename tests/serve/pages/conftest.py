@@ -17,7 +17,6 @@ from bot.jobs.desk import Desk
 from bot.serve.pages.routes import router
 from bot.serve.pages.site import Client, Site
 from tests.hub.server import LoopbackHub
-from tests.jobs.memory import MemoryDesk
 from tests.serve.pages.filled import filled
 
 CHROMIUM = "/usr/bin/chromium"
@@ -119,7 +118,9 @@ def page(browser: Browser) -> Iterator[Page]:
     tab = context.new_page()
     wrong: list[str] = []
     tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+    tab.on(
+        "console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None
+    )
     tab.on("request", lambda sent: None if "://127.0.0.1" in sent.url else wrong.append(sent.url))
     yield tab
     context.close()

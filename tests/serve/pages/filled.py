@@ -49,17 +49,32 @@ def evidence(layers: int = 24) -> Evidence:
         spectra=spectra,
         errors=Errors(width=0.05, counts=tuple(9000 - 40 * i for i in range(10)) + (12,) + (0,) * 29),
         scores=Scores(base=base, adapter=adapter, merged=tuple(v + chance.gauss(0, 1e-3) for v in adapter)),
-        perplexity=Perplexity(base=12.4, adapter=7.31, merged=7.31, tokens=4095, window=1024, cut=True, sha256="e" * 64),
+        perplexity=Perplexity(
+            base=12.4, adapter=7.31, merged=7.31, tokens=4095, window=1024, cut=True, sha256="e" * 64
+        ),
     )
 
 
 def an_order(
-    what: str = "alice/cat-lora", *, by: str = "alice", to: str = "", host: str = "page", verb: str = "merge", **job
+    what: str = "alice/cat-lora",
+    *,
+    by: str = "alice",
+    to: str = "",
+    host: str = "page",
+    verb: str = "merge",
+    **job,
 ) -> Order:
     key = job.pop("key", "") or format(random.Random(f"{what}{by}{verb}").getrandbits(128), "032x")
     destination = Destination(kind="repository", location=to) if to else None
     return Order(
-        job=Job(key=key, verb=verb, what=what, asked_by=by, ask=f"/merge {what}" + (f" --to={to}" if to else ""), **job),
+        job=Job(
+            key=key,
+            verb=verb,
+            what=what,
+            asked_by=by,
+            ask=f"/merge {what}" + (f" --to={to}" if to else ""),
+            **job,
+        ),
         request=MergeRequest(adapter=what, destination=destination, requested_by=by or None, attended=False),
         origin=Origin(host=host),
     )
@@ -73,7 +88,10 @@ def published(*, public: bool = True, **changes) -> Outcome:
                 source=f"model.layers.{layer}.self_attn.{module}.weight",
                 parameter=f"model.layers.{layer}.self_attn.{module}.weight",
                 method="lora",
-                adapter=tuple(f"base_model.model.model.layers.{layer}.self_attn.{module}.lora_{ab}.weight" for ab in "AB"),
+                adapter=tuple(
+                    f"base_model.model.model.layers.{layer}.self_attn.{module}.lora_{ab}.weight"
+                    for ab in "AB"
+                ),
                 shape=(4096, 4096),
                 dtype="BF16",
                 scale=2.0,
@@ -82,7 +100,10 @@ def published(*, public: bool = True, **changes) -> Outcome:
             for module in MODULES
         ),
         estimate=Estimate(
-            download_bytes=13_476_000_000, output_bytes=13_476_000_000, disk_bytes=14_600_000_000, memory_bytes=2_100_000_000
+            download_bytes=13_476_000_000,
+            output_bytes=13_476_000_000,
+            disk_bytes=14_600_000_000,
+            memory_bytes=2_100_000_000,
         ),
     )
     checks = tuple(Check(name=n, verdict="passed", figure=f, detail=d) for n, f, d in CHECKS)
@@ -119,7 +140,12 @@ def failed_checks() -> Outcome:
     good = published()
     checks = (
         *good.report.checks[:3],
-        Check(name="behaviour", verdict="failed", figure="worst 0.83", detail="Merged and base + adapter differ by more than rounding explains."),
+        Check(
+            name="behaviour",
+            verdict="failed",
+            figure="worst 0.83",
+            detail="Merged and base + adapter differ by more than rounding explains.",
+        ),
     )
     return replace(
         good,
@@ -156,6 +182,14 @@ def filled(now: float) -> tuple[MemoryDesk, dict[str, str]]:
         desk.jobs[key] = replace(entry, created=now - 3600 * hours)
         if outcome is not None:
             desk.end(key, outcome)
+            stage = (
+                "validating"
+                if outcome.ended == "failed"
+                else "planning"
+                if outcome.ended == "refused"
+                else "publishing"
+            )
+            desk.tell(key, Now(stage=stage))
             begun = now - 3600 * hours + 5
             desk.jobs[key] = replace(desk.jobs[key], started=begun, ended=begun + took)
 
@@ -168,7 +202,13 @@ def filled(now: float) -> tuple[MemoryDesk, dict[str, str]]:
     add("hub_pr", an_order("acme/support-lora", by="", host="watch"), 9, published(publication=hub_pr), 233)
     add("failed", an_order("alice/broken-lora", to="alice/broken-7b"), 5, failed_checks(), 190)
     add("refused", an_order("carol/med-lora", by="carol", to="carol/med", host="github"), 3.2, REFUSED, 2.1)
-    add("plan", an_order("alice/cat-lora", verb="plan"), 2, replace(published(), ended="skipped", report=None, publication=None, public=False), 3)
+    add(
+        "plan",
+        an_order("alice/cat-lora", verb="plan"),
+        2,
+        replace(published(), ended="skipped", report=None, publication=None, public=False),
+        3,
+    )
     add("published", an_order("alice/cat-lora", to="alice/cat-7b"), 0.6, published(), 184)
     add("running", an_order("alice/dolphin-dora", to="alice/dolphin-7b"), 0.06)
     add("queued", an_order("bob/story-lora@v2:final", by="bob", to="bob/story-13b"), 0.01)
