@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot import __version__, options
+from bot.commands.config import config
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -242,6 +243,9 @@ def action(verbose: int) -> int:
         for line in step.lines:
             click.echo(line)
     return step.code
+
+
+cli.add_command(config)
 
 
 @contextmanager

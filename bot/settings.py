@@ -120,6 +120,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def environment() -> Mapping[str, str]:
+    """The process's environment as it is now, for `bot.config`, whose names nobody can list beforehand."""
+    return dict(os.environ)
+
+
 def workflow(environ: Mapping[str, str] | None = None) -> Workflow:
     """What GitHub tells a step: https://docs.github.com/en/actions/reference/workflows-and-actions/variables."""
     env = os.environ if environ is None else environ
