@@ -16,6 +16,7 @@ import click
 
 from bot import __version__, options
 from bot.commands.config import config
+from bot.commands.serve import serve
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -246,6 +247,7 @@ def action(verbose: int) -> int:
 
 
 cli.add_command(config)
+cli.add_command(serve)
 
 
 @contextmanager

@@ -45,6 +45,11 @@ class Server(Table):
     public_url: Url | None = _key(None, "How others reach the service: for links and for sign-in.")
     state: Path = _key(Path("state"), "Folder for the database and for reports, relative to this file.")
     drain_seconds: float = _key(30.0, "How long a stop waits for what is being answered.", ge=0, le=3600)
+    request_seconds: float = _key(20.0, "How long a request may take to arrive whole.", gt=0, le=600)
+    request_bytes: Bytes = _key(4 * 2**20, "The largest body of a request.", ge=65_536, le=2**30)
+    connections: int = _key(512, "How many connections are served at once.", ge=1, le=65535)
+    metrics_token: Secret = _key(None, "What /metrics takes as a bearer token. Without it, it is closed.")
+    metrics_token_file: Path | None = _key(None, "File with it.")
 
 
 class Worker(Table):

@@ -23,6 +23,7 @@ PREFIX = "merge_bot_"
 metadata = MetaData()
 _SERIAL = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER counts up by itself there
 _JOB = f"{PREFIX}jobs.id"
+_ID = Text().with_variant(Text(collation="C"), "postgresql")  # so that the index knows how an id begins
 
 
 def _name(name: str) -> Column[str]:
@@ -59,7 +60,7 @@ Index(f"{PREFIX}inbox_finished", inbox.c.finished)
 jobs = Table(
     f"{PREFIX}jobs",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", _ID, primary_key=True),
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("stage", Text, nullable=False),
@@ -77,24 +78,25 @@ jobs = Table(
     Column("created", Double, nullable=False),  # this attempt
     Column("started", Double),
     Column("ended", Double),
-    Column("log_lines", Integer, nullable=False, server_default="0"),
+    Column("newest_line", Integer, nullable=False, server_default="0"),
 )
 Index(f"{PREFIX}jobs_created", jobs.c.created)
 Index(f"{PREFIX}jobs_state", jobs.c.state, jobs.c.created)
 Index(f"{PREFIX}jobs_requester", jobs.c.requester, jobs.c.created)
 Index(f"{PREFIX}jobs_make", jobs.c.make)
+Index(f"{PREFIX}jobs_ended", jobs.c.ended)
 
 orders = Table(
     f"{PREFIX}orders",
     metadata,
-    Column("job", Text, ForeignKey(_JOB, ondelete="CASCADE"), primary_key=True),
+    Column("job", _ID, ForeignKey(_JOB, ondelete="CASCADE"), primary_key=True),
     Column("document", Text, nullable=False),
 )
 
 outcomes = Table(  # `document` is what lists show, `details` plan, report and diagnosis
     f"{PREFIX}outcomes",
     metadata,
-    Column("job", Text, ForeignKey(_JOB, ondelete="CASCADE"), primary_key=True),
+    Column("job", _ID, ForeignKey(_JOB, ondelete="CASCADE"), primary_key=True),
     Column("document", Text, nullable=False),
     Column("details", Text, nullable=False),
 )
@@ -102,21 +104,17 @@ outcomes = Table(  # `document` is what lists show, `details` plan, report and d
 lines = Table(
     f"{PREFIX}lines",
     metadata,
-    Column("job", Text, ForeignKey(_JOB, ondelete="CASCADE"), primary_key=True),
+    Column("job", _ID, ForeignKey(_JOB, ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("at", Double, nullable=False),
     Column("text", Text, nullable=False),
 )
 
-makes = Table(  # merges that several jobs may wait for: jobs.make says which
+makes = Table(  # merges that several jobs may wait for: jobs.make is `id-attempt`
     f"{PREFIX}makes",
     metadata,
     Column("id", Text, primary_key=True),
     Column("attempt", Integer, nullable=False),
-    Column("state", Text, nullable=False),
-    _name("runner"),
-    Column("document", Text, nullable=False),
-    Column("outcome", Text),
     Column("created", Double, nullable=False),
     Column("ended", Double),
 )

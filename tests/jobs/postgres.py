@@ -1,0 +1,80 @@
+"""A private PostgreSQL for one session of tests, on a socket in a temporary folder: nobody else can reach it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
+
+import psycopg
+
+NUMBERS = count(1)
+DEBIAN = Path("/usr/lib/postgresql")
+
+
+def program(name: str) -> str | None:
+    """A program of PostgreSQL, the newest where Debian keeps several."""
+    there = sorted(DEBIAN.glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+    return str(there[-1]) if there else shutil.which(name)
+
+
+class Postgres:
+    """A server that can be stopped and started. It runs as a user who is not root, as PostgreSQL demands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.data = folder, folder / "data"
+        self.user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://{self.user}@/{database}?host={self.folder}"
+
+    def fresh(self) -> str:
+        """The URL of a new database."""
+        name = f"test{next(NUMBERS)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def make(self) -> None:
+        if os.getuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        self._run("initdb", "-A", "trust", "-U", self.user, "-E", "UTF8", "--no-sync")
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c max_connections=60"
+        self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", options)
+
+    def stop(self) -> None:
+        """At once, as in a crash."""
+        self._run("pg_ctl", "stop", "-w", "-m", "immediate")
+
+    def _run(self, name: str, *arguments: str) -> None:
+        command = [str(program(name)), "-D", str(self.data), *arguments]
+        as_other = {"user": self.user, "group": self.user, "extra_groups": []} if os.getuid() == 0 else {}
+        subprocess.run(
+            command,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder,
+            env={"PATH": os.defpath},
+            **as_other,
+        )
+
+
+@contextmanager
+def running() -> Iterator[Postgres]:
+    folder = Path(mkdtemp(prefix="mbpg", dir="/tmp"))  # the path of a socket may have 107 characters
+    server = Postgres(folder)
+    try:
+        server.make()
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
