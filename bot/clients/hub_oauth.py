@@ -1,7 +1,7 @@
 """Signing people in with their Hub account: authorization code with PKCE, of a client of our own.
 
-https://huggingface.co/docs/hub/oauth; the rules are those of RFC 6749, RFC 7636 and OpenID Connect Core. What we ask for
-is who somebody is, and nothing else: the access token reads their name once and is forgotten.
+https://huggingface.co/docs/hub/oauth; the rules are those of RFC 6749, RFC 7636 and OpenID Connect Core. What we ask
+for is who somebody is, and nothing else: the access token reads their name once and is forgotten.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class HubOAuth:
         return f"{self.endpoint}/oauth/authorize?{urlencode(query)}", pending
 
     def finish(self, *, code: str, state: str, pending: Pending) -> Person:
-        """Who came back. Raises AccessError (`sign-in-failed`) when it is not who left, HostError when the Hub fails."""
+        """Who came back.
+
+        Raises AccessError (`sign-in-failed`) when it is not who left, HostError when the Hub fails.
+        """
         if not hmac.compare_digest(state.encode(), pending.state.encode()):
             raise _failed("The answer does not belong to the sign-in that was begun here.")
         with httpx2.Client(timeout=self.timeout, follow_redirects=False) as client:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anyio import to_thread
 from fastapi import HTTPException, Request, Response
@@ -160,8 +160,9 @@ def _order(command: Command, *, line: str, viewer: Viewer, look: Look) -> Order:
     request = of_command(
         command, inputs=look.site.inputs, adapter=command.adapters[0], by=viewer.called, access=access
     )
+    request = replace(request, thorough=look.site.thorough, reload=look.site.reload)
     what = ", ".join(MAIN.sub("", adapter) for adapter in command.adapters)
     key = job_key(request, verb=command.verb, place=f"page:{viewer.called}")
     verb = next(verb for verb in VERBS if verb == command.verb)
     job = Job(key=key, verb=verb, what=what, asked_by=viewer.called, ask=line)
-    return Order(job=job, request=request, origin=Origin(host="page"))
+    return Order(job=job, request=request, origin=Origin(host="page"), runner=look.site.runner)

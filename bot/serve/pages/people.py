@@ -36,7 +36,7 @@ class Viewer:
 
 def may_look(viewer: Viewer, site: Site) -> bool:
     """Whether there is anything here for them."""
-    return viewer.known or site.strangers == "read"
+    return viewer.known or site.strangers == "read-only"
 
 
 def owns(viewer: Viewer, entry: Entry) -> bool:

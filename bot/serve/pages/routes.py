@@ -19,7 +19,6 @@ from bot.serve.pages.look import Look, static
 from bot.serve.pages.signing_in import SigningIn
 from bot.serve.pages.site import Site
 
-
 Answer = Callable[..., Any]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
@@ -23,7 +23,7 @@ PATIENCE = 600  # seconds that a sign-in at the Hub may take
 class Session:
     """A browser: who looks, and what its forms have to bring. `fresh`: it does not know yet."""
 
-    viewer: Viewer = Viewer()
+    viewer: Viewer = field(default_factory=Viewer)
     csrf: str
     fresh: bool = False
 
@@ -45,14 +45,16 @@ class Sessions:
             return Session(csrf=secrets.token_urlsafe(24), fresh=True)
         name, orgs = str(data.get("name", "")), tuple(data.get("orgs", ()))
         knows = bool(data.get("key")) and hmac.compare_digest(str(data["key"]), self._key())
-        return Session(viewer=Viewer(name=name, orgs=orgs, operator=knows), csrf=str(data["csrf"]))
+        listed = bool(name) and name.casefold() in {user.casefold() for user in self._site.operators}
+        viewer = Viewer(name=name, orgs=orgs, operator=knows or listed)
+        return Session(viewer=viewer, csrf=str(data["csrf"]))
 
     def keep(self, response: Response, session: Session) -> None:
         """The browser remembers a stranger's token of forms."""
         self._write(response, {"csrf": session.csrf})
 
     def sign_in(self, response: Response, person: Person | None) -> None:
-        """The browser is theirs, None the operator's; everything in the cookie is new, so nobody can have planted it."""
+        """The browser is theirs, None the operator's; all in the cookie is new, so nobody can have planted it."""
         told: dict[str, Any] = {"csrf": secrets.token_urlsafe(24)}
         told |= {"key": self._key()} if person is None else {"name": person.name, "orgs": person.orgs}
         self._write(response, told)
