@@ -82,7 +82,9 @@ class Planning:
         order, verb = entry.order, entry.order.job.verb
         name = f"plan-{order.job.key}"
         keeps: Callable[[], bool] = lambda: False  # noqa: E731 - a plan is quickly made again
-        async with self.scratch.reserved(name, needed=SMALL if _is_inside(order) else 0, waits=log, keeps=keeps) as (
+        async with self.scratch.reserved(
+            name, needed=SMALL if _is_inside(order) else 0, waits=log, keeps=keeps
+        ) as (
             folder,
             most,
         ):
@@ -106,7 +108,12 @@ def make_of(order: Order, plan: Plan, *, runner: str) -> Make:
     named += [as_dict(asked.destination) if asked.destination else None, [as_dict(p) for p in asked.prompts]]
     id_ = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
     return Make(
-        id=id_, request=pinned(asked, plan), plan=plan, origin=order.origin, target=order.target, runner=runner
+        id=id_,
+        request=pinned(asked, plan),
+        plan=plan,
+        origin=order.origin,
+        target=order.target,
+        runner=runner,
     )
 
 
