@@ -8,6 +8,8 @@ from . import (
     routes_account,
     routes_discussions,
     routes_files,
+    routes_jobs,
+    routes_oauth,
     routes_refs,
     routes_repo,
     routes_upload,
@@ -41,6 +43,7 @@ def _compiled(routes: Iterable[Endpoint]) -> tuple[Route, ...]:
 
 TOP = _compiled(
     [
+        *routes_jobs.ROUTES,
         *routes_webhooks.ROUTES,
         *routes_account.ROUTES,
         *routes_files.STORAGE_ROUTES,
@@ -63,6 +66,8 @@ BELOW_REPO = (
 def answer(call: Call) -> Reply:
     """The reply, refusals included."""
     try:
+        if reply := routes_oauth.answer(call):
+            return reply
         call.account = call.state.accounts.identify(call.headers.get("Authorization"))
         return _dispatch(call)
     except HubError as error:
