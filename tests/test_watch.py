@@ -7,14 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from bot import cli, connect, watch
+from bot import cli, connect, pipeline, watch
 from bot.clients.hub_lister import asked_to_wait
 from bot.config.models import Config
 from bot.errors import HostError
@@ -23,9 +23,11 @@ from bot.jobs.ledger import Ledger
 from bot.jobs.migration import opened
 from bot.jobs.pushed import orders
 from bot.jobs.seen import Memory
+from bot.progress import Silent
 from bot.publish.marker import marker
 from bot.settings import Settings
 from tests.clients.hub_fixtures import hub  # noqa: F401 - a fixture
+from tests.tiny.adapters import edit_config
 
 HERE = Path(__file__).parents[1]
 BASE = "org/base"
@@ -374,6 +376,20 @@ def test_entries_that_make_no_sense_are_passed_over(bench, monkeypatch, content)
     assert lister.page("acme").models == ()
 
 
+def test_a_hub_that_takes_no_more_for_now_is_left_alone_until_it_does(bench, monkeypatch):
+    bench.stop = Clockwork(pauses=99)
+    watcher = bench.watcher()
+    more = {"next": {"url": f"{bench.hub.url}/api/models?cursor=1"}}
+    pages = [({"ratelimit": '"api";r=0;t=9'}, more), ({"ratelimit": '"api";r=3;t=9'}, more), ({}, {})]
+    answers = iter(
+        type("Answer", (), {"status_code": 200, "headers": headers, "links": links, "json": lambda _: []})()
+        for headers, links in pages
+    )
+    monkeypatch.setattr(watcher.lister, "_get", lambda *_, **__: next(answers))
+    watcher.look()
+    assert bench.stop.waited == [9.0, 0.0]
+
+
 def test_what_was_seen_outlives_the_process(tmp_path):
     for value in ("one", "two"):
         database = opened(f"sqlite:///{tmp_path / 'bot.sqlite'}")
@@ -383,6 +399,28 @@ def test_what_was_seen_outlives_the_process(tmp_path):
     assert Memory(database).get("model", "acme/x") == "two"
     assert Memory(database).get("owner", "acme/x") is None
     database.close()
+
+
+# the whole way
+
+
+@pytest.mark.slow
+def test_what_was_found_is_merged_and_its_result_is_nothing_new(watched, adapter_on):
+    base, folder = adapter_on("llama", {"peft_type": "LORA", "target_modules": ["q_proj"], "r": 4})
+    edit_config(folder, base_model_name_or_path=BASE)
+    watched.hub.add_user("org")
+    watched.hub.commit(BASE, base)
+    watched.hub.commit("acme/new", folder)
+    (order,) = watched.watcher().look()
+    settings = replace(watched.settings, write_token=watched.settings.read_token, isolation="none")
+    plan, report, publication = pipeline.run(order.request, settings=settings, progress=Silent())
+    assert report is not None
+    assert report.verdict == "passed"
+    assert publication is not None
+    assert publication.destination.location == "acme/new-merged"
+    assert plan.adapters[0].commit in order.request.adapter
+    assert "model.safetensors" in watched.hub.files("acme/new-merged")
+    assert watched.look() == []
 
 
 # the command
