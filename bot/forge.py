@@ -121,6 +121,9 @@ class Forge(Protocol):
     def find_comment(self, number: int, *, marker: str, author: str | None = None) -> Comment | None:
         """The newest comment by `author` (default: us) that holds the marker, over all pages; None: there is none."""
 
+    def find_comments(self, number: int, *, marker: str, author: str | None = None) -> tuple[Comment, ...]:
+        """All of these, the oldest first."""
+
     def post_comment(self, number: int, body: str) -> Comment:
         """A new comment under the GitHub PR, posted once even when GitHub's answer is lost on the way."""
 

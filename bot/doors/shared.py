@@ -9,7 +9,7 @@ from bot.doors import found
 from bot.doors.answering import Answering
 from bot.doors.ground import Answer, Ground
 from bot.doors.task import Task
-from bot.doors.telling import Telling
+from bot.doors.telling import telling
 from bot.doors.thread import Thread
 from bot.doors.work import broken, work
 from bot.forge import PullRequest
@@ -50,13 +50,14 @@ def ready(task: Task, *, fork: str | None, ground: Ground) -> MergeRequest:
 def _done(task: Task, answering: Answering, *, fork: str | None, ground: Ground) -> Outcome:
     """The job's outcome, which its comment tells, whatever happens."""
     try:
-        outcome = work(
-            task.job.verb,
-            lambda: ready(task, fork=fork, ground=ground),
-            settings=ground.settings,
-            progress=Telling(answering, ground=ground),
-            gate=answering.check,
-        )
+        with telling(answering, ground=ground) as progress:
+            outcome = work(
+                task.job.verb,
+                lambda: ready(task, fork=fork, ground=ground),
+                settings=ground.settings,
+                progress=progress,
+                gate=answering.check,
+            )
     except BaseException as error:
         answering.end(broken(error))
         raise
