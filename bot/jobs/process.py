@@ -88,6 +88,7 @@ class _Run:
                     "file": self.bounds.file,
                     "patience": self.bounds.patience,
                     "anonymous": self.room.settings.anonymous,
+                    "owned": tuple(self.room.settings.owned),
                 },
                 first=True,
             )
