@@ -15,6 +15,7 @@ from bot.settings import Settings
 from bot.weights.files import Hub, Model
 
 if TYPE_CHECKING:
+    from bot.clients.hub_jobs import HubJobs
     from bot.clients.hub_publisher import HubPublisher
     from bot.clients.hub_repairer import HubRepairer
     from bot.clients.hub_repository import HubRepository
@@ -85,6 +86,23 @@ def repairer(settings: Settings, repo_id: str) -> HubRepairer:
 
     token = _write_token(settings, repo_id)
     return HubRepairer(settings.endpoint, token=token, attempts=settings.attempts, read_marker=find_marker)
+
+
+def hub_jobs(settings: Settings, *, namespace: str | None) -> HubJobs:
+    """The jobs on the Hub that this namespace, or the token's user, pays for. Raises AccessError without a token."""
+    from bot.clients.hub_jobs import HubJobs  # noqa: PLC0415
+
+    token = _write_token(settings, namespace or "")
+    return HubJobs(settings.endpoint, token=token, namespace=namespace, attempts=settings.attempts)
+
+
+def tokens(settings: Settings) -> dict[str, str]:
+    """Our tokens, as another merge-bot takes them from its environment: secrets."""
+    from bot.clients.tokens import stored_token  # noqa: PLC0415
+
+    read = None if settings.anonymous else settings.read_token or stored_token()
+    known = {"MERGE_BOT_READ_TOKEN": read, "MERGE_BOT_WRITE_TOKEN": settings.write_token or stored_token()}
+    return {name: token for name, token in known.items() if token}
 
 
 def _write_token(settings: Settings, repo_id: str) -> str:

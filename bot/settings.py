@@ -157,6 +157,20 @@ def workflow(environ: Mapping[str, str] | None = None) -> Workflow:
     )
 
 
+def told(settings: Settings) -> dict[str, str]:
+    """What another merge-bot has to be told in its environment to decide as this one does; no token is in it."""
+    limits = {name: getattr(settings.terms.limits, field) for field, name in VARIABLES.items()}
+    return {
+        "HF_ENDPOINT": settings.endpoint,
+        "MERGE_BOT_TIMEOUT": str(settings.timeout),
+        "MERGE_BOT_ATTEMPTS": str(settings.attempts),
+        "MERGE_BOT_PLAN_TIMEOUT": str(settings.plan_timeout),
+        "MERGE_BOT_ISOLATION": settings.isolation,
+        "MERGE_BOT_ALLOW_LICENSES": ",".join(sorted(settings.terms.allowed_licenses)),
+        **{name: OFF if value is None else str(value) for name, value in limits.items()},
+    }
+
+
 def steer_numpy() -> None:
     """Sets what numpy reads when it is imported, unless the user has."""
     for name, value in NUMPY.items():

@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
 
 from huggingface_hub import HfApi, JobHardwareInfo, JobInfo, Volume
 
 from bot.clients.http import retrying
 from bot.clients.hub_errors import translated
-from bot.errors import HostError
 
 AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", re.IGNORECASE)
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -60,12 +59,16 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class HubJob:
-    """A job as the Hub shows it. `seconds`: how long it has run, which is what it costs; None: it has not begun to."""
+    """A job as the Hub shows it.
+
+    `stage` is SCHEDULING, RUNNING, COMPLETED, CANCELED, ERROR or DELETED; `seconds` is how long it has run, which is
+    what it costs; None: it has not begun to.
+    """
 
     id: str
     url: str
     flavor: str
-    stage: Literal["SCHEDULING", "RUNNING", "COMPLETED", "CANCELED", "ERROR", "DELETED"]
+    stage: str
     message: str = ""
     seconds: float | None = None
 
@@ -76,17 +79,28 @@ class HubJob:
 
 
 class HubJobs:
-    """The jobs of one namespace, which pays for them. Raises AccessError, HostError or InputError."""
+    """The jobs of one namespace, which pays for them; without one, the token's user does.
 
-    def __init__(self, endpoint: str, *, token: str, namespace: str, attempts: int) -> None:
+    Its methods raise AccessError, HostError or InputError.
+    """
+
+    def __init__(self, endpoint: str, *, token: str, namespace: str | None, attempts: int) -> None:
         self._api = HfApi(endpoint=endpoint, token=token)
-        self._namespace, self._attempts = namespace, attempts
+        self._given, self._attempts = namespace, attempts
+
+    @cached_property
+    def _namespace(self) -> str:
+        """Asked for once: left to itself, the client would ask at every call, and the Hub limits that question."""
+        if self._given is not None:
+            return self._given
+        with translated("ask the Hub whose the token is"):
+            return str(retrying(self._api.whoami, attempts=self._attempts)["name"])
 
     def hardware(self) -> tuple[Hardware, ...]:
         """What may be rented now."""
         with translated("list the Hub's machines"):
             found = retrying(self._api.list_jobs_hardware, attempts=self._attempts)
-        return tuple(_hardware(one) for one in found)
+        return tuple(made for one in found if (made := _hardware(one)) is not None)
 
     def find(self, key: str) -> tuple[HubJob, ...]:
         """The jobs with this label, the oldest first."""
@@ -149,15 +163,11 @@ class HubJobs:
                 yield line.rstrip("\n")
 
 
-def _hardware(found: JobHardwareInfo) -> Hardware:
-    """Raises HostError for a price that cannot be read: it is not guessed."""
+def _hardware(found: JobHardwareInfo) -> Hardware | None:
+    """None for a price by a unit that we do not know: it is not guessed."""
     minutes = MINUTES.get(found.unit_label)
     if minutes is None:
-        raise HostError(
-            f"The Hub has a price for {found.name} by the {found.unit_label!r:.40}, which is not understood.",
-            advice="Name other machines in `flavors`, or update merge-bot.",
-            code="price-unknown",
-        )
+        return None
     return Hardware(
         name=found.name,
         memory=_bytes(found.ram),
@@ -174,13 +184,12 @@ def _bytes(text: str) -> int:
 
 
 def _job(found: JobInfo) -> HubJob:
-    stage = getattr(found.status.stage, "value", found.status.stage)
     running = found.durations.running_secs if found.durations else None
     return HubJob(
         id=found.id,
         url=found.url,
         flavor=str(getattr(found.flavor, "value", found.flavor) or ""),
-        stage=stage,
+        stage=str(getattr(found.status.stage, "value", found.status.stage)),
         message=found.status.message or "",
         seconds=None if running is None else float(running),
     )

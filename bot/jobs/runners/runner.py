@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bot.doors.found import Target
-from bot.errors import RefusedError
 from bot.job import Now, Outcome
 from bot.jobs.order import Origin
 from bot.plan.base_model import MADE_FROM
@@ -70,12 +69,3 @@ def _at(name: str, found: Pinned | None) -> str:
     if found is None or found.kind == "folder":
         return name
     return f"{found.location}@{found.commit}" + (f":{found.subfolder}" if found.subfolder else "")
-
-
-def not_there(runner: str) -> RefusedError:
-    """For a runner that this service does not have."""
-    return RefusedError(
-        f"There is no runner {runner!r:.60} here.",
-        advice="Name local, pool:QUEUE or hf-jobs, as merge-bot.toml has them.",
-        code="no-such-runner",
-    )
