@@ -251,6 +251,7 @@ def action(verbose: int) -> int:
 
 
 cli.add_command(config)
+cli.add_command(serve)
 cli.add_command(enqueue)
 cli.add_command(jobs)
 cli.add_command(backup)
