@@ -15,11 +15,8 @@ from bot.settings import Settings
 from bot.weights.files import Hub, Model
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
     from bot.clients.hub_jobs import HubJobs
-=======
     from bot.clients.hub_lister import HubLister
->>>>>>> A-config
     from bot.clients.hub_publisher import HubPublisher
     from bot.clients.hub_repairer import HubRepairer
     from bot.clients.hub_repository import HubRepository
