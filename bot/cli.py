@@ -21,6 +21,7 @@ from bot.commands.enqueue import enqueue
 from bot.commands.jobs import jobs
 from bot.commands.serve import serve
 from bot.commands.make import make
+from bot.commands.watch import watch
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -256,7 +257,9 @@ cli.add_command(enqueue)
 cli.add_command(jobs)
 cli.add_command(backup)
 cli.add_command(restore)
+cli.add_command(serve)
 cli.add_command(make)
+cli.add_command(watch)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from bot.weights.files import Hub, Model
 
 if TYPE_CHECKING:
     from bot.clients.hub_jobs import HubJobs
+    from bot.clients.hub_lister import HubLister
     from bot.clients.hub_publisher import HubPublisher
     from bot.clients.hub_repairer import HubRepairer
     from bot.clients.hub_repository import HubRepository
@@ -62,6 +63,17 @@ class LazyHub:
     def _is_theirs(self, repo_id: str) -> bool:
         owner, slash, _ = repo_id.partition("/")
         return bool(slash) and owner.casefold() in self._settings.owned
+
+
+def lister(settings: Settings) -> HubLister:
+    """Who lists the models of users and organisations, with the read token."""
+    from bot.clients import http  # noqa: PLC0415
+    from bot.clients.hub_lister import HubLister  # noqa: PLC0415
+    from bot.clients.tokens import stored_token  # noqa: PLC0415
+
+    http.configure(settings.timeout)
+    token = settings.read_token or stored_token()
+    return HubLister(settings.endpoint, token=token, attempts=settings.attempts)
 
 
 def publisher(settings: Settings, to: Destination) -> HubPublisher:

@@ -32,7 +32,16 @@ KEPT_PREFIXES = (
 )
 # And a step of a job, which talks to the Hub: ways there, the libraries' own settings, whose files these are.
 STEP_KEPT = frozenset(
-    {"HOME", "USER", "LOGNAME", "PYTHONPATH", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
+    {
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "PYTHONPATH",
+        "XDG_CACHE_HOME",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+    }
     | {f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")}
     | {f"{kind}_proxy" for kind in ("http", "https", "all", "no")}
 )
@@ -195,7 +204,7 @@ def step_environment(settings: Settings, *, scratch: Path, writes: bool = False)
     kept = {
         k: v
         for k, v in os.environ.items()
-        if k in KEPT | STEP_KEPT or k.startswith((*KEPT_PREFIXES, "HF_")) and k not in HUB_SECRETS
+        if k in KEPT | STEP_KEPT or (k.startswith((*KEPT_PREFIXES, "HF_")) and k not in HUB_SECRETS)
     }
     limits = settings.terms.limits
     said = {

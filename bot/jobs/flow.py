@@ -141,9 +141,7 @@ class Flow:
         try:
             async with self._reporter(partial(self.ledger.waiting, make)) as reporter:
                 outcome = await self._persistently_async(
-                    lambda: runner.carry_out(
-                        replace(wanted, id=make), tell=reporter.tell, log=reporter.log
-                    )
+                    lambda: runner.carry_out(replace(wanted, id=make), tell=reporter.tell, log=reporter.log)
                 )
         except MergeBotError as error:
             outcome = replace(failed(error), plan=wanted.plan)
@@ -258,7 +256,9 @@ class Flow:
             self.queues.stop(id_, entry.attempt)
 
     def _persistently(self, ask: Callable[[], T]) -> T:
-        return Retrying(retry=retry_if_exception_type(HostError), stop=_enough, wait=self.wait, reraise=True)(ask)
+        return Retrying(retry=retry_if_exception_type(HostError), stop=_enough, wait=self.wait, reraise=True)(
+            ask
+        )
 
     async def _persistently_async(self, ask: Callable[[], Awaitable[T]]) -> T:
         trying = AsyncRetrying(

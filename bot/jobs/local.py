@@ -52,7 +52,10 @@ class Local:
         """Both steps may be begun again at any time: a finished folder, and a marker on the Hub, are found."""
         needed = make.plan.estimate.disk_bytes
         try:
-            async with self.scratch.reserved(make.id, needed=needed, waits=log, keeps=self.keeps) as (folder, most):
+            async with self.scratch.reserved(make.id, needed=needed, waits=log, keeps=self.keeps) as (
+                folder,
+                most,
+            ):
 
                 async def gate() -> None:
                     await self.gate(make)

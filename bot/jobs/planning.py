@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +82,14 @@ class Planning:
         order, verb = entry.order, entry.order.job.verb
         name = f"plan-{order.job.key}"
         keeps: Callable[[], bool] = lambda: False  # noqa: E731 - a plan is quickly made again
-        async with self.scratch.reserved(name, needed=SMALL if _is_inside(order) else 0, waits=log, keeps=keeps) as (
+        async with self.scratch.reserved(
+            name, needed=SMALL if _is_inside(order) else 0, waits=log, keeps=keeps
+        ) as (
             folder,
             most,
         ):
             request = await asyncio.to_thread(self.fetch, order, folder)
-            settings = self.settings
-            if verb != "merge" and not request.attended and request.requester_access != "yes":
-                settings = replace(settings, anonymous=True)  # what is told them, everybody may read
-            room = Room(settings=settings, scratch=folder, tell=tell, log=log, alive=self.alive)
+            room = Room(settings=self.settings, scratch=folder, tell=tell, log=log, alive=self.alive)
             bounds = Bounds(disk=most, seconds=self.seconds, patience=self.patience)
             if verb != "merge":
                 outcome: Outcome = await room.do("examine", verb, request, bounds=bounds)
@@ -106,7 +105,12 @@ def make_of(order: Order, plan: Plan, *, runner: str) -> Make:
     named += [as_dict(asked.destination) if asked.destination else None, [as_dict(p) for p in asked.prompts]]
     id_ = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
     return Make(
-        id=id_, request=pinned(asked, plan), plan=plan, origin=order.origin, target=order.target, runner=runner
+        id=id_,
+        request=pinned(asked, plan),
+        plan=plan,
+        origin=order.origin,
+        target=order.target,
+        runner=runner,
     )
 
 

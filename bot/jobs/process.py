@@ -88,6 +88,7 @@ class _Run:
                     "file": self.bounds.file,
                     "patience": self.bounds.patience,
                     "anonymous": self.room.settings.anonymous,
+                    "owned": tuple(self.room.settings.owned),
                 },
                 first=True,
             )
@@ -190,7 +191,9 @@ async def _started(
     """The process, and what it says; in the end it is gone, with its whole group."""
     ours, theirs = os.pipe()
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=LONGEST)
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb"))
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb")
+    )
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bot.jobs.child", step, str(theirs),

@@ -82,7 +82,9 @@ class Scratch:
     def _taken(self, name: str, needed: int) -> int | None:
         with self._locked():
             held = self._held()
-            if name in held:  # the same make, by an executor that is about to hear that it is not its own any more
+            if (
+                name in held
+            ):  # the same make, by an executor that is about to hear that it is not its own any more
                 return None
             room, why = self._room(held, besides=self._root / name)
             if needed > room:

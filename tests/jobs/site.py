@@ -61,7 +61,9 @@ class Site:
         self.queues.close()
         self.database.close()
 
-    def ask(self, adapter: str = "alice/tiny-lora", *, to: str = "alice/merged", by: str = "alice", **options) -> str:
+    def ask(
+        self, adapter: str = "alice/tiny-lora", *, to: str = "alice/merged", by: str = "alice", **options
+    ) -> str:
         """The id of a job."""
         request = MergeRequest(
             adapter=adapter,
@@ -88,10 +90,14 @@ class Site:
         return self.office.entry(ids[-1])
 
     def reaches(self, id_: str, stage: str) -> None:
-        self.until(lambda: self.office.entry(id_).now.stage == stage or self.office.entry(id_).state not in ACTIVE)
+        self.until(
+            lambda: self.office.entry(id_).now.stage == stage or self.office.entry(id_).state not in ACTIVE
+        )
 
     def logs(self) -> str:
-        return "\n".join(f"{p.name}\n{p.read_text(errors='replace')[-6000:]}" for p in self.root.glob("*.log"))
+        return "\n".join(
+            f"{p.name}\n{p.read_text(errors='replace')[-6000:]}" for p in self.root.glob("*.log")
+        )
 
     def commits(self, repo_id: str) -> list[str]:
         store = self.hub.state.store

@@ -42,7 +42,9 @@ def room(tmp_path):
 
 def children():
     """Processes that run a step."""
-    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "bot.jobs.child"], capture_output=True, text=True)
+    found = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "bot.jobs.child"], capture_output=True, text=True
+    )
     return found.stdout.split()
 
 
