@@ -23,6 +23,7 @@ def started(folder, *flags, **environment):
     command = [sys.executable, "-m", "bot", "serve", "--no-worker", *flags]
     done = subprocess.run(
         command,
+        check=False,
         cwd=folder,
         env=env | {"PYTHONPATH": str(HERE)} | environment,
         capture_output=True,
