@@ -19,8 +19,8 @@ from bot.commands.backup import backup, restore
 from bot.commands.config import config
 from bot.commands.enqueue import enqueue
 from bot.commands.jobs import jobs
-from bot.commands.serve import serve
 from bot.commands.make import make
+from bot.commands.serve import serve
 from bot.commands.watch import watch
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
