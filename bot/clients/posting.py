@@ -21,5 +21,7 @@ def post(url: str, document: dict[str, Any], *, timeout: float) -> None:
 
 def _deaf(what: str) -> HostError:
     return HostError(
-        f"A webhook of [[notify]] {what}.", advice="Look at its `url` in merge-bot.toml.", code="notify-failed"
+        f"A webhook of [[notify]] {what}.",
+        advice="Look at its `url` in merge-bot.toml.",
+        code="notify-failed",
     )

@@ -44,7 +44,11 @@ class Clerk:
             while not self._stop.is_set():
                 try:
                     taken = self._inbox.take(limit=AT_ONCE, lease=LEASE)
-                    done = [d.key for d, is_done in zip(taken, pool.map(self._decided, taken), strict=True) if is_done]
+                    done = [
+                        d.key
+                        for d, is_done in zip(taken, pool.map(self._decided, taken), strict=True)
+                        if is_done
+                    ]
                     if done:
                         self._inbox.finish(done)
                 except HostError as error:
@@ -62,7 +66,9 @@ class Clerk:
             for note in door(delivery):
                 log.info("%s", note, extra={"facts": {"delivery": delivery.key}})
         except HostError as error:
-            log.warning("a delivery is decided later: %s", error.sentence, extra={"facts": {"delivery": delivery.key}})
+            log.warning(
+                "a delivery is decided later: %s", error.sentence, extra={"facts": {"delivery": delivery.key}}
+            )
             return False
         except MergeBotError as error:
             log.warning("a delivery is given up: %s %s", error.sentence, error.advice)

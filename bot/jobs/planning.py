@@ -44,7 +44,7 @@ class Planning:
     ledger: Ledger
     scratch: Scratch
     fetch: Callable[[Order, Path], MergeRequest] = field(default=lambda order, _: order.request)
-    choose: Callable[[Order, Plan], str] = field(default=lambda order, _: "local")
+    choose: Callable[[Order, Plan], str] = field(default=lambda *_: "local")
     quota: Quota = field(default_factory=Quota)
     seconds: float | None = None
     alive: Callable[[], bool] = field(default=lambda: True)
