@@ -37,10 +37,10 @@ def database(file: Path | None, *, create: bool, verbosity: int) -> Iterator[Dat
         given = file or (DEFAULT if DEFAULT.exists() else None)
         url = load.load(given, settings.environment()).database
         opened = migration.opened(url, create=create, patience=PATIENCE)
-        try:
-            yield opened
-        finally:
-            opened.close()
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 @contextmanager
