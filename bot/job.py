@@ -15,7 +15,7 @@ Stage = Literal["queued", "planning", "fetching", "merging", "validating", "publ
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is worked on; all who ask for the same share it, by `key`.
+    """What is worked on; all who ask for the same at the same head share it, by `key`.
 
     `what`: the adapter as it was named. `asked_by` is a user, and `ask` their command as typed; both are empty where an
     event started it. `head_sha`: the head of the GitHub PR that was pinned. `run` is the run that works on it, `url`
@@ -30,6 +30,11 @@ class Job:
     head_sha: str = ""
     run: str = ""
     url: str = ""
+
+    @property
+    def thread(self) -> str:
+        """What the same job at another head has, too: they share one comment."""
+        return self.key.partition("-")[0]
 
 
 @dataclass(frozen=True, kw_only=True)

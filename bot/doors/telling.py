@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import get_args
 
-from bot.doors.ground import Ground
-from bot.doors.thread import Thread
+from bot.doors.answering import Answering
+from bot.doors.ground import Footing
 from bot.errors import StoppedError
 from bot.job import Now, Stage
 
@@ -34,8 +34,8 @@ class Telling:
     Whoever calls may be a thread of a library that swallows what is raised: so it is raised again at each call.
     """
 
-    def __init__(self, thread: Thread, *, ground: Ground) -> None:
-        self._thread, self._inner = thread, ground.progress
+    def __init__(self, answering: Answering, *, ground: Footing) -> None:
+        self._answering, self._inner = answering, ground.progress
         self._every, self._clock = ground.every, ground.clock
         self._now, self._told = Now(), ground.clock()
         self._stopped: StoppedError | None = None
@@ -71,7 +71,7 @@ class Telling:
 
     def _listen(self) -> None:
         try:
-            self._thread.tell(self._now)
+            self._answering.tell(self._now)
         except StoppedError as error:
             self._stopped = error
 

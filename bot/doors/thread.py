@@ -1,8 +1,13 @@
-"""The one comment of a job under a GitHub PR: posted, edited as the work goes on, read for who calls it off."""
+"""A job's answer where it was asked for: one comment, edited as the work goes on, and read for who calls it off.
+
+It ends with a verdict on the head, and a reaction to the command. Implements `bot.doors.answering.Answering`.
+"""
 
 from __future__ import annotations
 
-from bot.doors.ground import Ground
+from bot.doors import talk
+from bot.doors.ground import Footing
+from bot.doors.verdict import verdict
 from bot.errors import AccessError, HostError, RefusedError, StoppedError
 from bot.forge import Comment
 from bot.job import Job, Now, Outcome
@@ -15,42 +20,46 @@ AGAIN = "Write the command again when you like."
 class Thread:
     """The comment of one job, which a `command` may have asked for.
 
-    `note` says what kept us from commenting, if something did: the work goes on without.
+    `begin` in another process takes up the comment where the same run has left it.
     """
 
-    def __init__(self, job: Job, *, number: int, ground: Ground, command: Comment | None = None) -> None:
+    def __init__(self, job: Job, *, number: int, ground: Footing, command: Comment | None = None) -> None:
         self.job, self.number, self._command = job, number, command
-        self.note = ""
-        self._ground, self._forge = ground, ground.forge
+        self._notes: list[str] = []
+        self._ground, self._talk = ground, ground.talk
         self._comment: Comment | None = None
         self._deaf = False
+
+    @property
+    def note(self) -> str:
+        return " ".join(self._notes)
 
     def begin(self) -> str | None:
         """Posts the comment, or takes over an earlier one. The answer is where the same is being done already.
 
-        A run at another head gives way to this one. Raises HostError when GitHub is at fault.
+        A run at another head gives way to this one. Raises HostError when the host is at fault.
         """
-        earlier = self._forge.find_comment(self.number, marker=of_job(self.job.key))
+        earlier = self._talk.find_comment(self.number, marker=of_job(self.job.thread))
         mark = find_job(earlier.body) if earlier else None
         if earlier and mark and self._is_alive(mark) and mark.head == self.job.head_sha:
             return earlier.url
         text = texts.working(self.job, Now(), at=self._ground.now())
-        edited = self._forge.edit_comment(earlier, text) if earlier and mark else None
+        edited = self._talk.edit_comment(earlier, text) if earlier and mark else None
         try:
-            self._comment = edited or self._forge.post_comment(self.number, text)
+            self._comment = edited or self._talk.post_comment(self.number, text)
         except AccessError as error:
-            self.note = f"{error.sentence} {error.advice}"
+            self._notes.append(f"{error.sentence} {error.advice}")
             return None
         return self._elsewhere()
 
     def tell(self, now: Now) -> None:
-        """Shows how far the job is. Raises StoppedError when somebody has called it off; GitHub's faults pass by."""
+        """Shows how far the job is. Raises StoppedError when somebody has called it off; the host's faults pass by."""
         if self._comment is None:
             return
         try:
             self._check_wanted()
             text = texts.working(self.job, now, at=self._ground.now())
-            if self._forge.edit_comment(self._comment, text) is None and not self._deaf:
+            if self._talk.edit_comment(self._comment, text) is None and not self._deaf:
                 raise _deleted()
         except (HostError, AccessError) as error:  # a comment less, and the next one comes soon
             self._ground.progress.say(f"The comment could not be edited: {error.sentence}")
@@ -71,16 +80,27 @@ class Thread:
         self._deaf = True
 
     def end(self, outcome: Outcome) -> None:
-        """The last text. Where the comment is gone or GitHub does not answer, the run's own page has it."""
-        if self._comment is None:
-            return
+        """The last text. Where the comment is gone or the host does not answer, the run's own page has it."""
+        if self._comment is not None:
+            self._end(self._comment, outcome)
+        if said := verdict(self.job, outcome, ground=self._ground):
+            self._notes.append(said)
+        if self._command is not None:
+            bad = outcome.failure is not None or outcome.ended == "refused"
+            talk.react(self._command, self.number, "confused" if bad else "rocket", ground=self._ground)
+
+    def _end(self, comment: Comment, outcome: Outcome) -> None:
         text = texts.finished(
-            self.job, outcome, at=self._ground.now(), endpoint=self._ground.settings.endpoint
+            self.job,
+            outcome,
+            at=self._ground.now(),
+            endpoint=self._ground.settings.endpoint,
+            workflow=self._ground.host.workflow,
         )
         try:
-            self._forge.edit_comment(self._comment, text)
+            self._talk.edit_comment(comment, text)
         except (HostError, AccessError) as error:
-            self.note = f"The comment could not be edited: {error.sentence}"
+            self._notes.append(f"The comment could not be edited: {error.sentence}")
 
     def _is_alive(self, mark: Mark) -> bool:
         """Whether another run works on it and has shown a sign of life."""
@@ -89,20 +109,20 @@ class Thread:
 
     def _elsewhere(self) -> str | None:
         """Where two runs have begun in one moment, the newest comment is the job's, and ours points to it."""
-        newest = self._forge.find_comment(self.number, marker=of_job(self.job.key))
+        newest = self._talk.find_comment(self.number, marker=of_job(self.job.thread))
         mark = find_job(newest.body) if newest else None
         if newest is None or mark is None or self._comment is None:
             return None
         if newest.id == self._comment.id or not self._is_alive(mark):
             return None
-        self._forge.edit_comment(self._comment, texts.elsewhere(newest.url))
+        self._talk.edit_comment(self._comment, texts.elsewhere(newest.url))
         self._comment = None
         return newest.url
 
     def _check_wanted(self) -> None:
         if self._comment is None or self._deaf:
             return
-        found = self._forge.comment(self._comment.id, self._comment.kind)
+        found = self._talk.comment(self._comment.id, self._comment.kind)
         if found is None:
             raise _deleted()
         mark = find_job(found.body)
@@ -116,7 +136,7 @@ class Thread:
     def _check_asked(self) -> None:
         """A command that was deleted was taken back."""
         command = self._command
-        if command is not None and self._forge.comment(command.id, command.kind) is None:
+        if command is not None and self._talk.comment(command.id, command.kind) is None:
             raise StoppedError(
                 "The command was deleted, so the work was stopped; nothing was published.",
                 advice=AGAIN,
@@ -124,17 +144,17 @@ class Thread:
             )
 
     def _check_head(self, *, taken_over: bool = False) -> None:
-        """The GitHub PR as it was when the job began. Raises StoppedError or RefusedError.
+        """The thread as it was when the job began. Raises StoppedError or RefusedError.
 
         Where that fails and another run has taken over the comment, it is theirs from now on.
         """
-        pull = self._forge.pull_request(self.number)
+        pull = self._talk.pull_request(self.number)
         if taken_over and (pull is None or pull.head_sha != self.job.head_sha):
             self._comment = None
         if pull is None or pull.state != "open":
             gone = "is gone" if pull is None else f"was {pull.state} meanwhile"
             raise StoppedError(
-                f"The GitHub PR {gone}; nothing was published.",
+                f"The {self._ground.host.thread} {gone}; nothing was published.",
                 advice="Open it again, and write the command again.",
                 code="pull-request-closed",
             )
@@ -145,8 +165,7 @@ class Thread:
 def moved(pinned: str, now: str) -> RefusedError:
     """The refusal for a head that is not the one that was asked about."""
     return RefusedError(
-        f"The head of the GitHub PR was {pinned[:12]} when this was asked for, and is {now[:12]} now; nothing was"
-        " published.",
+        f"The head was {pinned[:12]} when this was asked for, and is {now[:12]} now; nothing was published.",
         advice="Look at what was pushed, and write the command again.",
         code="head-moved",
     )
