@@ -59,7 +59,9 @@ def test_older_jobs_are_a_page_away(serve, page, monkeypatch):
         page.get_by_role("link", name="Older").click()
         page.wait_for_load_state()
         seen.append(page.locator("td.what a").all_inner_texts())
-    assert sum(seen, []) == [f"alice/number-{number}" for number in reversed(range(7))]
+    assert [name for names in seen for name in names] == [
+        f"alice/number-{number}" for number in reversed(range(7))
+    ]
     assert [len(names) for names in seen] == [3, 3, 1]
     page.get_by_role("link", name="Newest").click()
     expect(page).to_have_url(f"{served.url}/")
