@@ -49,7 +49,7 @@ def test_axe_finds_nothing(serve, browser, scheme):
     assert found == {}
 
 
-@pytest.mark.parametrize("width", [360, 1100])
+@pytest.mark.parametrize("width", [360, pytest.param(1100, marks=pytest.mark.slow)])
 def test_no_page_is_wider_than_its_screen(serve, browser, width):
     served = serve()
     context = browser.new_context(viewport={"width": width, "height": 740})

