@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot import __version__, options
+from bot.commands.backup import backup, restore
 from bot.commands.config import config
+from bot.commands.enqueue import enqueue
+from bot.commands.jobs import jobs
+from bot.commands.make import make
 from bot.commands.serve import serve
+from bot.commands.watch import watch
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -248,6 +253,13 @@ def action(verbose: int) -> int:
 
 cli.add_command(config)
 cli.add_command(serve)
+cli.add_command(enqueue)
+cli.add_command(jobs)
+cli.add_command(backup)
+cli.add_command(restore)
+cli.add_command(serve)
+cli.add_command(watch)
+cli.add_command(make)
 
 
 @contextmanager

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, get_session, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import parse_datetime
 from huggingface_hub.utils._http import parse_ratelimit_headers
 
 from bot.clients.http import asked_wait, retrying
@@ -73,22 +72,6 @@ class HubLister:
             wait=_wait(response),
         )
 
-    def authors(self, repository: str, commit: str) -> tuple[str, ...]:
-        """Who has made a commit. Raises what `page` does, and InputError when it is not there."""
-        with translated(f"read the history of {repository}"):
-            return retrying(lambda: self._authors(repository, commit), attempts=self._attempts)
-
-    def me(self) -> str:
-        """Whose token it is; empty without one."""
-        if not self._api.token:
-            return ""
-        with translated("ask whose token this is"):
-            return str(retrying(self._api.whoami, attempts=self._attempts).get("name") or "")
-
-    def _authors(self, repository: str, commit: str) -> tuple[str, ...]:
-        newest = next(iter(self._api.list_repo_commits(repository, revision=commit)), None)
-        return tuple(newest.authors) if newest else ()
-
     def _get(self, url: str, *, tag: str) -> httpx2.Response:
         headers = {**self._api._build_hf_headers(), **({"If-None-Match": tag} if tag else {})}  # noqa: SLF001 - the client's own list_models takes no header
         response = get_session().get(url, headers=headers)
@@ -111,7 +94,11 @@ def _listed(item: Mapping[str, Any]) -> Listed | None:
     name, commit, when = (item.get(key) for key in ("id", *WANTED))
     if not (isinstance(name, str) and isinstance(commit, str) and isinstance(when, str)):
         return None
-    return Listed(repository=name, commit=commit, modified=parse_datetime(when))
+    try:
+        modified = datetime.fromisoformat(when)
+    except ValueError:
+        return None
+    return Listed(repository=name, commit=commit, modified=modified.astimezone(UTC))
 
 
 def _wait(response: httpx2.Response) -> float:

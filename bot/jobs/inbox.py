@@ -16,9 +16,8 @@ from threading import Lock, Thread
 from typing import Any
 
 from sqlalchemy import Connection, or_, select, update
-from sqlalchemy.exc import DBAPIError
 
-from bot.errors import HostError
+from bot.errors import HostError, MergeBotError
 from bot.jobs.database import Database
 from bot.jobs.tables import inbox
 
@@ -109,13 +108,11 @@ class Inbox:
     def _write_group(self, group: list[_Waiting]) -> None:
         try:
             self._write([delivery for deliveries, _ in group for delivery in deliveries])
-        except DBAPIError as error:  # something in it that the database does not take, such as a null byte
-            if len(group) == 1:
-                group[0][1].set_exception(error)
-                return
-            for waiting in group:
-                self._write_group([waiting])
         except Exception as error:  # noqa: BLE001 - whoever waits gets it, and the thread lives on
+            if len(group) > 1 and not isinstance(error, MergeBotError):
+                for waiting in group:  # something in it that the database does not take, such as a null byte
+                    self._write_group([waiting])
+                return
             for _, future in group:
                 future.set_exception(error)
         else:

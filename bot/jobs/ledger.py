@@ -28,9 +28,9 @@ _NEW = {
 class Ledger(Reader):
     """Reads and writes of jobs. All raise HostError (`database-gone`) while the database cannot be reached."""
 
-    def create(self, order: Order) -> Entry:
+    def enqueue(self, order: Order) -> Entry:
         """The job, queued. One that goes on stays as it is, one that has ended is queued as its next attempt."""
-        return self._database.write(lambda connection: self._create(connection, order))
+        return self._database.write(lambda connection: self._enqueue(connection, order))
 
     def begin(self, id_: str, attempt: int, *, worker: str) -> bool:
         """It is worked on, by this executor from now on. False: it is over or called off."""
@@ -45,6 +45,11 @@ class Ledger(Reader):
     def tell(self, id_: str, attempt: int, now: Now) -> bool:
         """How far it is; `Teller` keeps this rare. False: it is over."""
         return self._change(id_, attempt, {"stage": now.stage, "done": now.done, "total": now.total})
+
+    def publish(self, id_: str, attempt: int) -> bool:
+        """From here on it is not called off any more. False: it was before, or is over."""
+        changes = {"stage": "publishing", "done": 0, "total": 0}
+        return self._change(id_, attempt, changes, states=("queued", "running"))
 
     def end(self, id_: str, attempt: int, outcome: Outcome) -> bool:
         """How it ended. False: it had ended already in another way, or is at another attempt."""
@@ -82,7 +87,7 @@ class Ledger(Reader):
             if found is None or found.state in ACTIVE:
                 return found
             self._write(connection, found.order.job.key, [f"Begun anew by {by}."])
-            return self._create(connection, found.order)
+            return self._enqueue(connection, found.order)
 
         return self._database.write(work)
 
@@ -103,7 +108,7 @@ class Ledger(Reader):
         self._database.write(lambda connection: connection.execute(ended))
         return self.waiting(make)
 
-    def _create(self, connection: Connection, order: Order) -> Entry:
+    def _enqueue(self, connection: Connection, order: Order) -> Entry:
         of_order, id_ = rows.of_order(order), order.job.key
         new: dict[str, Any] = _NEW | of_order | {"created": self._database.now(), "attempt": 1}
         begun = self._database.insert(jobs).values(new).on_conflict_do_nothing().returning(jobs.c.id)

@@ -32,7 +32,7 @@ def opened(url: str, *, create: bool = True, patience: float | None = None) -> D
         if not (create or found):
             raise _absent(database)
         database.write(lambda connection: _migrate(connection, place=database.place))
-    _check(found, place=database.place)
+    check(found, place=database.place)
     return database
 
 
@@ -48,14 +48,15 @@ def _migrate(connection: Connection, *, place: str) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     found = version(connection)  # another may have been quicker
-    _check(found, place=place)
+    check(found, place=place)
     for step in STEPS[found:]:
         step(connection)
     connection.execute(settings.delete().where(settings.c.name == "schema"))
     connection.execute(settings.insert().values(name="schema", value=str(VERSION)))
 
 
-def _check(found: int, *, place: str) -> None:
+def check(found: int, *, place: str) -> None:
+    """Raises InputError (`database-newer`)."""
     if found > VERSION:
         raise InputError(
             f"The database {place} is of a newer merge-bot: its tables have version {found}, this one knows {VERSION}.",

@@ -53,17 +53,18 @@ def title(job: Job, outcome: Outcome) -> str:
 
 def asked(job: Job) -> str:
     """Who asked for it and how, at which commit, and where its log is."""
-    parts = [f"Asked by {plain(job.asked_by)}: {code(job.ask)}" if job.ask else "Started by an event"]
-    parts += [f"at commit {job.head_sha[:12]} of this GitHub PR"] if job.head_sha else []
+    by = f" by {plain(job.asked_by)}" if job.asked_by else ""
+    parts = [f"Asked{by}: {code(job.ask)}" if job.ask else "Started by an event"]
+    parts += [f"at commit {job.head_sha[:12]}"] if job.head_sha else []
     log = f" [Log]({job.url})" if job.url else ""
     return f"{', '.join(parts)}.{log}"
 
 
-def result(job: Job, outcome: Outcome, *, endpoint: str) -> list[str]:
+def result(job: Job, outcome: Outcome, *, endpoint: str, workflow: bool = True) -> list[str]:
     """The whole answer: heading, why not, what was found, planned and checked, pictures, cost, how to undo it."""
     lines = [f"### {_heading(job, outcome)}", ""]
     if outcome.failure is not None:
-        lines += [*_failed(outcome.failure), ""]
+        lines += [*_failed(outcome.failure, workflow=workflow), ""]
     if outcome.diagnosis is not None:
         lines += [*_findings(outcome.diagnosis), ""]
     if outcome.plan is not None:
@@ -104,13 +105,13 @@ def _link(publication: Publication) -> str:
     return f"[{plain(publication.destination.location)}{number}]({publication.url})"
 
 
-def _failed(failure: Failure) -> list[str]:
+def _failed(failure: Failure, *, workflow: bool) -> list[str]:
     lines = [
         f"{plain(no_paths(failure.sentence))} ({code(failure.code)})",
         "",
         f"**What to do:** {plain(no_paths(failure.advice))}",
     ]
-    block = BLOCKS.get(failure.code, ())
+    block = BLOCKS.get(failure.code, ()) if workflow else ()
     return [*lines, *(["", "```yaml", *block, "```"] if block else [])]
 
 
@@ -187,7 +188,9 @@ def _cost(outcome: Outcome) -> list[str]:
         return []
     device = f" on {plain(outcome.report.device)}" if outcome.report is not None else ""
     cost = f", at a cost of {outcome.cost:,} (by `MERGE_BOT_COST_PER_GB`)" if outcome.cost is not None else ""
-    return [f"It took {duration(outcome.seconds)}{device}{cost}."]
+    bill = outcome.bill
+    rent = f" A rented {plain(bill.machine)} cost ${bill.dollars:.2f}." if bill is not None else ""
+    return [f"It took {duration(outcome.seconds)}{device}{cost}.{rent}"]
 
 
 def _undo(outcome: Outcome, endpoint: str) -> list[str]:

@@ -8,10 +8,12 @@ from . import (
     routes_account,
     routes_discussions,
     routes_files,
+    routes_jobs,
     routes_oauth,
     routes_refs,
     routes_repo,
     routes_upload,
+    routes_webhooks,
 )
 from .access import can_see, require_visible
 from .errors import HubError, MovedError, repo_not_found
@@ -40,7 +42,14 @@ def _compiled(routes: Iterable[Endpoint]) -> tuple[Route, ...]:
 
 
 TOP = _compiled(
-    [*routes_account.ROUTES, *routes_files.STORAGE_ROUTES, *routes_upload.STORAGE_ROUTES, *pages.TOP_ROUTES]
+    [
+        *routes_jobs.ROUTES,
+        *routes_webhooks.ROUTES,
+        *routes_account.ROUTES,
+        *routes_files.STORAGE_ROUTES,
+        *routes_upload.STORAGE_ROUTES,
+        *pages.TOP_ROUTES,
+    ]
 )
 BELOW_REPO = (
     (

@@ -17,9 +17,6 @@ from tests.jobs.orders import PUBLISHED, REFUSED, order
 class LedgerDesk(Ledger):
     """With the short names of the desk in memory for what a worker does."""
 
-    def enqueue(self, order):
-        return self.create(order)
-
     def begin(self, id_, **_):
         return super().begin(id_, self.entry(id_).attempt, worker="test-0")
 
