@@ -12,7 +12,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.datastructures import FormData
 
-from bot.doors.asked import job_key, of_command
+from bot.doors.asked import job_key, of_command, of_inputs
 from bot.errors import InputError
 from bot.job import Job, Verb
 from bot.jobs.desk import Desk
@@ -157,9 +157,8 @@ def _field(wrong: Misread | None) -> str:
 def _order(command: Command, *, line: str, viewer: Viewer, look: Look) -> Order:
     """The job. The operator's words are the operator's; of anybody else, nobody has asked what they may read."""
     access: Access = "yes" if viewer.operator else "unknown"
-    request = of_command(
-        command, inputs=look.site.inputs, adapter=command.adapters[0], by=viewer.called, access=access
-    )
+    known = of_inputs(look.site.inputs, adapter=command.adapters[0])
+    request = of_command(command, known, by=viewer.called, access=access)
     request = replace(request, thorough=look.site.thorough, reload=look.site.reload)
     what = ", ".join(MAIN.sub("", adapter) for adapter in command.adapters)
     key = job_key(request, verb=command.verb, place=f"page:{viewer.called}")
