@@ -41,7 +41,7 @@ def start(form: Form, *, level: int = logging.INFO) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in ("uvicorn", "httpx2"):
+    for name in ("uvicorn", "httpx2", "dbos"):
         logging.getLogger(name).setLevel(logging.WARNING)  # our own lines say more
 
 

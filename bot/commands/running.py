@@ -69,9 +69,13 @@ def inner_door(port: int | None, host: str, stack: ExitStack) -> list[socket]:
     """Where health and metrics alone are to be found, if anywhere."""
     if port is None:
         return []
-    made = stack.enter_context(listen(host, port))
-    click.echo(f"Health and metrics alone are at {address(made)}")
-    return [made]
+    return [stack.enter_context(listen(host, port))]
+
+
+def told(where: str, inner: list[socket]) -> None:
+    """Says on stdout what can be reached where."""
+    lines = [where, *(f"Health and metrics alone are at {address(at)}" for at in inner)]
+    click.echo("\n".join(lines))
 
 
 def staff(

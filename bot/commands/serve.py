@@ -59,7 +59,7 @@ def serve(
             put=inbox.put_async,
             routers=(routes.router(Office(database, queues), site=pages),),
         )
-        click.echo(f"merge-bot listens at {address(door)}")
+        running.told(f"merge-bot listens at {address(door)}", inner)
         doors = [(apps.app(service), door), *((apps.inner(service), at) for at in inner)]
         asyncio.run(run(service, doors, work=staff, seconds=there.drain_seconds))
     return 0

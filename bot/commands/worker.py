@@ -50,7 +50,7 @@ def worker(
             stack.callback(inbox.close)
         staff = running.staff(config, known, database=database, inbox=inbox, pools=queues)
         service = running.service(config, database)
-        click.echo(f"merge-bot works as {staff.executor}")
+        running.told(f"merge-bot works as {staff.executor}", inner)
         doors = [(apps.inner(service), at) for at in inner]
         asyncio.run(run(service, doors, work=staff, seconds=config.server.drain_seconds))
     return 0
