@@ -252,15 +252,8 @@ def action(verbose: int) -> int:
     return step.code
 
 
-cli.add_command(config)
-cli.add_command(serve)
-cli.add_command(worker)
-cli.add_command(watch)
-cli.add_command(enqueue)
-cli.add_command(jobs)
-cli.add_command(backup)
-cli.add_command(restore)
-cli.add_command(make)
+for _command in (config, serve, worker, watch, make, enqueue, jobs, backup, restore):
+    cli.add_command(_command)
 
 
 @contextmanager
