@@ -15,6 +15,7 @@ from bot.settings import Settings
 from bot.weights.files import Hub, Model
 
 if TYPE_CHECKING:
+    from bot.clients.hub_jobs import HubJobs
     from bot.clients.hub_lister import HubLister
     from bot.clients.hub_publisher import HubPublisher
     from bot.clients.hub_repairer import HubRepairer
@@ -45,7 +46,8 @@ class LazyHub:
 
         http.configure(self._settings.timeout)
         token = None if anonymous else self._settings.read_token or stored_token()
-        return HubReader(self._settings.endpoint, token=token, attempts=self._settings.attempts)
+        known = self._settings
+        return HubReader(known.endpoint, token=token, attempts=known.attempts, mounts=known.mounts)
 
     def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
         if self._is_theirs(repo_id):
@@ -98,6 +100,23 @@ def repairer(settings: Settings, repo_id: str) -> HubRepairer:
     return HubRepairer(settings.endpoint, token=token, attempts=settings.attempts, read_marker=find_marker)
 
 
+def hub_jobs(settings: Settings, *, namespace: str | None) -> HubJobs:
+    """The jobs on the Hub that this namespace, or the token's user, pays for. Raises AccessError without a token."""
+    from bot.clients.hub_jobs import HubJobs  # noqa: PLC0415
+
+    token = _write_token(settings, namespace or "")
+    return HubJobs(settings.endpoint, token=token, namespace=namespace, attempts=settings.attempts)
+
+
+def tokens(settings: Settings) -> dict[str, str]:
+    """Our tokens, as another merge-bot takes them from its environment: secrets."""
+    from bot.clients.tokens import stored_token  # noqa: PLC0415
+
+    read = None if settings.anonymous else settings.read_token or stored_token()
+    known = {"MERGE_BOT_READ_TOKEN": read, "MERGE_BOT_WRITE_TOKEN": settings.write_token or stored_token()}
+    return {name: token for name, token in known.items() if token}
+
+
 def _write_token(settings: Settings, repo_id: str) -> str:
     """A Trusted Publisher's where this is its workflow, else the one that is set, else the one that is stored."""
     from bot.clients import http, identity  # noqa: PLC0415
@@ -120,6 +139,34 @@ def _write_token(settings: Settings, repo_id: str) -> str:
             code="no-token",
         )
     return token
+
+
+def app_forge(settings: Settings, *, repository: str, app_id: int, private_key: str, api_url: str) -> Forge:
+    """The repository on GitHub, as a GitHub App that is installed there. Raises InputError as `forge` does.
+
+    Its first request raises InputError where the App is not installed or its key is none, and AccessError where GitHub
+    does not take the key.
+    """
+    from bot.clients.github import GitHub  # noqa: PLC0415
+    from bot.clients.github_app import Installation, InstallationToken, installation_token  # noqa: PLC0415
+
+    def make() -> Installation:
+        return installation_token(
+            app_id,
+            private_key,
+            repository,
+            api_url=api_url,
+            timeout=settings.timeout,
+            attempts=settings.attempts,
+        )
+
+    return GitHub(
+        repository,
+        token=InstallationToken(make),
+        api_url=api_url,
+        timeout=settings.timeout,
+        attempts=settings.attempts,
+    )
 
 
 def forge(settings: Settings, *, repository: str, token: str, api_url: str) -> Forge:

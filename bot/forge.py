@@ -104,6 +104,9 @@ class Talk(Protocol):
     def find_comment(self, number: int, *, marker: str, author: str | None = None) -> Comment | None:
         """The newest comment by `author` (default: us) that holds the marker, over all pages; None: there is none."""
 
+    def find_comments(self, number: int, *, marker: str, author: str | None = None) -> tuple[Comment, ...]:
+        """All of these, the oldest first."""
+
     def post_comment(self, number: int, body: str) -> Comment:
         """A new comment in the thread, posted once even when the host's answer is lost on the way."""
 

@@ -87,7 +87,11 @@ class HubDiscussions:
         return next((c for c in self._comments(int(number)) if c.id == f"{number}#{event}"), None)
 
     def find_comment(self, number: int, *, marker: str, author: str | None = None) -> Comment | None:
-        return self._newest(number, lambda body: marker in body, author=author or self.login())
+        found = self.find_comments(number, marker=marker, author=author)
+        return found[-1] if found else None
+
+    def find_comments(self, number: int, *, marker: str, author: str | None = None) -> tuple[Comment, ...]:
+        return self._by(author or self.login(), number, lambda body: marker in body)
 
     def post_comment(self, number: int, body: str) -> Comment:
         text = body[:LONGEST]
@@ -97,8 +101,8 @@ class HubDiscussions:
             if error.code not in LOST:
                 raise
             same = text.strip()
-            found = self._newest(number, lambda body: body.strip() == same, author=self.login())
-            return found or self._post(number, text)
+            found = self._by(self.login(), number, lambda body: body.strip() == same)
+            return found[-1] if found else self._post(number, text)
 
     def edit_comment(self, comment: Comment, body: str) -> Comment | None:
         number, _, event = str(comment.id).partition("#")
@@ -119,9 +123,8 @@ class HubDiscussions:
             made = self._api.comment_discussion(self.repository, number, body)
             return self._comment(number, made._event)  # noqa: SLF001
 
-    def _newest(self, number: int, wanted: Callable[[str], bool], *, author: str) -> Comment | None:
-        found = [one for one in self._comments(number) if one.author == author and wanted(one.body)]
-        return found[-1] if found else None
+    def _by(self, author: str, number: int, wanted: Callable[[str], bool]) -> tuple[Comment, ...]:
+        return tuple(one for one in self._comments(number) if one.author == author and wanted(one.body))
 
     def _comments(self, number: int) -> list[Comment]:
         """Those that are shown, the oldest first."""

@@ -19,7 +19,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 def backup(*, target: Path, file: Path | None, json: bool, verbose: int) -> None:
     """Write the service's state into FILE. The service may go on meanwhile."""
     with state.database(file, create=False, verbosity=verbose) as database:
-        from bot.jobs import backup as saving  # noqa: PLC0415
+        from bot.jobs import backup as saving
 
         written = saving.backup(database, target.absolute())
     _tell({"file": str(target), "bytes": written}, f"{target}: {size(written)}", as_json=json)
@@ -32,7 +32,7 @@ def backup(*, target: Path, file: Path | None, json: bool, verbose: int) -> None
 def restore(*, target: Path, force: bool, file: Path | None, json: bool, verbose: int) -> None:
     """Put the state in FILE in place of the service's."""
     with state.database(file, create=True, verbosity=verbose) as database:
-        from bot.jobs import backup as saving  # noqa: PLC0415
+        from bot.jobs import backup as saving
 
         saving.restore(database, target.absolute(), force=force)
         place = database.place
@@ -40,7 +40,7 @@ def restore(*, target: Path, force: bool, file: Path | None, json: bool, verbose
 
 
 def _tell(document: dict[str, object], line: str, *, as_json: bool) -> None:
-    from bot.terminal import view  # noqa: PLC0415
+    from bot.terminal import view
 
     with session.reader_may_leave():
         if as_json:

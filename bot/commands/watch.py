@@ -54,10 +54,10 @@ def watch(
     with ExitStack() as stack:
         tools = stack.enter_context(session.tools(verbosity=verbose, plain=True))
         with extra.needed():
-            from bot import connect  # noqa: PLC0415 - slow, and not always installed
-            from bot.jobs.ledger import Ledger  # noqa: PLC0415
-            from bot.jobs.seen import Memory  # noqa: PLC0415
-            from bot.watch import Watcher, unlisted  # noqa: PLC0415
+            from bot import connect
+            from bot.jobs.ledger import Ledger
+            from bot.jobs.seen import Memory
+            from bot.watch import Watcher, unlisted
         config, settings = running.configured(file, form=form, verbose=verbose), tools["settings"]
         for glob in unlisted(config):
             LOG.warning("%s is for webhooks alone: nobody can list the models of all its owners.", glob)
@@ -81,7 +81,7 @@ def watch(
 
 def _read(config: Config, stack: ExitStack) -> Database:
     """The database as it is; where there is none, one that goes with this process: nothing was seen yet."""
-    from bot.jobs.migration import opened  # noqa: PLC0415
+    from bot.jobs.migration import opened
 
     try:
         found = opened(config.database, create=False)

@@ -23,6 +23,9 @@ class Answering(Protocol):
     def tell(self, now: Now) -> None:
         """Shows how far the job is. Raises StoppedError when somebody has called it off; faults of the host pass by."""
 
+    def look(self) -> None:
+        """Looks whether somebody has called it off, and then raises StoppedError; faults of the host pass by."""
+
     def check(self) -> None:
         """The last look before publishing: raises StoppedError, RefusedError or HostError when it is not to be."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot.doors.control import Control
+from bot.doors.pace import Pace
 from bot.forge import Forge, HubTalk, PullRequest, Talk
 from bot.job import Job, Outcome
 from bot.progress import Progress
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 class Footing:
     """One run that answers one event, on either host.
 
-    `run` is its name and `url` its page; adapters and reports lie below `folder`. `every` is how many seconds lie
-    between two edits of a comment, `patience` how many a cancellation waits, `stale` after how many without a sign a
-    run counts as dead. `settle` is what becomes of tasks, which nobody has asked
-    for where there is no thread (None: they are done at once, one after the other), and `jobs`
-    where a command hears of them (None: from their comments).
+    `run` is its name and `url` its page; adapters and reports lie below `folder`. `pace` is how often a comment is
+    edited; `patience` is how many seconds a cancellation waits, `stale` after how many without a sign a run counts as
+    dead, `insist` for how many the last look and the last word are tried while the host stumbles. `settle` is what
+    becomes of tasks (None: they are done at once, one after the other), which no thread has asked for where there is no
+    GitHub PR or discussion; and `jobs` where a command hears of them (None: from their comments).
     """
 
     settings: Settings
@@ -39,9 +40,10 @@ class Footing:
     run: str
     url: str
     folder: Path
-    every: float = 15.0  # GitHub allows 500 writes an hour
+    pace: Pace = field(default_factory=Pace)
     patience: float = 120.0
-    stale: float = 3600.0
+    stale: float = 900.0  # fifteen edits that did not come, and thrice as long as the last word is tried
+    insist: float = 300.0
     settle: Callable[[Sequence[Task], PullRequest | None, Footing], Answer] | None = None
     jobs: Control | None = None
     clock: Callable[[], float] = time.time

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from bot.doors import marks
 from bot.doors.ground import Answer, Footing
 from bot.errors import AccessError, HostError, MergeBotError
 from bot.forge import Comment, Reaction
 from bot.job import Job, Outcome
 from bot.publish import comment as texts
-from bot.publish.marker import ALL_JOBS, RUNNING, Mark, find_job, remarked
+from bot.publish.marker import Mark, find_job, remarked
 from bot.trigger.command import HELP, Command, read
 from bot.trigger.table import OPTIONS
 
@@ -56,7 +58,7 @@ class Speaker:
 
     def status(self) -> Answer:
         """How the job that is going on stands, or the last one."""
-        found = self._job(RUNNING) or self._job(ALL_JOBS)
+        found = self._going_on() or self._last()
         if found is None:
             return self.decline(
                 f"There is no job under this {self.ground.host.thread}.",
@@ -71,36 +73,41 @@ class Speaker:
 
     def cancel(self) -> Answer:
         """Calls off the job that is going on, and waits until it has heard."""
-        found = self._job(RUNNING)
+        found = self._going_on()
         if found is None:
             return self.decline(
                 f"No job is going on under this {self.ground.host.thread}.",
                 "Write /merge status to see the last one.",
             )
         running, mark = found
-        if self.ground.jobs is not None:
-            self.ground.jobs.cancel(mark.key, by=self.comment.author)
-            self.react("rocket")
-            return Answer()
-        waited = 0.0
-        while mark.state in {"running", "cancelling"}:
-            if mark.state == "running":  # also again, where the job's own edit came in between
-                text = remarked(running.body, replace(mark, state="cancelling"))
-                self.ground.talk.edit_comment(running, text)
-            if waited >= self.ground.patience:
-                return self._given_up(mark)
-            self.ground.sleep(BETWEEN)
-            waited += BETWEEN
-            now = self.ground.talk.comment(running.id, running.kind)
-            if now is None:
-                break
-            running, mark = now, find_job(now.body) or Mark(job=mark.job, state="gone")
+        jobs = self.ground.jobs
+        if (
+            jobs is None or jobs.cancel(mark.key, by=self.comment.author) is None
+        ):  # an Action's, or from long ago
+            self._stop(running, mark)
         self.react("rocket")
         return Answer()
 
+    def _stop(self, running: Comment, mark: Mark) -> None:
+        """Writes into the job's comment, and waits until its run has read it. Where none does, it counts as ended."""
+        ground, waited = self.ground, 0.0
+        while mark.state in marks.GOING:
+            if waited >= ground.patience or not marks.is_alive(mark, ground=ground):
+                ground.talk.edit_comment(running, texts.abandoned(mark, at=ground.now()))
+                return
+            if mark.state == "running":  # also again, where the job's own edit came in between
+                text = remarked(running.body, replace(mark, state="cancelling"))
+                ground.talk.edit_comment(running, text)
+            ground.sleep(BETWEEN)
+            waited += BETWEEN
+            now = ground.talk.comment(running.id, running.kind)
+            if now is None:
+                return
+            running, mark = now, find_job(now.body) or Mark(job=mark.job, state="gone")
+
     def last_command(self) -> tuple[str, Command] | None:
-        """The command that the newest job was made of, as typed and as read."""
-        found = self._job(ALL_JOBS)
+        """The command that the last job was made of, as typed and as read; events that made jobs are passed over."""
+        found = self._last(lambda mark: bool(mark.ask))
         command = read(found[1].ask) if found else None
         if (
             found is None
@@ -110,21 +117,13 @@ class Speaker:
             return None
         return found[1].ask, command
 
-    def _given_up(self, mark: Mark) -> Answer:
-        if self.ground.now() - mark.at >= self.ground.stale:
-            return self.decline(
-                "The run of this job has shown no sign of life for long; it counts as ended.",
-                "Write /merge retry to begin anew.",
-            )
-        return self.decline(
-            "The job has been told to stop, and has not stopped yet: it is in the middle of something.",
-            "It stops before anything is published.",
-        )
+    def _going_on(self) -> marks.Marked | None:
+        return self._last(lambda mark: mark.state in marks.GOING)
 
-    def _job(self, marker: str) -> tuple[Comment, Mark] | None:
-        found = self.ground.talk.find_comment(self.number, marker=marker)
-        mark = find_job(found.body) if found else None
-        return (found, mark) if found and mark else None
+    def _last(self, wanted: Callable[[Mark], bool] = lambda _: True) -> marks.Marked | None:
+        """The job that was touched last, of those that are wanted."""
+        found = marks.ours(self.number, ground=self.ground)
+        return marks.last(tuple(one for one in found if wanted(one[1])), ground=self.ground)
 
     def _notice(self, text: str) -> tuple[str, ...]:
         """One notice in a thread: the next one takes its place. The answer is what kept us from it."""

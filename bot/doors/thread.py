@@ -5,15 +5,20 @@ It ends with a verdict on the head, and a reaction to the command. Implements `b
 
 from __future__ import annotations
 
-from bot.doors import talk
+import threading
+from collections.abc import Callable
+
+from bot.doors import marks, talk
 from bot.doors.ground import Footing
+from bot.doors.insisting import insisted
 from bot.doors.verdict import verdict
 from bot.errors import AccessError, HostError, RefusedError, StoppedError
 from bot.forge import Comment
 from bot.job import Job, Now, Outcome
 from bot.publish import comment as texts
-from bot.publish.marker import Mark, find_job, of_job
+from bot.publish.marker import Mark, find_job
 
+LIMIT = 3600.0  # seconds: GitHub's limits are for an hour, and hours of work may be at stake
 AGAIN = "Write the command again when you like."
 
 
@@ -29,6 +34,7 @@ class Thread:
         self._ground, self._talk = ground, ground.talk
         self._comment: Comment | None = None
         self._deaf = False
+        self._lock = threading.RLock()  # the work's thread checks and ends, another one tells
 
     @property
     def note(self) -> str:
@@ -39,12 +45,11 @@ class Thread:
 
         A run at another head gives way to this one. Raises HostError when the host is at fault.
         """
-        earlier = self._talk.find_comment(self.number, marker=of_job(self.job.thread))
-        mark = find_job(earlier.body) if earlier else None
-        if earlier and mark and self._is_alive(mark) and mark.head == self.job.head_sha:
-            return earlier.url
+        earlier = marks.of_thread(self.job.thread, self.number, ground=self._ground)
+        if earlier and self._is_anothers(earlier[1]) and earlier[1].head == self.job.head_sha:
+            return earlier[0].url
         text = texts.working(self.job, Now(), at=self._ground.now())
-        edited = self._talk.edit_comment(earlier, text) if earlier and mark else None
+        edited = self._talk.edit_comment(earlier[0], text) if earlier else None
         try:
             self._comment = edited or self._talk.post_comment(self.number, text)
         except AccessError as error:
@@ -54,35 +59,49 @@ class Thread:
 
     def tell(self, now: Now) -> None:
         """Shows how far the job is. Raises StoppedError when somebody has called it off; the host's faults pass by."""
-        if self._comment is None:
-            return
+        self._passing_by(lambda: self._tell(now))
+
+    def look(self) -> None:
+        """Looks whether somebody has called it off, and then raises StoppedError."""
+        self._passing_by(self._check_wanted)
+
+    def _passing_by(self, call: Callable[[], None]) -> None:
         try:
-            self._check_wanted()
-            text = texts.working(self.job, now, at=self._ground.now())
-            if self._talk.edit_comment(self._comment, text) is None and not self._deaf:
-                raise _deleted()
+            with self._lock:
+                call()
         except (HostError, AccessError) as error:  # a comment less, and the next one comes soon
             self._ground.progress.say(f"The comment could not be edited: {error.sentence}")
+
+    def _tell(self, now: Now) -> None:
+        self._check_wanted()
+        text = texts.working(self.job, now, at=self._ground.now())
+        gone = self._comment is not None and self._talk.edit_comment(self._comment, text) is None
+        if gone and not self._deaf:
+            raise _deleted()
 
     def check(self) -> None:
         """Whether the job is still to be published: last look. Raises StoppedError, RefusedError or HostError.
 
-        From here on nothing stops it, so that no half of it is left.
+        While the host stumbles, it is tried again for `Footing.insist` seconds, and a rate limit is waited for. From
+        here on nothing stops it, so that no half of it is left.
         """
+        with self._lock:
+            insisted(self._check, ground=self._ground, announced=LIMIT)
+            self._deaf = True
+
+    def _check(self) -> None:
         if self._comment is not None:
             self._check_wanted()
             if (url := self._elsewhere()) is not None:
-                raise StoppedError(
-                    f"The same job is being done elsewhere: {url}.", advice=AGAIN, code="done-elsewhere"
-                )
+                raise _elsewhere(url)
         self._check_asked()
         self._check_head()
-        self._deaf = True
 
     def end(self, outcome: Outcome) -> None:
         """The last text. Where the comment is gone or the host does not answer, the run's own page has it."""
-        if self._comment is not None:
-            self._end(self._comment, outcome)
+        with self._lock:
+            if self._comment is not None:
+                self._end(self._comment, outcome)
         if said := verdict(self.job, outcome, ground=self._ground):
             self._notes.append(said)
         if self._command is not None:
@@ -98,22 +117,21 @@ class Thread:
             workflow=self._ground.host.workflow,
         )
         try:
-            self._talk.edit_comment(comment, text)
+            insisted(lambda: self._talk.edit_comment(comment, text), ground=self._ground)
         except (HostError, AccessError) as error:
             self._notes.append(f"The comment could not be edited: {error.sentence}")
 
-    def _is_alive(self, mark: Mark) -> bool:
-        """Whether another run works on it and has shown a sign of life."""
-        works = mark.state in {"running", "cancelling"} and mark.run != self.job.run
-        return works and self._ground.now() - mark.at < self._ground.stale
+    def _is_anothers(self, mark: Mark) -> bool:
+        """Whether another run is at work on it."""
+        return mark.run != self.job.run and marks.is_alive(mark, ground=self._ground)
 
     def _elsewhere(self) -> str | None:
         """Where two runs have begun in one moment, the newest comment is the job's, and ours points to it."""
-        newest = self._talk.find_comment(self.number, marker=of_job(self.job.thread))
-        mark = find_job(newest.body) if newest else None
-        if newest is None or mark is None or self._comment is None:
+        found = marks.of_thread(self.job.thread, self.number, ground=self._ground)
+        if found is None or self._comment is None:
             return None
-        if newest.id == self._comment.id or not self._is_alive(mark):
+        newest, mark = found
+        if newest.id == self._comment.id or not self._is_anothers(mark):
             return None
         self._talk.edit_comment(self._comment, texts.elsewhere(newest.url))
         self._comment = None
@@ -128,7 +146,8 @@ class Thread:
         mark = find_job(found.body)
         if mark is not None and mark.run != self.job.run:
             self._check_head(taken_over=True)
-        if mark is not None and mark.state == "cancelling":
+            raise _elsewhere(found.url)
+        if mark is not None and mark.state != "running":  # cancelling, or called off by who thought us dead
             raise StoppedError(
                 "It was cancelled with /merge cancel; nothing was published.", advice=AGAIN, code="cancelled"
             )
@@ -146,10 +165,10 @@ class Thread:
     def _check_head(self, *, taken_over: bool = False) -> None:
         """The thread as it was when the job began. Raises StoppedError or RefusedError.
 
-        Where that fails and another run has taken over the comment, it is theirs from now on.
+        Where another run has taken over the comment, it is theirs from now on.
         """
         pull = self._talk.pull_request(self.number)
-        if taken_over and (pull is None or pull.head_sha != self.job.head_sha):
+        if taken_over:
             self._comment = None
         if pull is None or pull.state != "open":
             gone = "is gone" if pull is None else f"was {pull.state} meanwhile"
@@ -169,6 +188,10 @@ def moved(pinned: str, now: str) -> RefusedError:
         advice="Look at what was pushed, and write the command again.",
         code="head-moved",
     )
+
+
+def _elsewhere(url: str) -> StoppedError:
+    return StoppedError(f"The same job is being done elsewhere: {url}.", advice=AGAIN, code="done-elsewhere")
 
 
 def _deleted() -> StoppedError:

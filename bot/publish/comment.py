@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.job import Job, Now, Outcome, Stage
+from bot.job import Failure, Job, Now, Outcome, Stage
 from bot.publish.escape import code, joined, plain, row
 from bot.publish.marker import Mark, job_marker
 from bot.publish.model_card import HUB
@@ -49,6 +49,19 @@ def finished(job: Job, outcome: Outcome, *, at: int, endpoint: str = HUB, workfl
     return joined([job_marker(mark), *result(job, outcome, endpoint=endpoint, workflow=workflow)])[
         :LONGEST_BODY
     ]
+
+
+def abandoned(mark: Mark, *, at: int) -> str:
+    """The comment of a job that was called off, and whose run does not answer."""
+    failure = Failure(
+        code="cancelled",
+        sentence="It was cancelled with /merge cancel, and its run did not answer: it counts as ended.",
+        advice="Write /merge retry to begin anew. Should the run still be at work, it stops before it publishes.",
+        exit_code=3,
+    )
+    what = mark.ask or "the job"
+    job = Job(key=mark.key, what=what, ask=mark.ask, head_sha=mark.head, run=mark.run)
+    return finished(job, Outcome(ended="skipped", failure=failure), at=at)
 
 
 def summary(job: Job, outcome: Outcome, *, report: str = "", endpoint: str = HUB) -> str:

@@ -55,12 +55,6 @@ _JOB = re.compile(
 
 
 ALL_JOBS = "<!-- adapter-merge-bot state="
-RUNNING = "<!-- adapter-merge-bot state=running job="  # how the mark of a job that goes on begins
-
-
-def of_job(key: str) -> str:
-    """A part of every mark of this job, and of no other."""
-    return f" job={key} run="
 
 
 def job_marker(mark: Mark) -> str:

@@ -53,7 +53,8 @@ def title(job: Job, outcome: Outcome) -> str:
 
 def asked(job: Job) -> str:
     """Who asked for it and how, at which commit, and where its log is."""
-    parts = [f"Asked by {plain(job.asked_by)}: {code(job.ask)}" if job.ask else "Started by an event"]
+    by = f" by {plain(job.asked_by)}" if job.asked_by else ""
+    parts = [f"Asked{by}: {code(job.ask)}" if job.ask else "Started by an event"]
     parts += [f"at commit {job.head_sha[:12]}"] if job.head_sha else []
     log = f" [Log]({job.url})" if job.url else ""
     return f"{', '.join(parts)}.{log}"
@@ -187,7 +188,9 @@ def _cost(outcome: Outcome) -> list[str]:
         return []
     device = f" on {plain(outcome.report.device)}" if outcome.report is not None else ""
     cost = f", at a cost of {outcome.cost:,} (by `MERGE_BOT_COST_PER_GB`)" if outcome.cost is not None else ""
-    return [f"It took {duration(outcome.seconds)}{device}{cost}."]
+    bill = outcome.bill
+    rent = f" A rented {plain(bill.machine)} cost ${bill.dollars:.2f}." if bill is not None else ""
+    return [f"It took {duration(outcome.seconds)}{device}{cost}.{rent}"]
 
 
 def _undo(outcome: Outcome, endpoint: str) -> list[str]:
