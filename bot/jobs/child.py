@@ -83,8 +83,8 @@ STEPS: dict[str, Callable[..., Any]] = {"plan": plan, "examine": examine, "merge
 class Lifeline:
     """Stdin: signs of life, and the answer to whether the publication may go on."""
 
-    def __init__(self, *, patience: float) -> None:
-        self._patience, self._rest = patience, b""
+    def __init__(self, *, patience: float, progress: Piped) -> None:
+        self._patience, self._rest, self._progress = patience, b"", progress
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def start(self) -> None:
@@ -102,6 +102,8 @@ class Lifeline:
             data = os.read(0, 1 << 16) if ready else b""
             # Also when it comes late: if this process was paused, somebody else may have taken the job over.
             if not data or time.monotonic() - heard > self._patience:
+                with suppress(OSError):
+                    self._progress.tell(alone=True)
                 end()
             heard = time.monotonic()
             *lines, self._rest = (self._rest + data).split(b"\n")
@@ -120,9 +122,9 @@ def main() -> None:
     given = exchange.loads(_exactly(int.from_bytes(_exactly(8), "big")))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cancelled: clear up as after Ctrl-C
     seal.bound(memory=given["memory"], file=given["file"])
-    lifeline = Lifeline(patience=given["patience"])
-    lifeline.start()
     progress = Piped(pipe)
+    lifeline = Lifeline(patience=given["patience"], progress=progress)
+    lifeline.start()
 
     def gate() -> None:
         progress.tell(gate=True)

@@ -19,7 +19,7 @@ from bot.jobs.order import ACTIVE, Entry, Order, Origin
 from bot.jobs.queues import JOBS, LOCAL, Queues
 from bot.request import Destination, MergeRequest
 
-LEASE = 4.0
+LEASE = 12.0
 
 
 class Site:

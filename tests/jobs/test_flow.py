@@ -8,7 +8,7 @@ import pytest
 from bot.jobs.order import ACTIVE
 from tests.e2e import hub, models
 from tests.hub.faults import Fault
-from tests.jobs.site import Site
+from tests.jobs.site import LEASE, Site
 
 __all__ = ["hub", "models"]
 pytestmark = pytest.mark.timeout(600)  # on a busy machine torch alone takes ten seconds to import
@@ -111,7 +111,7 @@ def test_a_dead_worker_s_job_is_taken_over_and_a_living_one_s_is_not(site):
     site.reaches(id_, "merging")
     owner = site.office.entry(id_).worker
     site.start("two")
-    time.sleep(2 * 4.0)  # twice the lease: the first lives
+    time.sleep(1.5 * LEASE)  # the first lives
     assert site.office.entry(id_).worker == owner or site.office.entry(id_).state not in ACTIVE
     second = site.ask(to="alice/flow-three")
     site.until(lambda: site.office.entry(second).now.stage == "merging")
