@@ -118,18 +118,27 @@ def test_cancelled_while_planning_it_is_gone_within_seconds(site, slow_hub):
 
 @pytest.mark.slow
 def test_cancelled_while_merging_nothing_is_left_and_it_can_be_tried_again(site):
+    """It goes on as long as one of the two who want it does."""
     site.start()
-    id_ = site.ask(to="alice/flow-off")
-    site.reaches(id_, "merging")
-    began = time.monotonic()
-    site.office.cancel(id_, by="alice")
-    entry = site.ended(id_)
+    first, second = site.ask(to="alice/flow-off"), site.ask(to="alice/flow-off", by="bob")
+    site.reaches(first, "merging")
+    site.reaches(second, "merging")
+    site.office.cancel(first, by="alice")
+    entry = site.ended(first)
     assert (entry.state, entry.outcome.failure.code) == ("skipped", "cancelled")
+    other = site.office.entry(second)
+    assert (other.state, other.make) == ("running", entry.make)
+    began = time.monotonic()
+    site.office.cancel(second, by="bob")
+    assert site.ended(second).outcome.failure.code == "cancelled"
     site.until(lambda: site.leftovers() == [])
     assert time.monotonic() - began < 15
     assert site.commits("alice/flow-off") == []
-    assert site.office.retry(id_, by="alice").attempt == 2
-    assert site.ended(id_).state == "published"
+    again = site.office.retry(second, by="bob")
+    assert (again.attempt, again.make) == (2, "")
+    entry = site.ended(second)
+    assert (entry.state, entry.make) == ("published", f"{other.make[:-2]}-2")
+    assert site.office.entry(first).state == "skipped"
 
 
 @pytest.mark.slow
