@@ -13,6 +13,7 @@ from bot.jobs.reading import DAY
 from bot.jobs.retention import Swept, sweep
 
 EVERY = 3600.0  # seconds
+PATIENCE = 5.0  # seconds that a stop waits for it
 log = logging.getLogger("bot.jobs")
 
 
@@ -39,7 +40,7 @@ class Cleaner:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout=PATIENCE)
 
     def _run(self) -> None:
         while True:
