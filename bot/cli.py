@@ -20,6 +20,7 @@ from bot.commands.config import config
 from bot.commands.enqueue import enqueue
 from bot.commands.jobs import jobs
 from bot.commands.serve import serve
+from bot.commands.webhook import webhook
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -255,6 +256,7 @@ cli.add_command(jobs)
 cli.add_command(backup)
 cli.add_command(restore)
 cli.add_command(serve)
+cli.add_command(webhook)
 
 
 @contextmanager
