@@ -19,6 +19,7 @@ from bot.commands.backup import backup, restore
 from bot.commands.config import config
 from bot.commands.enqueue import enqueue
 from bot.commands.jobs import jobs
+from bot.commands.serve import serve
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -253,6 +254,7 @@ cli.add_command(enqueue)
 cli.add_command(jobs)
 cli.add_command(backup)
 cli.add_command(restore)
+cli.add_command(serve)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot.errors import AccessError
-from bot.forge import Forge
+from bot.forge import Forge, HubTalk
 from bot.progress import Progress
 from bot.publish.marker import find_marker
 from bot.request import Destination
@@ -17,29 +17,49 @@ from bot.weights.files import Hub, Model
 if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
     from bot.clients.hub_repairer import HubRepairer
+    from bot.clients.hub_repository import HubRepository
 
 
 class LazyHub:
-    """Implements `bot.weights.files.Hub` with the read token."""
+    """Implements `bot.weights.files.Hub` with the read token.
+
+    For somebody who is not known to be allowed what it may read, without it, but for models of their own.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     @cached_property
     def _hub(self) -> Hub:
+        return self._reader(anonymous=self._settings.anonymous)
+
+    @cached_property
+    def _theirs(self) -> Hub:
+        return self._reader(anonymous=False)
+
+    def _reader(self, *, anonymous: bool) -> Hub:
         from bot.clients import http  # noqa: PLC0415
         from bot.clients.hub_reader import HubReader  # noqa: PLC0415
         from bot.clients.tokens import stored_token  # noqa: PLC0415
 
         http.configure(self._settings.timeout)
-        token = None if self._settings.anonymous else self._settings.read_token or stored_token()
+        token = None if anonymous else self._settings.read_token or stored_token()
         return HubReader(self._settings.endpoint, token=token, attempts=self._settings.attempts)
 
     def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
+        if self._is_theirs(repo_id):
+            model = self._theirs.open(repo_id, revision=revision, subfolder=subfolder)
+            if self._is_theirs(model.pinned.location):  # a name may lead elsewhere
+                return model
         return self._hub.open(repo_id, revision=revision, subfolder=subfolder)
 
     def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
-        return self._hub.download(model, names=names, progress=progress)
+        hub = self._theirs if self._is_theirs(model.pinned.location) else self._hub
+        return hub.download(model, names=names, progress=progress)
+
+    def _is_theirs(self, repo_id: str) -> bool:
+        owner, slash, _ = repo_id.partition("/")
+        return bool(slash) and owner.casefold() in self._settings.owned
 
 
 def publisher(settings: Settings, to: Destination) -> HubPublisher:
@@ -125,3 +145,24 @@ def forge(settings: Settings, *, repository: str, token: str, api_url: str) -> F
     return GitHub(
         repository, token=token, api_url=api_url, timeout=settings.timeout, attempts=settings.attempts
     )
+
+
+def discussions(settings: Settings, *, repository: str, login: str | None = None) -> HubTalk:
+    """The discussions of a model on the Hub, with the write token. Raises AccessError without one."""
+    from bot.clients.hub_discussions import HubDiscussions  # noqa: PLC0415
+
+    token = _write_token(settings, repository)
+    return HubDiscussions(
+        repository, endpoint=settings.endpoint, token=token, attempts=settings.attempts, login=login
+    )
+
+
+def repository(settings: Settings, repo_id: str) -> HubRepository:
+    """A model repository on the Hub, with the read token."""
+    from bot.clients import http  # noqa: PLC0415
+    from bot.clients.hub_repository import HubRepository  # noqa: PLC0415
+    from bot.clients.tokens import stored_token  # noqa: PLC0415
+
+    http.configure(settings.timeout)
+    token = settings.read_token or stored_token()
+    return HubRepository(repo_id, endpoint=settings.endpoint, token=token, attempts=settings.attempts)

@@ -64,7 +64,7 @@ class Settings:
     whether work on strangers' files gets a process of its own; `plan_timeout` is how many seconds it may look for the
     adapter's modules. `verbosity` is the command's, for that process. `identity`: this is a step of a GitHub workflow
     that can prove to the Hub whose it is. `anonymous`: the Hub is read without a token, for somebody who is not
-    known to be allowed what the token may read.
+    known to be allowed what the token may read, except below the names in `owned`, in small letters, which are theirs.
     """
 
     endpoint: str = "https://huggingface.co"
@@ -78,6 +78,7 @@ class Settings:
     plan_timeout: float = 120.0
     verbosity: int = 0
     anonymous: bool = False
+    owned: frozenset[str] = frozenset()
     identity: bool = False
 
 

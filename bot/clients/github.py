@@ -132,8 +132,8 @@ class GitHub:
 
     # comments
 
-    def comment(self, id_: int, kind: Kind) -> Comment | None:
-        path = f"{COMMENTS[kind]}/{id_:d}"
+    def comment(self, id_: int | str, kind: Kind) -> Comment | None:
+        path = f"{COMMENTS[kind]}/{int(id_):d}"
         return self._api.find(path, what="read a comment", read=comment_of(kind), needs=READ)
 
     def find_comment(self, number: int, *, marker: str, author: str | None = None) -> Comment | None:
@@ -156,7 +156,7 @@ class GitHub:
 
     def edit_comment(self, comment: Comment, body: str) -> Comment | None:
         path, text, read = (
-            f"{COMMENTS[comment.kind]}/{comment.id:d}",
+            f"{COMMENTS[comment.kind]}/{int(comment.id):d}",
             shortened(body),
             comment_of(comment.kind),
         )
@@ -176,7 +176,7 @@ class GitHub:
         path, what = f"issues/{number:d}/comments", f"read the comments of GitHub PR #{number}"
         pages = self._api.pages(path, what=what, read=comment_of("issue"), needs=READ)
         found = _unless_gone(lambda: [one for one in pages if one.author == author and wanted(one.body)])
-        return tuple(sorted(found or (), key=lambda one: one.id))
+        return tuple(sorted(found or (), key=lambda one: int(one.id)))
 
     # the verdict
 
@@ -203,5 +203,5 @@ def _unless_gone(call: Callable[[], T]) -> T | None:
 
 def _reactions(comment: Comment | None, number: int) -> str:
     """Where the reactions to a comment are, or those to the GitHub PR."""
-    thread = f"{COMMENTS[comment.kind]}/{comment.id:d}" if comment else f"issues/{number:d}"
+    thread = f"{COMMENTS[comment.kind]}/{int(comment.id):d}" if comment else f"issues/{number:d}"
     return f"{thread}/reactions"

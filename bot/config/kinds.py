@@ -20,6 +20,7 @@ AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]b)?", re.ASCII | re.IGNO
 GLOB = re.compile(r"!?[\w\-.*?\[\]]+/[\w\-.*?\[\]]+", re.ASCII)
 NAME = re.compile(r"[\w\-.]{1,96}", re.ASCII)
 NAME_GLOB = re.compile(r"[\w\-.*?\[\]]{1,96}", re.ASCII)
+NO_SUBFOLDER = re.compile(r"[-_.]?\{subfolder\}")
 QUEUE = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 
 
@@ -79,7 +80,11 @@ def template(text: str) -> str:
 
 
 def filled(text: str, values: dict[str, str]) -> str:
-    """The template with its fields replaced, and nothing else: braces in values stay as they are."""
+    """The template with its fields replaced, and nothing else: braces in values stay as they are.
+
+    Where there is no subfolder, the dash before it goes, too.
+    """
+    text = text if values["subfolder"] else NO_SUBFOLDER.sub("", text)
     parts = string.Formatter().parse(text)
     return "".join(literal + (values[name] if name else "") for literal, name, *_ in parts)
 

@@ -15,7 +15,7 @@ from bot.config.files import with_files
 from bot.config.lines import Lines
 from bot.config.mistakes import Mistake, found_in, unknown
 from bot.config.models import Config
-from bot.config.sources import PREFIX, Source, variable
+from bot.config.sources import PREFIX, Source, variable, variables
 from bot.errors import InputError
 
 FILE = "merge-bot.toml"
@@ -66,7 +66,8 @@ def _placed(mistakes: Iterable[Mistake], lines: Lines, environ: Mapping[str, str
     """The mistakes with their places. What a variable says comes before what the file says."""
     done = []
     for mistake in mistakes:
-        name = mistake.variable or next((v for v in map(variable, _above(mistake.path)) if v in environ), "")
+        known = (name for path in _above(mistake.path) for name in variables(path) if name in environ)
+        name = mistake.variable or next(known, "")
         above = (lines.of_key(path) for path in _above(mistake.path))
         line = None if name else next((line for line in above if line), None)
         done.append(replace(mistake, variable=name, line=line))

@@ -45,6 +45,11 @@ class Server(Table):
     public_url: Url | None = _key(None, "How others reach the service: for links and for sign-in.")
     state: Path = _key(Path("state"), "Folder for the database and for reports, relative to this file.")
     drain_seconds: float = _key(30.0, "How long a stop waits for what is being answered.", ge=0, le=3600)
+    request_seconds: float = _key(20.0, "How long a request may take to arrive whole.", gt=0, le=600)
+    request_bytes: Bytes = _key(4 * 2**20, "The largest body of a request.", ge=65_536, le=2**30)
+    connections: int = _key(512, "How many connections are served at once.", ge=1, le=65535)
+    metrics_token: Secret = _key(None, "What /metrics takes as a bearer token. Without it, it is closed.")
+    metrics_token_file: Path | None = _key(None, "File with it.")
 
 
 class Worker(Table):
@@ -108,19 +113,23 @@ class RuleKeys(Table):
     allow_pickle: bool | None = _key(None, "Read weights that are there only as pickle, as tensors.")
 
 
+def _always(key: str, default: Any) -> Any:
+    return _key(default, str(RuleKeys.model_fields[key].description))
+
+
 class Defaults(RuleKeys):
     """What holds where no rule says something else."""
 
-    destination: Template = "{owner}/{name}-merged"
-    publish: Publish = "repository"
-    visibility: Visibility = "private"
-    runner: Runner = "auto"
-    validation: Way = "full"
-    thorough: bool = False
-    reload: Reload = "auto"
-    dtype: Dtype = "auto"
-    quantized_base: QuantizedBase = "original"
-    allow_pickle: bool = False
+    destination: Template = _always("destination", "{owner}/{name}-merged")
+    publish: Publish = _always("publish", "repository")
+    visibility: Visibility = _always("visibility", "private")
+    runner: Runner = _always("runner", "auto")
+    validation: Way = _always("validation", "full")
+    thorough: bool = _always("thorough", default=False)
+    reload: Reload = _always("reload", "auto")
+    dtype: Dtype = _always("dtype", "auto")
+    quantized_base: QuantizedBase = _always("quantized_base", "original")
+    allow_pickle: bool = _always("allow_pickle", default=False)
 
 
 class Watch(RuleKeys):

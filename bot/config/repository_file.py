@@ -44,7 +44,7 @@ def parse(data: bytes, *, where: str) -> Own:
     if len(data) > LARGEST:
         raise _odd(where, f"is larger than {LARGEST // 1024} KiB")
     node = _composed(data, where=where)
-    if node is None:
+    if node is None or node.value == "":
         return Own()
     if not isinstance(node, yaml.MappingNode):
         raise _odd(where, "is no list of `key: value`", line=node.start_mark.line + 1)

@@ -58,3 +58,10 @@ def sources(
 def variable(path: Sequence[str | int]) -> str:
     """The variable of the environment that sets a key: `MERGE_BOT_SERVER__PORT`."""
     return PREFIX + BETWEEN.join(str(step) for step in path).upper()
+
+
+def variables(path: Sequence[str | int]) -> tuple[str, ...]:
+    """All the variables that set a key, the strongest first."""
+    table, *key = path
+    old = VARIABLES.get(str(key[0])) if table == "limits" and key else None
+    return (variable(path), old) if old else (variable(path),)

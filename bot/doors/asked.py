@@ -16,7 +16,7 @@ from bot.serial import as_dict
 from bot.trigger.command import Command
 from bot.trigger.inputs import Inputs
 
-NO_DESTINATION = "Add `--to owner/name` to the command, or set the input `to` of the workflow."
+NO_DESTINATION = "Add `--to owner/name` to the command; a workflow has the input `to` for it."
 
 
 def of_inputs(inputs: Inputs, *, adapter: str, revision: str = "") -> MergeRequest:
@@ -37,9 +37,8 @@ def of_inputs(inputs: Inputs, *, adapter: str, revision: str = "") -> MergeReque
     )
 
 
-def of_command(command: Command, *, inputs: Inputs, adapter: str, by: str, access: Access) -> MergeRequest:
-    """What a comment asks for; what it leaves open is as the inputs say. Raises InputError."""
-    known = of_inputs(inputs, adapter=adapter)
+def of_command(command: Command, known: MergeRequest, *, by: str, access: Access) -> MergeRequest:
+    """What a comment asks for; what it leaves open is as in `known`. Raises InputError."""
     to = known.destination
     if command.to:
         to = _destination(command.to, pr=command.pr, public=command.public)
@@ -78,7 +77,7 @@ def job_key(request: MergeRequest, *, verb: str, place: str, head: str = "") -> 
 
     32 hex digits for what was asked, and twelve of the head behind a hyphen.
     """
-    options = as_dict(replace(request, requested_by=None, requester_access="unknown"))
+    options = as_dict(replace(request, requested_by=None, requester_access="unknown", requester_owns=()))
     text = json.dumps([verb, place, options], sort_keys=True, default=str)
     return keyed(hashlib.sha256(text.encode()).hexdigest()[:32], head)
 

@@ -93,12 +93,16 @@ def _asked(event: Event, asked: Command | Misread, *, ground: Ground) -> Answer:
     answers = {"help": speaker.help, "status": speaker.status, "cancel": speaker.cancel}
     if asked.verb in answers:
         return answers[asked.verb]()
-    return _commanded(event, asked, speaker=speaker, access="yes" if role in TRUSTED else "unknown")
+    return _commanded(
+        event, asked, speaker=speaker, ground=ground, access="yes" if role in TRUSTED else "unknown"
+    )
 
 
-def _commanded(event: Event, command: Command, *, speaker: talk.Speaker, access: Access) -> Answer:
+def _commanded(
+    event: Event, command: Command, *, speaker: talk.Speaker, ground: Ground, access: Access
+) -> Answer:
     """A command that makes jobs, or repeats the last one that did."""
-    line, ground = first_line(speaker.comment.body) or "", speaker.ground
+    line = first_line(speaker.comment.body) or ""
     if command.verb == "retry":
         again = speaker.last_command()
         if again is None:
@@ -172,7 +176,8 @@ def _task(
     comment, line = asked
     by = comment.author if comment else ""
     verb: Verb = "merge" if command.verb not in ("plan", "doctor") else command.verb
-    request = of_command(command, inputs=ground.inputs, adapter=target.what, by=by, access=access)
+    known = of_inputs(ground.inputs, adapter=target.what)
+    request = of_command(command, known, by=by, access=access)
     place = f"{ground.forge.repository}#{pull.number}"
     several = [found.on_hub(reference).what for reference in command.adapters]
     job = Job(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from bot.doors.ground import Ground
+from bot.doors.ground import Footing
 from bot.errors import HostError
 
 T = TypeVar("T")
 FIRST, LONGEST = 5.0, 60.0  # seconds of the first and the longest pause
 
 
-def insisted(call: Callable[[], T], *, ground: Ground, announced: float | None = None) -> T:
+def insisted(call: Callable[[], T], *, ground: Footing, announced: float | None = None) -> T:
     """What the call gives. Raises its HostError once the pauses make `ground.insist` seconds; other errors at once.
 
     `announced`: for how many seconds to wait where the host says itself when it will answer again.

@@ -1,4 +1,4 @@
-"""Jobs under a GitHub PR, one after the other, each with its answer."""
+"""Jobs of a thread, one after the other, each with its answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bot.doors import found
 from bot.doors.answering import Answering
-from bot.doors.ground import Answer, Ground
+from bot.doors.ground import Answer, Footing, Ground
 from bot.doors.task import Task
 from bot.doors.telling import telling
 from bot.doors.thread import Thread
@@ -17,7 +17,7 @@ from bot.job import Job, Outcome
 from bot.request import MergeRequest
 
 
-def settled(tasks: Sequence[Task], *, pull: PullRequest, ground: Ground) -> Answer:
+def settled(tasks: Sequence[Task], *, pull: PullRequest, ground: Footing) -> Answer:
     """All of them handed on to `ground.settle`, or else done here. Raises HostError where nothing can be posted."""
     if ground.settle is not None:
         return ground.settle(tasks, pull, ground)
@@ -35,19 +35,19 @@ def settled(tasks: Sequence[Task], *, pull: PullRequest, ground: Ground) -> Answ
     return Answer(results=tuple(results), notes=tuple(notes))
 
 
-def ready(task: Task, *, fork: str | None, ground: Ground) -> MergeRequest:
+def ready(task: Task, *, fork: str | None, ground: Footing) -> MergeRequest:
     """The request once it is the job's turn: an adapter of the GitHub PR is fetched first, at the pinned head.
 
     `fork` is the head's repository, for LFS files that the base repository lacks. Raises what `found.fetched` does.
     """
-    if task.target is None:
+    if task.target is None or not isinstance(ground, Ground):  # only GitHub PRs hold adapters in folders
         return task.request
     limit = found.MOST_BYTES if task.job.asked_by else found.MOST_UNASKED
     adapter = found.fetched(task.target, head=task.job.head_sha, fork=fork, ground=ground, limit=limit)
     return replace(task.request, adapter=adapter)
 
 
-def _done(task: Task, answering: Answering, *, fork: str | None, ground: Ground) -> Outcome:
+def _done(task: Task, answering: Answering, *, fork: str | None, ground: Footing) -> Outcome:
     """The job's outcome, which its comment tells, whatever happens."""
     try:
         with telling(answering, ground=ground) as progress:

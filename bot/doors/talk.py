@@ -1,4 +1,4 @@
-"""What is said to somebody who wrote a command: reactions, one notice per GitHub PR, and answers that start no job."""
+"""What is said to somebody who wrote a command: reactions, one notice per thread, and answers that start no job."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bot.doors import marks
-from bot.doors.ground import Answer, Ground
+from bot.doors.ground import Answer, Footing
 from bot.errors import AccessError, HostError, MergeBotError
 from bot.forge import Comment, Reaction
 from bot.job import Job, Outcome
@@ -18,10 +18,10 @@ from bot.trigger.table import OPTIONS
 BETWEEN = 5.0  # seconds between two looks at whether a cancelled job has stopped
 
 
-def react(comment: Comment, number: int, content: Reaction, *, ground: Ground) -> None:
-    """Shows that a comment was read (eyes), done (rocket) or not (confused). Where GitHub declines, nothing is lost."""
+def react(comment: Comment, number: int, content: Reaction, *, ground: Footing) -> None:
+    """Shows that a comment was read (eyes), done (rocket) or not (confused). If the host declines, nothing is lost."""
     try:
-        ground.forge.react(comment, number, content)
+        ground.talk.react(comment, number, content)
     except (AccessError, HostError) as error:
         ground.progress.say(f"No reaction: {error.sentence}")
 
@@ -32,7 +32,7 @@ class Speaker:
 
     comment: Comment
     number: int
-    ground: Ground
+    ground: Footing
 
     def react(self, content: Reaction) -> None:
         """Our reaction to the command."""
@@ -50,7 +50,9 @@ class Speaker:
     def help(self) -> Answer:
         """Lists what there is to say."""
         options = [(f"{o.flag} {'|'.join(o.choices)}".rstrip(), o.says) for o in OPTIONS]
-        note = self._notice(texts.helping(HELP, options))
+        host = self.ground.host
+        commands = (("/merge", host.merges), *HELP)
+        note = self._notice(texts.helping(commands, options, thread=host.thread))
         self.react("rocket")
         return Answer(notes=note)
 
@@ -59,7 +61,8 @@ class Speaker:
         found = self._going_on() or self._last()
         if found is None:
             return self.decline(
-                "There is no job under this GitHub PR.", "Write /merge help to see what there is."
+                f"There is no job under this {self.ground.host.thread}.",
+                "Write /merge help to see what there is.",
             )
         comment, mark = found
         jobs = self.ground.jobs
@@ -73,7 +76,8 @@ class Speaker:
         found = self._going_on()
         if found is None:
             return self.decline(
-                "No job is going on under this GitHub PR.", "Write /merge status to see the last one."
+                f"No job is going on under this {self.ground.host.thread}.",
+                "Write /merge status to see the last one.",
             )
         running, mark = found
         jobs = self.ground.jobs
@@ -89,14 +93,14 @@ class Speaker:
         ground, waited = self.ground, 0.0
         while mark.state in marks.GOING:
             if waited >= ground.patience or not marks.is_alive(mark, ground=ground):
-                ground.forge.edit_comment(running, texts.abandoned(mark, at=ground.now()))
+                ground.talk.edit_comment(running, texts.abandoned(mark, at=ground.now()))
                 return
             if mark.state == "running":  # also again, where the job's own edit came in between
                 text = remarked(running.body, replace(mark, state="cancelling"))
-                ground.forge.edit_comment(running, text)
+                ground.talk.edit_comment(running, text)
             ground.sleep(BETWEEN)
             waited += BETWEEN
-            now = ground.forge.comment(running.id, running.kind)
+            now = ground.talk.comment(running.id, running.kind)
             if now is None:
                 return
             running, mark = now, find_job(now.body) or Mark(job=mark.job, state="gone")
@@ -122,12 +126,12 @@ class Speaker:
         return marks.last(tuple(one for one in found if wanted(one[1])), ground=self.ground)
 
     def _notice(self, text: str) -> tuple[str, ...]:
-        """One notice under a GitHub PR: the next one takes its place. The answer is what kept us from it."""
-        forge = self.ground.forge
+        """One notice in a thread: the next one takes its place. The answer is what kept us from it."""
+        place = self.ground.talk
         try:
-            earlier = forge.find_comment(self.number, marker=texts.NOTICE)
-            if earlier is None or forge.edit_comment(earlier, text) is None:
-                forge.post_comment(self.number, text)
+            earlier = place.find_comment(self.number, marker=texts.NOTICE)
+            if earlier is None or place.edit_comment(earlier, text) is None:
+                place.post_comment(self.number, text)
         except (AccessError, HostError) as error:
             return (said(error),)
         return ()

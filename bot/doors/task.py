@@ -14,10 +14,11 @@ from bot.request import MergeRequest
 class Task:
     """`target` is the adapter where it lies in a GitHub PR or is called on the Hub; with None, `request` is complete.
 
-    `command` is the comment that asked for it, if one did.
+    `command` is the comment that asked for it, if one did, and `runner` where it is merged.
     """
 
     job: Job
     request: MergeRequest
     target: Target | None = None
     command: Comment | None = None
+    runner: str = "auto"

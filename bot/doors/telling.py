@@ -9,7 +9,7 @@ from typing import get_args
 
 from bot.doors.answering import Answering
 from bot.doors.aside import Aside
-from bot.doors.ground import Ground
+from bot.doors.ground import Footing
 from bot.job import Now, Stage
 from bot.progress import Progress
 
@@ -31,7 +31,7 @@ STAGES: dict[str, Stage] = {
 
 
 @contextmanager
-def telling(answering: Answering, *, ground: Ground) -> Iterator[Progress]:
+def telling(answering: Answering, *, ground: Footing) -> Iterator[Progress]:
     """The progress of a job's work. It raises StoppedError once the job is called off."""
     if ground.pace.every == 0:
         yield Telling(answering.tell, inner=ground.progress)

@@ -1,4 +1,4 @@
-"""A job's answer under a GitHub PR: one comment, posted and edited as the work goes on, and read for who calls it off.
+"""A job's answer where it was asked for: one comment, edited as the work goes on, and read for who calls it off.
 
 It ends with a verdict on the head, and a reaction to the command. Implements `bot.doors.answering.Answering`.
 """
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from bot.doors import marks, talk
-from bot.doors.ground import Ground
+from bot.doors.ground import Footing
 from bot.doors.insisting import insisted
 from bot.doors.verdict import verdict
 from bot.errors import AccessError, HostError, RefusedError, StoppedError
@@ -28,10 +28,10 @@ class Thread:
     `begin` in another process takes up the comment where the same run has left it.
     """
 
-    def __init__(self, job: Job, *, number: int, ground: Ground, command: Comment | None = None) -> None:
+    def __init__(self, job: Job, *, number: int, ground: Footing, command: Comment | None = None) -> None:
         self.job, self.number, self._command = job, number, command
         self._notes: list[str] = []
-        self._ground, self._forge = ground, ground.forge
+        self._ground, self._talk = ground, ground.talk
         self._comment: Comment | None = None
         self._deaf = False
         self._lock = threading.RLock()  # the work's thread checks and ends, another one tells
@@ -43,22 +43,22 @@ class Thread:
     def begin(self) -> str | None:
         """Posts the comment, or takes over an earlier one. The answer is where the same is being done already.
 
-        A run at another head gives way to this one. Raises HostError when GitHub is at fault.
+        A run at another head gives way to this one. Raises HostError when the host is at fault.
         """
         earlier = marks.of_thread(self.job.thread, self.number, ground=self._ground)
         if earlier and self._is_anothers(earlier[1]) and earlier[1].head == self.job.head_sha:
             return earlier[0].url
         text = texts.working(self.job, Now(), at=self._ground.now())
-        edited = self._forge.edit_comment(earlier[0], text) if earlier else None
+        edited = self._talk.edit_comment(earlier[0], text) if earlier else None
         try:
-            self._comment = edited or self._forge.post_comment(self.number, text)
+            self._comment = edited or self._talk.post_comment(self.number, text)
         except AccessError as error:
             self._notes.append(f"{error.sentence} {error.advice}")
             return None
         return self._elsewhere()
 
     def tell(self, now: Now) -> None:
-        """Shows how far the job is. Raises StoppedError when somebody has called it off; GitHub's faults pass by."""
+        """Shows how far the job is. Raises StoppedError when somebody has called it off; the host's faults pass by."""
         self._passing_by(lambda: self._tell(now))
 
     def look(self) -> None:
@@ -75,15 +75,15 @@ class Thread:
     def _tell(self, now: Now) -> None:
         self._check_wanted()
         text = texts.working(self.job, now, at=self._ground.now())
-        gone = self._comment is not None and self._forge.edit_comment(self._comment, text) is None
+        gone = self._comment is not None and self._talk.edit_comment(self._comment, text) is None
         if gone and not self._deaf:
             raise _deleted()
 
     def check(self) -> None:
         """Whether the job is still to be published: last look. Raises StoppedError, RefusedError or HostError.
 
-        While GitHub stumbles, it is tried again for `Ground.insist` seconds, and a rate limit is waited for. From here
-        on nothing stops it, so that no half of it is left.
+        While the host stumbles, it is tried again for `Footing.insist` seconds, and a rate limit is waited for. From
+        here on nothing stops it, so that no half of it is left.
         """
         with self._lock:
             insisted(self._check, ground=self._ground, announced=LIMIT)
@@ -98,7 +98,7 @@ class Thread:
         self._check_head()
 
     def end(self, outcome: Outcome) -> None:
-        """The last text. Where the comment is gone or GitHub does not answer, the run's own page has it."""
+        """The last text. Where the comment is gone or the host does not answer, the run's own page has it."""
         with self._lock:
             if self._comment is not None:
                 self._end(self._comment, outcome)
@@ -110,10 +110,14 @@ class Thread:
 
     def _end(self, comment: Comment, outcome: Outcome) -> None:
         text = texts.finished(
-            self.job, outcome, at=self._ground.now(), endpoint=self._ground.settings.endpoint
+            self.job,
+            outcome,
+            at=self._ground.now(),
+            endpoint=self._ground.settings.endpoint,
+            workflow=self._ground.host.workflow,
         )
         try:
-            insisted(lambda: self._forge.edit_comment(comment, text), ground=self._ground)
+            insisted(lambda: self._talk.edit_comment(comment, text), ground=self._ground)
         except (HostError, AccessError) as error:
             self._notes.append(f"The comment could not be edited: {error.sentence}")
 
@@ -129,14 +133,14 @@ class Thread:
         newest, mark = found
         if newest.id == self._comment.id or not self._is_anothers(mark):
             return None
-        self._forge.edit_comment(self._comment, texts.elsewhere(newest.url))
+        self._talk.edit_comment(self._comment, texts.elsewhere(newest.url))
         self._comment = None
         return newest.url
 
     def _check_wanted(self) -> None:
         if self._comment is None or self._deaf:
             return
-        found = self._forge.comment(self._comment.id, self._comment.kind)
+        found = self._talk.comment(self._comment.id, self._comment.kind)
         if found is None:
             raise _deleted()
         mark = find_job(found.body)
@@ -151,7 +155,7 @@ class Thread:
     def _check_asked(self) -> None:
         """A command that was deleted was taken back."""
         command = self._command
-        if command is not None and self._forge.comment(command.id, command.kind) is None:
+        if command is not None and self._talk.comment(command.id, command.kind) is None:
             raise StoppedError(
                 "The command was deleted, so the work was stopped; nothing was published.",
                 advice=AGAIN,
@@ -159,17 +163,17 @@ class Thread:
             )
 
     def _check_head(self, *, taken_over: bool = False) -> None:
-        """The GitHub PR as it was when the job began. Raises StoppedError or RefusedError.
+        """The thread as it was when the job began. Raises StoppedError or RefusedError.
 
         Where another run has taken over the comment, it is theirs from now on.
         """
-        pull = self._forge.pull_request(self.number)
+        pull = self._talk.pull_request(self.number)
         if taken_over:
             self._comment = None
         if pull is None or pull.state != "open":
             gone = "is gone" if pull is None else f"was {pull.state} meanwhile"
             raise StoppedError(
-                f"The GitHub PR {gone}; nothing was published.",
+                f"The {self._ground.host.thread} {gone}; nothing was published.",
                 advice="Open it again, and write the command again.",
                 code="pull-request-closed",
             )
@@ -180,8 +184,7 @@ class Thread:
 def moved(pinned: str, now: str) -> RefusedError:
     """The refusal for a head that is not the one that was asked about."""
     return RefusedError(
-        f"The head of the GitHub PR was {pinned[:12]} when this was asked for, and is {now[:12]} now; nothing was"
-        " published.",
+        f"The head was {pinned[:12]} when this was asked for, and is {now[:12]} now; nothing was published.",
         advice="Look at what was pushed, and write the command again.",
         code="head-moved",
     )

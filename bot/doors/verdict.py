@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.doors.ground import Ground
+from bot.doors.ground import Footing
 from bot.errors import AccessError, HostError
 from bot.forge import State
 from bot.job import Job, Outcome
@@ -12,10 +12,10 @@ from bot.publish.outcome_text import title
 LONGEST_NAME, LONGEST_TITLE = 100, 200
 
 
-def verdict(job: Job, outcome: Outcome, *, ground: Ground) -> str:
+def verdict(job: Job, outcome: Outcome, *, ground: Footing) -> str:
     """Says on the head how it went. The answer is what kept us from it, empty when nothing did."""
     try:
-        said = ground.forge.verdict(
+        said = ground.talk.verdict(
             job.head_sha,
             name=f"merge-bot: {job.what}"[:LONGEST_NAME],
             state=_state(outcome),

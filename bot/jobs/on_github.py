@@ -1,11 +1,11 @@
-"""GitHub's door in the service: its tasks become orders, and orders its tasks and answers again, in any process."""
+"""A host's door in the service: its tasks become orders, and orders its tasks and answers again, in any process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.doors.ground import Answer, Ground
+from bot.doors.ground import Answer, Footing, Ground
 from bot.doors.shared import ready
 from bot.doors.task import Task
 from bot.doors.thread import Thread
@@ -22,10 +22,10 @@ class Enqueueing:
     desk: Desk
     runner: str = "auto"
 
-    def __call__(self, tasks: Sequence[Task], pull: PullRequest, ground: Ground) -> Answer:
+    def __call__(self, tasks: Sequence[Task], pull: PullRequest | None, ground: Footing) -> Answer:
         notes = []
         for task in tasks:
-            order = order_of(task, number=pull.number, repository=ground.forge.repository, runner=self.runner)
+            order = order_of(task, number=pull.number if pull else None, ground=ground, runner=self.runner)
             entry = self.desk.enqueue(order)
             ours = entry.order.job.run == task.job.run
             said = "is queued" if ours else "is being done already"
@@ -48,17 +48,19 @@ class Queue:
         return entry.state if entry else None
 
 
-def order_of(task: Task, *, number: int, repository: str, runner: str = "auto") -> Order:
-    """The task as it is stored."""
+def order_of(task: Task, *, number: int | None, ground: Footing, runner: str = "auto") -> Order:
+    """The task as it is stored. Without a `number`, a push is what asked for it."""
     command = task.command
     origin = Origin(
-        host="github",
-        repository=repository,
+        host="watch" if number is None else ground.host.name,
+        repository=ground.talk.repository,
         number=number,
         comment=str(command.id) if command else "",
         kind=command.kind if command else "issue",
     )
-    return Order(job=task.job, request=task.request, origin=origin, target=task.target, runner=runner)
+    return Order(
+        job=task.job, request=task.request, origin=origin, target=task.target, runner=_chosen(task, runner)
+    )
 
 
 def task_of(order: Order) -> Task:
@@ -66,11 +68,11 @@ def task_of(order: Order) -> Task:
     job, origin = order.job, order.origin
     command = None
     if origin.comment:
-        command = Comment(id=int(origin.comment), author=job.asked_by, body=job.ask, url="", kind=origin.kind)
-    return Task(job=job, request=order.request, target=order.target, command=command)
+        command = Comment(id=origin.comment, author=job.asked_by, body=job.ask, url="", kind=origin.kind)
+    return Task(job=job, request=order.request, target=order.target, command=command, runner=order.runner)
 
 
-def answering(order: Order, *, ground: Ground) -> Thread:
+def answering(order: Order, *, ground: Footing) -> Thread:
     """The job's thread. Call `begin` first, in each process: the same run takes over its own comment."""
     task = task_of(order)
     return Thread(task.job, number=_number(order), ground=ground, command=task.command)
@@ -87,7 +89,12 @@ def request(order: Order, *, ground: Ground) -> MergeRequest:
     return ready(task, fork=pull.head_repository if pull else None, ground=ground)
 
 
+def _chosen(task: Task, runner: str) -> str:
+    """The task's own runner, unless it leaves that open."""
+    return runner if task.runner == "auto" else task.runner
+
+
 def _number(order: Order) -> int:
     if order.origin.number is None:
-        raise ValueError("an order from GitHub names its GitHub PR")
+        raise ValueError("an order from a thread names it")
     return order.origin.number

@@ -1,4 +1,4 @@
-"""The answers under a GitHub PR: records → GitHub-flavoured Markdown, each with its hidden mark. Reads nothing.
+"""The answers on either host: records → GitHub-flavoured Markdown, each with its hidden mark. Reads nothing.
 
 Whatever strangers wrote (names, commands, what a config says) is shown as text: no pings, no links, no markup.
 """
@@ -43,10 +43,12 @@ def working(job: Job, now: Now, *, at: int) -> str:
     )
 
 
-def finished(job: Job, outcome: Outcome, *, at: int, endpoint: str = HUB) -> str:
-    """The comment when the job is over."""
+def finished(job: Job, outcome: Outcome, *, at: int, endpoint: str = HUB, workflow: bool = True) -> str:
+    """The comment when the job is over. `workflow`: what is missing can be added to the YAML of one."""
     mark = Mark(job=job.thread, state=outcome.ended, run=job.run, head=job.head_sha, at=at, ask=job.ask)
-    return joined([job_marker(mark), *result(job, outcome, endpoint=endpoint)])[:LONGEST_BODY]
+    return joined([job_marker(mark), *result(job, outcome, endpoint=endpoint, workflow=workflow)])[
+        :LONGEST_BODY
+    ]
 
 
 def abandoned(mark: Mark, *, at: int) -> str:
@@ -72,13 +74,13 @@ def notice(sentence: str, advice: str, *, to: str) -> str:
     return joined([NOTICE, f"{plain(to)}: {plain(sentence)} {plain(advice)}"])
 
 
-def helping(commands: Sequence[tuple[str, str]], options: Sequence[tuple[str, str]]) -> str:
+def helping(commands: Sequence[tuple[str, str]], options: Sequence[tuple[str, str]], *, thread: str) -> str:
     """What there is to say to the bot: commands and options, each with its meaning."""
     rows = [row(code(name), plain(says)) for name, says in (*commands, *options)]
     return joined(
         [
             NOTICE,
-            "The first line of a comment under a GitHub PR is a command when it begins with `/merge`.",
+            f"The first line of a comment under a {thread} is a command when it begins with `/merge`.",
             "",
             row("Write", "What it does"),
             row("---", "---"),

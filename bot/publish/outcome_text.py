@@ -55,16 +55,16 @@ def asked(job: Job) -> str:
     """Who asked for it and how, at which commit, and where its log is."""
     by = f" by {plain(job.asked_by)}" if job.asked_by else ""
     parts = [f"Asked{by}: {code(job.ask)}" if job.ask else "Started by an event"]
-    parts += [f"at commit {job.head_sha[:12]} of this GitHub PR"] if job.head_sha else []
+    parts += [f"at commit {job.head_sha[:12]}"] if job.head_sha else []
     log = f" [Log]({job.url})" if job.url else ""
     return f"{', '.join(parts)}.{log}"
 
 
-def result(job: Job, outcome: Outcome, *, endpoint: str) -> list[str]:
+def result(job: Job, outcome: Outcome, *, endpoint: str, workflow: bool = True) -> list[str]:
     """The whole answer: heading, why not, what was found, planned and checked, pictures, cost, how to undo it."""
     lines = [f"### {_heading(job, outcome)}", ""]
     if outcome.failure is not None:
-        lines += [*_failed(outcome.failure), ""]
+        lines += [*_failed(outcome.failure, workflow=workflow), ""]
     if outcome.diagnosis is not None:
         lines += [*_findings(outcome.diagnosis), ""]
     if outcome.plan is not None:
@@ -105,13 +105,13 @@ def _link(publication: Publication) -> str:
     return f"[{plain(publication.destination.location)}{number}]({publication.url})"
 
 
-def _failed(failure: Failure) -> list[str]:
+def _failed(failure: Failure, *, workflow: bool) -> list[str]:
     lines = [
         f"{plain(no_paths(failure.sentence))} ({code(failure.code)})",
         "",
         f"**What to do:** {plain(no_paths(failure.advice))}",
     ]
-    block = BLOCKS.get(failure.code, ())
+    block = BLOCKS.get(failure.code, ()) if workflow else ()
     return [*lines, *(["", "```yaml", *block, "```"] if block else [])]
 
 

@@ -3,7 +3,16 @@
 import re
 from collections.abc import Callable, Iterable
 
-from . import pages, routes_account, routes_discussions, routes_files, routes_refs, routes_repo, routes_upload
+from . import (
+    pages,
+    routes_account,
+    routes_discussions,
+    routes_files,
+    routes_refs,
+    routes_repo,
+    routes_upload,
+    routes_webhooks,
+)
 from .access import can_see, require_visible
 from .errors import HubError, MovedError, repo_not_found
 from .exchange import Call, Endpoint, Reply, as_error, unquoted
@@ -31,7 +40,13 @@ def _compiled(routes: Iterable[Endpoint]) -> tuple[Route, ...]:
 
 
 TOP = _compiled(
-    [*routes_account.ROUTES, *routes_files.STORAGE_ROUTES, *routes_upload.STORAGE_ROUTES, *pages.TOP_ROUTES]
+    [
+        *routes_webhooks.ROUTES,
+        *routes_account.ROUTES,
+        *routes_files.STORAGE_ROUTES,
+        *routes_upload.STORAGE_ROUTES,
+        *pages.TOP_ROUTES,
+    ]
 )
 BELOW_REPO = (
     (

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from .blobs import Blobs
+from .deliveries import Delivery
 from .faults import Fault, Faults
 from .handler import HubServer, Journal, Record
 from .records import FileEntry, Repo
@@ -44,6 +45,7 @@ class LoopbackHub:
             listener.server_close()
             listener.hang_up()
         self._listeners.clear()
+        self.state.tell.stop()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -108,11 +110,13 @@ class LoopbackHub:
             repo.private = repo.private if private is None else private
             repo.gated = repo.gated if gated is None else ("auto" if gated is True else gated)
             head = store.resolve(repo, revision if revision in repo.branches else "main")
+            before = repo.branches.get(revision)
             merged = {path: entry for path, entry in ({**head.files, **entries}).items() if entry}
             repo.objects.extend({entry.sha256 for entry in merged.values() if entry.lfs} - set(repo.objects))
             made = store.add_commit(repo, parent=head.oid, title=message, author=author, files=merged)
             repo.branches[revision] = made.oid
             store.save(repo)
+        self.state.tell.pushed(repo, f"refs/heads/{revision}", before, made.oid)
         return made.oid
 
     def _repo(self, repo_id: str, repo_type: str = "model") -> Repo:
@@ -155,6 +159,11 @@ class LoopbackHub:
     def requests(self) -> tuple[Record, ...]:
         """Everything served so far, oldest first."""
         return self._journal.read()
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """Every payload sent to a webhook so far, oldest first; waits for those under way."""
+        return self.state.tell.read()
 
     def clear_requests(self) -> None:
         self._journal.read()

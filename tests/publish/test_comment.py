@@ -8,6 +8,7 @@ from markdown_it import MarkdownIt
 from bot.diagnosis import Candidate, Diagnosis, Finding
 from bot.job import Failure, Job, Now, Outcome
 from bot.publish import comment
+from bot.publish.host import GITHUB
 from bot.publish.marker import Mark, find_job, job_marker, remarked
 from bot.publish.outcome_text import title
 from bot.records import Pinned, Publication
@@ -101,7 +102,11 @@ STATES = {
         at=3,
     ),
     "notice": comment.notice("'plna' is neither.", "Did you mean /merge plan?", to="bob"),
-    "help": comment.helping(HELP, [("--to", "The Hub repository for the result.")]),
+    "help": comment.helping(
+        (("/merge", GITHUB.merges), *HELP),
+        [("--to", "The Hub repository for the result.")],
+        thread=GITHUB.thread,
+    ),
 }
 
 
