@@ -112,6 +112,34 @@ def _write_token(settings: Settings, repo_id: str) -> str:
     return token
 
 
+def app_forge(settings: Settings, *, repository: str, app_id: int, private_key: str, api_url: str) -> Forge:
+    """The repository on GitHub, as a GitHub App that is installed there. Raises InputError as `forge` does.
+
+    Its first request raises InputError where the App is not installed or its key is none, and AccessError where GitHub
+    does not take the key.
+    """
+    from bot.clients.github import GitHub  # noqa: PLC0415
+    from bot.clients.github_app import Installation, InstallationToken, installation_token  # noqa: PLC0415
+
+    def make() -> Installation:
+        return installation_token(
+            app_id,
+            private_key,
+            repository,
+            api_url=api_url,
+            timeout=settings.timeout,
+            attempts=settings.attempts,
+        )
+
+    return GitHub(
+        repository,
+        token=InstallationToken(make),
+        api_url=api_url,
+        timeout=settings.timeout,
+        attempts=settings.attempts,
+    )
+
+
 def forge(settings: Settings, *, repository: str, token: str, api_url: str) -> Forge:
     """The repository on GitHub, with this token. Raises InputError without GitHub's client, or for what is no name."""
     from bot.clients.github import GitHub  # noqa: PLC0415

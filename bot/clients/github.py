@@ -13,7 +13,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from bot.clients.github_answers import author, changed_file, comment_of, pull_request, role
-from bot.clients.github_api import Api, nothing, token_auth
+from bot.clients.github_api import Api, Token, nothing, token_auth
 from bot.clients.github_files import Files
 from bot.clients.github_verdict import say
 from bot.errors import AccessError, HostError, InputError
@@ -40,7 +40,7 @@ class GitHub:
         self,
         repository: str,
         *,
-        token: str,
+        token: Token,
         api_url: str = "https://api.github.com",
         timeout: float = 30.0,
         attempts: int = 5,

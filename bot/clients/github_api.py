@@ -172,8 +172,28 @@ def nothing(_: Any) -> None:
     """For answers that say nothing new."""
 
 
-def token_auth(token: str) -> Auth.Token:
+Token = str | Callable[[], str]  # one that stays, or what gives the one of the moment
+
+
+class Renewed(Auth.Auth):
+    """Signs each request with the token of the moment."""
+
+    def __init__(self, current: Callable[[], str]) -> None:
+        self._current = current
+
+    @property
+    def token_type(self) -> str:
+        return "token"
+
+    @property
+    def token(self) -> str:
+        return self._current()
+
+
+def token_auth(token: Token) -> Auth.Auth:
     """Raises AccessError for what cannot be a token: whoever else complained would quote it."""
+    if not isinstance(token, str):
+        return Renewed(token)
     if not TOKEN.fullmatch(token):
         raise AccessError(
             "The GitHub token is empty, or holds characters that no token has.",
