@@ -74,7 +74,7 @@ def list_(*, json: bool, verbose: int) -> None:
 def test(*, url: str | None, config: Path | None, json: bool, verbose: int) -> None:
     """Send URL a payload as the Hub would, with the secret and with a wrong one, and say what came back."""
     with session.tools(verbosity=verbose, plain=json) as tools:
-        from bot.clients.hub_webhooks import send  # noqa: PLC0415
+        from bot.clients.hub_webhooks import send
 
         known = _config(config)
         to, timeout = _address(url, known), tools["settings"].timeout
@@ -108,13 +108,13 @@ def delete(*, id_: str | None, yes: bool, verbose: int) -> None:
 
 def _config(file: Path | None) -> Config:
     with extra.needed():
-        from bot import settings  # noqa: PLC0415 - what reads configurations is slow to import
-        from bot.config import load  # noqa: PLC0415
+        from bot import settings
+        from bot.config import load
     return load.load(file or (state.DEFAULT if state.DEFAULT.exists() else None), settings.environment())
 
 
 def _hooks(settings: Settings) -> HubWebhooks:
-    from bot import connect  # noqa: PLC0415
+    from bot import connect
 
     return connect.webhooks(settings)
 
@@ -156,7 +156,7 @@ def _watched(
     config: Config, *, owners: tuple[str, ...], repositories: tuple[str, ...], hooks: HubWebhooks
 ) -> tuple[Watched, ...]:
     """What is named, else what the configuration watches. A glob over owners cannot be told to the Hub."""
-    from bot.clients.hub_webhooks import Watched  # noqa: PLC0415
+    from bot.clients.hub_webhooks import Watched
 
     if not owners and not repositories:
         rules = [rule for rule in config.watch if rule.enabled]
@@ -214,7 +214,7 @@ def _names(watched: Iterable[Watched]) -> str:
 
 
 def _say(found: Iterable[Webhook], *, as_json: bool, line: str = "") -> None:
-    from bot.serial import as_dict  # noqa: PLC0415
+    from bot.serial import as_dict
 
     with session.reader_may_leave():
         if as_json:
