@@ -54,8 +54,8 @@ class Reply:
 class HubWebhooks:
     """Raises AccessError or HostError; InputError for an id that is none."""
 
-    def __init__(self, endpoint: str, *, token: str | None, attempts: int) -> None:
-        self._api = HfApi(endpoint=endpoint, token=token or False)
+    def __init__(self, endpoint: str, *, token: str, attempts: int) -> None:
+        self._api = HfApi(endpoint=endpoint, token=token)
         self._attempts = attempts
 
     def list(self) -> tuple[Webhook, ...]:
