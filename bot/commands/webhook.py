@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot import options
-from bot.commands import extra, state
+from bot.commands import extra, running
 from bot.errors import AccessError, HostError, InputError
 from bot.terminal import session
 
@@ -33,7 +33,7 @@ def webhook() -> None:
 @click.argument("url", required=False)
 @click.option("--owner", "owners", metavar="NAME", multiple=True, help="A user or an organisation to watch.")
 @click.option("--repo", "repositories", metavar="OWNER/NAME", multiple=True, help="A model to watch.")
-@state.config
+@running.config
 @options.as_json
 @options.verbose
 def create(
@@ -41,13 +41,13 @@ def create(
     url: str | None,
     owners: tuple[str, ...],
     repositories: tuple[str, ...],
-    config: Path | None,
+    file: Path | None,
     json: bool,
     verbose: int,
 ) -> None:
     """Have the Hub tell URL of what the configuration watches. A webhook that is there for URL is changed."""
     with session.tools(verbosity=verbose, plain=json) as tools:
-        known = _config(config)
+        known = _config(file)
         to = _address(url, known)
         hooks = _hooks(tools["settings"])
         watched = _watched(known, owners=owners, repositories=repositories, hooks=hooks)
@@ -68,15 +68,15 @@ def list_(*, json: bool, verbose: int) -> None:
 
 @webhook.command()
 @click.argument("url", required=False)
-@state.config
+@running.config
 @options.as_json
 @options.verbose
-def test(*, url: str | None, config: Path | None, json: bool, verbose: int) -> None:
+def test(*, url: str | None, file: Path | None, json: bool, verbose: int) -> None:
     """Send URL a payload as the Hub would, with the secret and with a wrong one, and say what came back."""
     with session.tools(verbosity=verbose, plain=json) as tools:
         from bot.clients.hub_webhooks import send
 
-        known = _config(config)
+        known = _config(file)
         to, timeout = _address(url, known), tools["settings"].timeout
         right = send(to, _sample(), secret=_secret(known), timeout=timeout)
         wrong = send(to, _sample(), secret=secrets.token_hex(16), timeout=timeout)
@@ -110,7 +110,7 @@ def _config(file: Path | None) -> Config:
     with extra.needed():
         from bot import settings
         from bot.config import load
-    return load.load(file or (state.DEFAULT if state.DEFAULT.exists() else None), settings.environment())
+    return load.load(file or (running.FILE if running.FILE.exists() else None), settings.environment())
 
 
 def _hooks(settings: Settings) -> HubWebhooks:
