@@ -22,6 +22,7 @@ from bot.commands.jobs import jobs
 from bot.commands.make import make
 from bot.commands.serve import serve
 from bot.commands.watch import watch
+from bot.commands.webhook import webhook
 from bot.commands.worker import worker
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
@@ -252,8 +253,8 @@ def action(verbose: int) -> int:
     return step.code
 
 
-for _command in (config, serve, worker, watch, make, enqueue, jobs, backup, restore):
-    cli.add_command(_command)
+for service in (config, serve, worker, watch, webhook, enqueue, jobs, backup, restore, make):
+    cli.add_command(service)
 
 
 @contextmanager

@@ -104,7 +104,6 @@ class Places:
         login = self.config.hub.user
         return HubGround(
             settings=self.settings,
-            inputs=Inputs(),
             progress=Silent(),
             run=run,
             url=self.config.server.public_url or "",
