@@ -48,7 +48,9 @@ def pushed_adapter(hub, models, name):
 def written(state):
     """What the jobs have told of themselves."""
     with sqlite3.connect(state / "merge-bot.sqlite") as connection:
-        told = connection.execute("SELECT text FROM merge_bot_lines UNION ALL SELECT document FROM merge_bot_outcomes")
+        told = connection.execute(
+            "SELECT text FROM merge_bot_lines UNION ALL SELECT document FROM merge_bot_outcomes"
+        )
         return [row[0] for row in told]
 
 
