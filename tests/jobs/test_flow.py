@@ -29,6 +29,7 @@ def words(site, id_):
     return [line.text for line in site.office.lines(id_)]
 
 
+@pytest.mark.slow
 def test_one_merge_for_all_who_ask_and_nothing_is_left(site):
     """The second asks while the first is at work, the third when all is done."""
     site.start()
@@ -47,6 +48,7 @@ def test_one_merge_for_all_who_ask_and_nothing_is_left(site):
     assert site.leftovers() == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_refused_once_and_not_tried_again(site):
     site.start()
     site.hub.clear_requests()
@@ -101,6 +103,7 @@ def test_cancelled_while_queued_it_never_begins(site):
     assert words(site, id_) == ["Cancelled by alice."]
 
 
+@pytest.mark.slow
 def test_cancelled_while_planning_it_is_gone_within_seconds(site, slow_hub):
     site.start()
     id_ = site.ask(verb="plan", to="alice/flow-planning")

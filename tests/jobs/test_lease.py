@@ -71,6 +71,7 @@ def test_what_a_dead_executor_had_begun_is_taken_over_once(database, queues, lea
     until(lambda: [w.executor for w in Workers(database).all()] == ["one", "two"])
 
 
+@pytest.mark.slow
 def test_a_living_one_keeps_its_own_whatever_the_clock_says(database, queues, lease_of, monkeypatch):
     lease_of("one")
     id_ = begun_by(database, queues, "one")
@@ -83,6 +84,7 @@ def test_a_living_one_keeps_its_own_whatever_the_clock_says(database, queues, le
     assert lease_of.lost == []
 
 
+@pytest.mark.slow
 def test_one_that_was_paused_hears_that_it_is_not_the_owner_any_more(database, queues, lease_of):
     paused = lease_of("paused")
     id_ = begun_by(database, queues, "paused")

@@ -155,6 +155,7 @@ def of(mark):
     return found
 
 
+@pytest.mark.slow
 def test_the_last_look_stops_a_publication_and_only_that_step_has_the_token(room, asked, tmp_path):
     here, _ = room
     looked = []
