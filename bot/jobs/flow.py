@@ -19,6 +19,7 @@ from bot.connect import publisher
 from bot.doors.work import failed
 from bot.errors import HostError, MergeBotError, StoppedError
 from bot.job import Outcome
+from bot.jobs.figures import Figures
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import ACTIVE, Entry
 from bot.jobs.planning import Planning
@@ -54,6 +55,7 @@ class Flow:
     planning: Planning
     runners: Mapping[str, Runner]
     notify: Callable[[Entry], None] = field(default=lambda _: None)
+    figures: Figures = field(default_factory=Figures)
     wait: Any = WAITS
 
     # job
@@ -253,7 +255,9 @@ class Flow:
         return found
 
     def _reporter(self, jobs: Callable[[], Any]) -> Reporter:
-        return Reporter(jobs, ledger=self.ledger, answers=self.answers, stop=self._stopped)
+        return Reporter(
+            jobs, ledger=self.ledger, answers=self.answers, stop=self._stopped, took=self.figures.took
+        )
 
     def _stopped(self, entry: Entry, error: StoppedError) -> None:
         """Called off where it was asked for: its comment was deleted, or says so."""
@@ -262,19 +266,20 @@ class Flow:
             self.queues.stop(id_, entry.attempt)
 
     def _persistently(self, ask: Callable[[], T]) -> T:
-        return Retrying(retry=retry_if_exception_type(HostError), stop=_enough, wait=self.wait, reraise=True)(
-            ask
-        )
+        return Retrying(**self._again)(ask)
 
     async def _persistently_async(self, ask: Callable[[], Awaitable[T]]) -> T:
-        trying = AsyncRetrying(
-            retry=retry_if_exception_type(HostError), stop=_enough, wait=self.wait, reraise=True
-        )
+        trying = AsyncRetrying(**self._again)
 
         async def asked() -> T:  # a lambda would not be seen to be a coroutine function
             return await ask()
 
         return await trying(asked)
+
+    @property
+    def _again(self) -> dict[str, Any]:
+        again = {"retry": retry_if_exception_type(HostError), "stop": _enough, "wait": self.wait}
+        return {**again, "after": self.figures.tried, "reraise": True}
 
 
 def _enough(state: RetryCallState) -> bool:

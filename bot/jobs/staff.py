@@ -90,6 +90,7 @@ class Staff:
             runners=runners,
             notify=Notifier(config.notify, post=partial(post, timeout=known.timeout)),
         )
+        self.figures = flow.figures
         takes = {queue_of(f"pool:{name}"): 1 for name in pools}
         takes = takes or {JOBS: AT_ONCE, LOCAL: there.jobs, HF_JOBS: RENTED}
         self._engine = Engine(flow, database=database, lease=lease, scratch=scratch, takes=takes)
