@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bot.clients.hub_publisher import HubPublisher
     from bot.clients.hub_repairer import HubRepairer
     from bot.clients.hub_repository import HubRepository
+    from bot.clients.hub_webhooks import HubWebhooks
 
 
 class LazyHub:
@@ -197,3 +199,11 @@ def repository(settings: Settings, repo_id: str) -> HubRepository:
     http.configure(settings.timeout)
     token = settings.read_token or stored_token()
     return HubRepository(repo_id, endpoint=settings.endpoint, token=token, attempts=settings.attempts)
+
+
+def webhooks(settings: Settings) -> HubWebhooks:
+    """The webhooks of the write token's user. Raises AccessError without one."""
+    from bot.clients.hub_webhooks import HubWebhooks  # noqa: PLC0415
+
+    token = _write_token(replace(settings, identity=False), "")
+    return HubWebhooks(settings.endpoint, token=token, attempts=settings.attempts)

@@ -32,11 +32,11 @@ class HubDiscussions:
     """
 
     def __init__(
-        self, repository: str, *, endpoint: str, token: str | None, attempts: int, login: str | None = None
+        self, repository: str, *, endpoint: str, token: str, attempts: int, login: str | None = None
     ) -> None:
         self.repository = repository
         self._login = login
-        self._api = HfApi(endpoint=endpoint, token=token or False)
+        self._api = HfApi(endpoint=endpoint, token=token)
         self._attempts = attempts
 
     def login(self) -> str:

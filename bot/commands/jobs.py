@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot import options
-from bot.commands import state
+from bot.commands import running, state
 from bot.errors import InputError
 from bot.serial import as_dict
 from bot.terminal import session
@@ -18,13 +18,14 @@ from bot.terminal import session
 if TYPE_CHECKING:
     from bot.jobs.desk import Desk
     from bot.jobs.order import Entry
+    from bot.jobs.reading import Reader
 
 # As in bot.jobs.order, which nobody should wait for who asks for help.
 ACTIVE = ("queued", "running", "cancelling")
 STATES = (*ACTIVE, "published", "refused", "skipped", "failed")
 BY = "the command line"
 PAUSE = 1.0  # seconds between two looks at a log
-common = options.together(state.config, options.as_json, options.verbose)
+common = options.together(running.config, options.as_json, options.verbose)
 id_ = click.argument("id_", metavar="ID")
 
 
@@ -50,15 +51,15 @@ def jobs() -> None:
 )
 @common
 def list_(  # the command's name is `list`
-    *, states: tuple[Any, ...], text: str, limit: int, config: Path | None, json: bool, verbose: int
+    *, states: tuple[Any, ...], text: str, limit: int, file: Path | None, json: bool, verbose: int
 ) -> None:
     """List jobs, the newest first."""
     from bot.terminal import jobs as told
     from bot.terminal import view
 
-    with state.desk(config, verbosity=verbose) as desk:
-        found = desk.entries(states=frozenset(states), text=text, limit=limit)
-        counts = dict(desk.counts())
+    with state.reader(file, verbosity=verbose) as reader:
+        found = reader.entries(states=frozenset(states), text=text, limit=limit)
+        counts = dict(reader.counts())
     with session.reader_may_leave():
         if json:
             click.echo(session.document({"jobs": [as_dict(entry) for entry in found], "counts": counts}))
@@ -69,55 +70,55 @@ def list_(  # the command's name is `list`
 @jobs.command()
 @id_
 @common
-def show(*, id_: str, config: Path | None, json: bool, verbose: int) -> None:
+def show(*, id_: str, file: Path | None, json: bool, verbose: int) -> None:
     """Show a job: how far it is, or how it ended, with plan and report."""
-    with state.desk(config, verbosity=verbose) as desk:
-        found = _there(desk.entry(id_), id_)
+    with state.reader(file, verbosity=verbose) as reader:
+        found = _there(reader.entry(id_), id_)
     tell(found, as_json=json)
 
 
 @jobs.command()
 @id_
 @common
-def cancel(*, id_: str, config: Path | None, json: bool, verbose: int) -> None:
+def cancel(*, id_: str, file: Path | None, json: bool, verbose: int) -> None:
     """Call a job off. One that has ended stays as it is."""
-    _change(id_, lambda desk: desk.cancel(id_, by=BY), config=config, json=json, verbose=verbose)
+    _change(id_, lambda desk: desk.cancel(id_, by=BY), file=file, json=json, verbose=verbose)
 
 
 @jobs.command()
 @id_
 @common
-def retry(*, id_: str, config: Path | None, json: bool, verbose: int) -> None:
+def retry(*, id_: str, file: Path | None, json: bool, verbose: int) -> None:
     """Begin an ended job anew. One that goes on stays as it is."""
-    _change(id_, lambda desk: desk.retry(id_, by=BY), config=config, json=json, verbose=verbose)
+    _change(id_, lambda desk: desk.retry(id_, by=BY), file=file, json=json, verbose=verbose)
 
 
 @jobs.command()
 @id_
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @common
-def logs(*, id_: str, follow: bool, config: Path | None, json: bool, verbose: int) -> None:
+def logs(*, id_: str, follow: bool, file: Path | None, json: bool, verbose: int) -> None:
     """Print a job's log."""
     if follow and json:
         raise click.UsageError("--json prints one document, and --follow has no end: choose one.")
-    with state.desk(config, verbosity=verbose) as desk, session.reader_may_leave():
-        key = _there(desk.entry(id_), id_).order.job.key
+    with state.reader(file, verbosity=verbose) as reader, session.reader_may_leave():
+        key = _there(reader.entry(id_), id_).order.job.key
         if json:
-            click.echo(session.document({"lines": [as_dict(line) for line in _lines(desk, key, after=0)]}))
+            click.echo(session.document({"lines": [as_dict(line) for line in _lines(reader, key, after=0)]}))
             return
-        after = _print(desk, key, after=0)
+        after = _print(reader, key, after=0)
         while follow:
             follow = (
-                _there(desk.entry(key), key).state in ACTIVE
+                _there(reader.entry(key), key).state in ACTIVE
             )  # asked first: what it says last is not missed
-            after = _print(desk, key, after=after)
+            after = _print(reader, key, after=after)
             time.sleep(PAUSE if follow else 0)
 
 
 def _change(
-    id_: str, change: Callable[[Desk], Entry | None], *, config: Path | None, json: bool, verbose: int
+    id_: str, change: Callable[[Desk], Entry | None], *, file: Path | None, json: bool, verbose: int
 ) -> None:
-    with state.desk(config, verbosity=verbose) as desk:
+    with state.desk(file, verbosity=verbose) as desk:
         found = _there(change(desk), id_)
     tell(found, as_json=json)
 
@@ -144,18 +145,18 @@ def _there(entry: Entry | None, id_: str) -> Entry:
     return entry
 
 
-def _lines(desk: Desk, key: str, *, after: int) -> list[Any]:
+def _lines(reader: Reader, key: str, *, after: int) -> list[Any]:
     found: list[Any] = []
-    while page := desk.lines(key, after=found[-1].number if found else after):
+    while page := reader.lines(key, after=found[-1].number if found else after):
         found += page
     return found
 
 
-def _print(desk: Desk, key: str, *, after: int) -> int:
+def _print(reader: Reader, key: str, *, after: int) -> int:
     """Prints what is new, and returns the number of the last line."""
     from bot.terminal.text import clean
 
-    for line in _lines(desk, key, after=after):
+    for line in _lines(reader, key, after=after):
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.at))
         click.echo(f"{at}  {clean(line.text)}")
         after = line.number

@@ -13,7 +13,7 @@ from bot.job import Job, Outcome
 from bot.publish import comment as texts
 from bot.publish.marker import Mark, find_job, remarked
 from bot.trigger.command import HELP, Command, read
-from bot.trigger.table import OPTIONS
+from bot.trigger.table import OPTIONS, Option
 
 BETWEEN = 5.0  # seconds between two looks at whether a cancelled job has stopped
 
@@ -49,7 +49,7 @@ class Speaker:
 
     def help(self) -> Answer:
         """Lists what there is to say."""
-        options = [(f"{o.flag} {'|'.join(o.choices)}".rstrip(), o.says) for o in OPTIONS]
+        options = [(o.flag, _said_of(o)) for o in OPTIONS]
         host = self.ground.host
         commands = (("/merge", host.merges), *HELP)
         note = self._notice(texts.helping(commands, options, thread=host.thread))
@@ -135,6 +135,11 @@ class Speaker:
         except (AccessError, HostError) as error:
             return (said(error),)
         return ()
+
+
+def _said_of(option: Option) -> str:
+    chosen = f" One of {', '.join(option.choices)}." if option.choices else ""
+    return f"{option.says}{chosen}"
 
 
 def said(error: MergeBotError) -> str:

@@ -33,7 +33,7 @@ def working(job: Job, now: Now, *, at: int) -> str:
     return joined(
         [
             job_marker(mark),
-            f"**{DOING[job.verb]}** {code(job.what)}",
+            f"### {DOING[job.verb]}: {code(job.what)}",
             "",
             _stages(job, now),
             "",
@@ -76,17 +76,25 @@ def notice(sentence: str, advice: str, *, to: str) -> str:
 
 def helping(commands: Sequence[tuple[str, str]], options: Sequence[tuple[str, str]], *, thread: str) -> str:
     """What there is to say to the bot: commands and options, each with its meaning."""
-    rows = [row(code(name), plain(says)) for name, says in (*commands, *options)]
     return joined(
         [
             NOTICE,
             f"The first line of a comment under a {thread} is a command when it begins with `/merge`.",
             "",
-            row("Write", "What it does"),
-            row("---", "---"),
-            *rows,
+            *_table("Write", commands),
+            "",
+            "<details><summary>Options</summary>",
+            "",
+            *_table("Option", options),
+            "",
+            "</details>",
         ]
     )
+
+
+def _table(head: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    said = [row(code(name), plain(says)) for name, says in rows]
+    return [row(head, "What it does"), row("---", "---"), *said]
 
 
 def status(state: str, url: str, *, to: str) -> str:

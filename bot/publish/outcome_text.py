@@ -15,6 +15,7 @@ from bot.records import Plan, Publication
 from bot.wording import counted, duration, peft_type, precision, size
 
 MOST_FINDINGS = 20
+OPEN = 2  # pictures that are not folded
 # What to add to a workflow, by the code of the error that says that it is missing.
 BLOCKS = {
     "no-token": (
@@ -65,10 +66,9 @@ def result(job: Job, outcome: Outcome, *, endpoint: str, workflow: bool = True) 
     lines = [f"### {_heading(job, outcome)}", ""]
     if outcome.failure is not None:
         lines += [*_failed(outcome.failure, workflow=workflow), ""]
-    if outcome.diagnosis is not None:
-        lines += [*_findings(outcome.diagnosis), ""]
-    if outcome.plan is not None:
-        lines += [*_planned(outcome.plan, job, endpoint), ""]
+    found = _findings(outcome.diagnosis) if outcome.diagnosis is not None else []
+    planned = _planned(outcome.plan, job, endpoint) if outcome.plan is not None else []
+    lines += [*found, *planned, ""]  # one list: with an empty line in it, all of it would be shown far apart
     if outcome.report is not None and outcome.plan is not None:
         lines += [*_checked(outcome), ""]
     lines += [*_shown(outcome, endpoint), *_cost(outcome), "", *_undo(outcome, endpoint), asked(job)]
@@ -127,7 +127,7 @@ def _findings(found: Diagnosis) -> list[str]:
     left = len(shown) - MOST_FINDINGS
     lines += [f"- {left} more of this kind."] if left > 0 else []
     lines += [_base(candidate) for candidate in found.base if candidate.commit]
-    return lines or ["The configuration is as PEFT wants it."]
+    return lines or ["- The configuration is as PEFT wants it."]
 
 
 def _base(found: Candidate) -> str:
@@ -177,10 +177,15 @@ def _shown(outcome: Outcome, endpoint: str) -> list[str]:
     if publication is None or report is None or plan is None or not outcome.public or not publication.commit:
         return []
     place = f"{endpoint}/{quote(publication.destination.location)}/resolve/{quote(publication.commit)}"
-    lines = []
-    for picture in pictures(report.evidence):
-        lines += [f"![{plain(without_paths(picture.alt, plan))}]({place}/{quote(picture.path)})", ""]
-    return lines
+    shown = [
+        f"![{plain(without_paths(picture.alt, plan))}]({place}/{quote(picture.path)})"
+        for picture in pictures(report.evidence)
+    ]
+    spaced = [line for picture in shown for line in (picture, "")]
+    if len(shown) <= OPEN:
+        return spaced
+    first, rest = spaced[: 2 * OPEN], spaced[2 * OPEN :]
+    return [*first, "<details><summary>More pictures</summary>", "", *rest, "</details>", ""]
 
 
 def _cost(outcome: Outcome) -> list[str]:

@@ -25,17 +25,17 @@ def tools(*, verbosity: int, plain: bool) -> Iterator[dict[str, Any]]:
     from bot.terminal import progress, quiet
 
     settings.steer_numpy()
-    known = replace(loaded(), verbosity=verbosity)
+    read = known(verbosity=verbosity)
     with quiet.libraries(verbosity), progress.shown(plain=plain) as shown:
-        yield {"settings": known, "progress": shown}
+        yield {"settings": read, "progress": shown}
 
 
-def loaded() -> Settings:
-    """The settings. Raises InputError naming a variable of the environment that makes no sense."""
+def known(*, verbosity: int) -> Settings:
+    """What the environment says. Raises InputError naming a variable that makes no sense."""
     from bot import settings
 
     try:
-        return settings.load()
+        return replace(settings.load(), verbosity=verbosity)
     except ValueError as error:
         advice = "Correct the environment variable, or unset it."
         raise InputError(f"{error}.", advice=advice, code="bad-setting") from error

@@ -77,7 +77,7 @@ def reactions(said):
     return [content for _, content in said.reactions.values()]
 
 
-def test_a_command_becomes_one_order_that_survives_the_database(forge, desk, command):
+def test_a_command_becomes_one_order_that_survives_the_database(forge, desk, command, service):
     pull = forge.open_pull(REPO, ADAPTER)
     said = command("/merge")
     command("/merge", run="delivery-2")
@@ -87,7 +87,7 @@ def test_a_command_becomes_one_order_that_survives_the_database(forge, desk, com
     assert order.origin.comment == str(said.id)
     assert (order.target.folder, order.job.head_sha) == ("adapter", pull.head_sha)
     assert order.job.key.endswith(f"-{pull.head_sha[:12]}")
-    assert on_github.order_of(on_github.task_of(order), number=1, repository=REPO) == order
+    assert on_github.order_of(on_github.task_of(order), number=1, ground=service()) == order
     assert bodies(forge) == []
     assert reactions(said) == ["eyes"]
 

@@ -54,6 +54,15 @@ TITLES = {
 }
 BROKEN = "Something is broken on our side. The log of the service says what."
 log = logging.getLogger("bot.serve")
+TEMPLATES = Environment(
+    loader=PackageLoader("bot.serve.pages"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters.update(words.FILTERS)
+TEMPLATES.globals.update(words.NAMES, version=VERSION)
 
 
 class Look:
@@ -61,19 +70,10 @@ class Look:
 
     def __init__(self, site: Site) -> None:
         self.site, self.sessions = site, Sessions(site)
-        self._templates = Environment(
-            loader=PackageLoader("bot.serve.pages"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.filters.update(words.FILTERS)
-        self._templates.globals.update(words.NAMES, site=site, version=VERSION)
 
     def part(self, template: str, **said: Any) -> str:
         """A piece of a page, for streams and for htmx."""
-        return self._templates.get_template(template).render(time=time.time(), **said)
+        return TEMPLATES.get_template(template).render(site=self.site, time=time.time(), **said)
 
     def page(
         self, template: str, *, request: Request, session: Session, status: int = 200, **said: Any

@@ -48,6 +48,7 @@ def test_filters_narrow_the_list_without_a_reload_and_stay_in_the_address(serve,
     expect(page.get_by_text("No job is like that.")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_older_jobs_are_a_page_away(serve, page, monkeypatch):
     monkeypatch.setattr(pages, "PAGE", 3)
     desk = MemoryDesk()
@@ -59,7 +60,9 @@ def test_older_jobs_are_a_page_away(serve, page, monkeypatch):
         page.get_by_role("link", name="Older").click()
         page.wait_for_load_state()
         seen.append(page.locator("td.what a").all_inner_texts())
-    assert sum(seen, []) == [f"alice/number-{number}" for number in reversed(range(7))]
+    assert [name for names in seen for name in names] == [
+        f"alice/number-{number}" for number in reversed(range(7))
+    ]
     assert [len(names) for names in seen] == [3, 3, 1]
     page.get_by_role("link", name="Newest").click()
     expect(page).to_have_url(f"{served.url}/")
@@ -103,6 +106,7 @@ def test_a_job_goes_on_before_ones_eyes_from_the_queue_to_its_report(serve, page
     assert page.locator(".stages .done").count() == 6
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_cut_is_told_and_taken_up_where_it_was_cut(serve, page, running_again):
     desk = MemoryDesk()
     key = desk.enqueue(an_order()).order.job.key
@@ -121,6 +125,7 @@ def test_a_stream_that_is_cut_is_told_and_taken_up_where_it_was_cut(serve, page,
     expect(page.locator("#log li span")).to_have_text([f"line {number}" for number in range(5)])
 
 
+@pytest.mark.slow
 def test_the_log_on_the_page_is_its_end_and_the_whole_of_it_is_text(serve, page, monkeypatch):
     monkeypatch.setattr(pages, "TAIL", 20)
     desk = MemoryDesk()
@@ -135,6 +140,7 @@ def test_the_log_on_the_page_is_its_end_and_the_whole_of_it_is_text(serve, page,
     assert whole.text().splitlines() == [f"line {n}" for n in range(2500)]
 
 
+@pytest.mark.slow
 def test_a_report_is_shown_with_its_pictures_and_as_a_page_of_its_own(serve, page):
     served = serve()
     as_operator(page, served)
@@ -147,7 +153,10 @@ def test_a_report_is_shown_with_its_pictures_and_as_a_page_of_its_own(serve, pag
         expect(image).to_have_js_property("complete", value=True, timeout=20000)
         assert image.evaluate("image => image.naturalWidth") > 300
         assert len(image.get_attribute("alt")) > 40
-    page.get_by_role("link", name="Full report").click()
+    with page.expect_response("**/report") as answer:
+        page.get_by_role("link", name="Full report").click()
+    assert "script-src" not in answer.value.headers["content-security-policy"]
+    assert answer.value.headers["x-frame-options"] == "DENY"
     expect(page.get_by_role("heading", name="Merge report")).to_be_visible()
     assert page.locator("img").count() == 5
 
