@@ -113,4 +113,3 @@ class Site:
     def leftovers(self) -> list[str]:
         """In scratch, beside what its own lock is."""
         return [p.name for p in self.root.glob("*/scratch/*") if not p.name.startswith(".")]
-

@@ -67,7 +67,12 @@ def test_kill_minus_nine_at_every_stage(site):
     while site.office.entry(id_).state in ACTIVE:
         assert time.monotonic() < deadline, site.logs()
         now = site.office.entry(id_)
-        at = (now.state, now.now.stage, bool(now.make), len(words(site, id_)) and words(site, id_)[-1].split()[0])
+        at = (
+            now.state,
+            now.now.stage,
+            bool(now.make),
+            len(words(site, id_)) and words(site, id_)[-1].split()[0],
+        )
         if at not in seen:
             seen.append(at)
             site.kill(worker)
