@@ -45,8 +45,8 @@ class LazyHub:
         from bot.clients.tokens import stored_token  # noqa: PLC0415
 
         http.configure(self._settings.timeout)
-        token = None if anonymous else self._settings.read_token or stored_token()
         known = self._settings
+        token = None if anonymous else known.read_token or stored_token()
         return HubReader(known.endpoint, token=token, attempts=known.attempts, mounts=known.mounts)
 
     def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:

@@ -23,7 +23,7 @@ from typing import Any
 from bot import pipeline, settings
 from bot.connect import publisher
 from bot.doors.work import work
-from bot.errors import MergeBotError
+from bot.errors import HostError, MergeBotError
 from bot.isolation import exchange, seal
 from bot.isolation.piped import Piped
 from bot.job import Outcome, Verb
@@ -49,8 +49,12 @@ def examine(
     progress: Progress,
     gate: Gate,  # noqa: ARG001 - nothing is published
 ) -> Outcome:
-    """The whole of a job that only looks: `plan` or `doctor`."""
-    return work(verb, lambda: request, settings=settings, progress=progress)
+    """The whole of a job that only looks: `plan` or `doctor`. Raises HostError, which is worth another try."""
+    outcome = work(verb, lambda: request, settings=settings, progress=progress)
+    said = outcome.failure
+    if said is not None and said.exit_code == HostError.exit_code:
+        raise HostError(said.sentence, advice=said.advice, code=said.code)
+    return outcome
 
 
 def merge(

@@ -78,9 +78,9 @@ class Flow:
 
     async def plan(self, id_: str, attempt: int) -> None:
         """Plans it, and puts the merge in line; or does all of it, where somebody only wants to look."""
-        entry = await asyncio.to_thread(self._entry, id_)
-        if entry.attempt != attempt or entry.state not in ACTIVE:
+        if not await asyncio.to_thread(self.ledger.begin, id_, attempt, worker=self.executor):
             return
+        entry = await asyncio.to_thread(self._entry, id_)
         try:
             async with self._reporter(lambda: (entry,)) as reporter:
                 found = await self._persistently_async(
@@ -116,9 +116,7 @@ class Flow:
 
     def look(self, make: str, document: dict[str, Any]) -> bool:
         """Whether there is somebody who waits for it, and no earlier run has published it."""
-        there = self.ledger.waiting(make)
-        for entry in there:
-            self.ledger.begin(entry.order.job.key, entry.attempt, worker=self.executor)
+        there = self._begun(make)
         wanted = from_dict(Make, document)
         to = wanted.request.destination
         if not there or to is None or to.kind == "folder" or wanted.request.dry_run:
@@ -136,6 +134,7 @@ class Flow:
 
     async def carry_out(self, make: str, document: dict[str, Any]) -> None:
         """Merges and publishes, and writes down how that ended for all who waited."""
+        await asyncio.to_thread(self._begun, make)
         wanted = from_dict(Make, document)
         runner = self.runners[wanted.runner.partition(":")[0]]
         try:
@@ -184,6 +183,13 @@ class Flow:
                 continue
             called_off = entry.state == "cancelling" and outcome.ended != "published"
             self._end(entry, CANCELLED if called_off else outcome)
+
+    def _begun(self, make: str) -> tuple[Entry, ...]:
+        """Those who wait, and whom this executor works for from now on."""
+        there = self.ledger.waiting(make)
+        for entry in there:
+            self.ledger.begin(entry.order.job.key, entry.attempt, worker=self.executor)
+        return there
 
     def hand_over(self, make: str) -> None:
         """Everybody who waited gets an answer."""

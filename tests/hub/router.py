@@ -9,6 +9,7 @@ from . import (
     routes_discussions,
     routes_files,
     routes_jobs,
+    routes_oauth,
     routes_refs,
     routes_repo,
     routes_upload,
@@ -65,6 +66,8 @@ BELOW_REPO = (
 def answer(call: Call) -> Reply:
     """The reply, refusals included."""
     try:
+        if reply := routes_oauth.answer(call):
+            return reply
         call.account = call.state.accounts.identify(call.headers.get("Authorization"))
         return _dispatch(call)
     except HubError as error:

@@ -148,6 +148,11 @@ class LoopbackHub:
         """Let workflows with this subject publish to a repository."""
         self.state.trusted[repo_id] = (*self.state.trusted.get(repo_id, ()), subject)
 
+    def sign_in(self, person: str, *, redirect_uri: str = "") -> None:
+        """Who sits at the browser when somebody is sent to /oauth/authorize; nobody declines. See `state.oauth`."""
+        self.state.oauth.person = person
+        self.state.oauth.redirect_uri = redirect_uri or self.state.oauth.redirect_uri
+
     def grant(self, repo_id: str, user: str, *, repo_type: str = "model") -> None:
         """Let a user download from a gated repository."""
         repo = self._repo(repo_id, repo_type)

@@ -13,6 +13,7 @@ from .deliveries import Deliveries
 from .errors import HubError
 from .exchange import Call
 from .jobs import Jobs
+from .routes_oauth import OAuth
 from .store import Store, read_json, write_json
 
 
@@ -29,6 +30,7 @@ class State:
     discussion_page: int = 10
     list_page: int = 1000
     trusted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # repository → subjects of workflows
+    oauth: OAuth = field(default_factory=OAuth)
     store: Store = field(init=False)
     accounts: Accounts = field(init=False)
     secret: bytes = field(init=False, repr=False)

@@ -68,7 +68,13 @@ class Site:
         self.database.close()
 
     def ask(
-        self, adapter: str = "alice/tiny-lora", *, to: str = "alice/merged", by: str = "alice", **options
+        self,
+        adapter: str = "alice/tiny-lora",
+        *,
+        to: str = "alice/merged",
+        by: str = "alice",
+        verb: str = "merge",
+        **options,
     ) -> str:
         """The id of a job."""
         request = MergeRequest(
@@ -79,8 +85,8 @@ class Site:
             requested_by=by,
             **{"validation": "structure", "reload": "never", **options},
         )
-        key = sha256(f"{adapter} {to} {by} {options}".encode()).hexdigest()[:32]
-        job = Job(key=key, what=adapter, asked_by=by)
+        key = sha256(f"{verb} {adapter} {to} {by} {options}".encode()).hexdigest()[:32]
+        job = Job(key=key, verb=verb, what=adapter, asked_by=by)
         return self.office.enqueue(Order(job=job, request=request, origin=Origin(host="cli"))).order.job.key
 
     def until(self, found: Callable[[], object], *, seconds: float = 240) -> None:
