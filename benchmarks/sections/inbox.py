@@ -39,7 +39,9 @@ def _measure(name: str, database: Database, *, quick: bool) -> list[Figure]:
     kept = database.read(lambda c: c.scalar(select(func.count(func.distinct(table.c.key))).where(of_burst)))
     rows = database.read(lambda c: c.scalar(select(func.count()).where(of_burst)))
     return [
-        Figure(name=f"{name}: puts", value=count / took, unit="/s", least=1000),
+        Figure(
+            name=f"{name}: puts", value=count / took, unit="/s", least=1000 if database.is_sqlite else None
+        ),
         Figure(name=f"{name}: puts one after the other", value=alone, unit="/s"),
         Figure(name=f"{name}: a put, median", value=1000 * percentile(waits, 50), unit="ms"),
         Figure(name=f"{name}: a put, p99", value=1000 * percentile(waits, 99), unit="ms", most=100),

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Any
 
 from sqlalchemy import Connection, or_, select, update
 
@@ -123,12 +122,9 @@ class Inbox:
         if not deliveries:
             return
 
-        def work(connection: Connection) -> None:
-            now = connection.scalar(select(self._database.now()))
-            rows = [_row(delivery, received=now) for delivery in deliveries]
-            connection.execute(self._database.insert(inbox).on_conflict_do_nothing(), rows)
-
-        self._database.write(work, patience=PATIENCE)
+        new = self._database.insert(inbox).values(received=self._database.now()).on_conflict_do_nothing()
+        rows = [vars(delivery) for delivery in deliveries]
+        self._database.write(lambda connection: connection.execute(new, rows), patience=PATIENCE)
 
     def _take(self, connection: Connection, *, limit: int, lease: float) -> tuple[Delivery, ...]:
         now = connection.scalar(select(self._database.now())) or 0.0
@@ -141,13 +137,3 @@ class Inbox:
         return tuple(
             Delivery(key=row.key, source=row.source, event=row.event, body=bytes(row.body)) for row in rows
         )
-
-
-def _row(delivery: Delivery, *, received: float | None) -> dict[str, Any]:
-    return {
-        "key": delivery.key,
-        "source": delivery.source,
-        "event": delivery.event,
-        "body": delivery.body,
-        "received": received,
-    }

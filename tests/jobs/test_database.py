@@ -189,6 +189,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(postgres, open_database
     assert ledger.begin(key, 1, worker="a-0") is True
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_what_was_confirmed_stays(tmp_path):
     """The process may write files of a megabyte at most, which is how its database's disk becomes full."""
     code = """if True:

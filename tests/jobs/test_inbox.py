@@ -161,6 +161,7 @@ def test_a_locked_database_is_waited_for(tmp_path, open_database):
     other.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_crashes_and_is_started_again_loses_no_delivery(postgres, open_database):
     database = open_database(postgres.fresh())
     inbox = Inbox(database)
