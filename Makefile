@@ -37,6 +37,7 @@ lint: $(READY)  ## Check style, types, the order of imports, workflows and scrip
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	$(BIN)/zizmor --offline --no-progress --quiet .
 	$(BIN)/shellcheck .ci/run .ci/actionlint .github/action/*.sh
 	.ci/actionlint

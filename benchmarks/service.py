@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from benchmarks.sections import inbox, listing
+from benchmarks.sections import http, inbox, listing
 from benchmarks.sections.place import Figure, Place, Section
 from tests.jobs import postgres
 
-SECTIONS: dict[str, Section] = {"inbox": inbox.SECTION, "listing": listing.SECTION}
+SECTIONS: dict[str, Section] = {"http": http.SECTION, "inbox": inbox.SECTION, "listing": listing.SECTION}
 SCHEMA = 1
 RESULTS = Path(__file__).with_name("results") / "service.json"
 PACKAGES = ("SQLAlchemy", "psycopg", "dbos", "fastapi", "uvicorn")

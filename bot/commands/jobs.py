@@ -18,6 +18,7 @@ from bot.terminal import session
 if TYPE_CHECKING:
     from bot.jobs.desk import Desk
     from bot.jobs.order import Entry
+    from bot.jobs.reading import Reader
 
 # As in bot.jobs.order, which nobody should wait for who asks for help.
 ACTIVE = ("queued", "running", "cancelling")
@@ -56,9 +57,9 @@ def list_(  # the command's name is `list`
     from bot.terminal import jobs as told
     from bot.terminal import view
 
-    with state.desk(file, verbosity=verbose) as desk:
-        found = desk.entries(states=frozenset(states), text=text, limit=limit)
-        counts = dict(desk.counts())
+    with state.reader(file, verbosity=verbose) as reader:
+        found = reader.entries(states=frozenset(states), text=text, limit=limit)
+        counts = dict(reader.counts())
     with session.reader_may_leave():
         if json:
             click.echo(session.document({"jobs": [as_dict(entry) for entry in found], "counts": counts}))
@@ -71,8 +72,8 @@ def list_(  # the command's name is `list`
 @common
 def show(*, id_: str, file: Path | None, json: bool, verbose: int) -> None:
     """Show a job: how far it is, or how it ended, with plan and report."""
-    with state.desk(file, verbosity=verbose) as desk:
-        found = _there(desk.entry(id_), id_)
+    with state.reader(file, verbosity=verbose) as reader:
+        found = _there(reader.entry(id_), id_)
     tell(found, as_json=json)
 
 
@@ -100,17 +101,17 @@ def logs(*, id_: str, follow: bool, file: Path | None, json: bool, verbose: int)
     """Print a job's log."""
     if follow and json:
         raise click.UsageError("--json prints one document, and --follow has no end: choose one.")
-    with state.desk(file, verbosity=verbose) as desk, session.reader_may_leave():
-        key = _there(desk.entry(id_), id_).order.job.key
+    with state.reader(file, verbosity=verbose) as reader, session.reader_may_leave():
+        key = _there(reader.entry(id_), id_).order.job.key
         if json:
-            click.echo(session.document({"lines": [as_dict(line) for line in _lines(desk, key, after=0)]}))
+            click.echo(session.document({"lines": [as_dict(line) for line in _lines(reader, key, after=0)]}))
             return
-        after = _print(desk, key, after=0)
+        after = _print(reader, key, after=0)
         while follow:
             follow = (
-                _there(desk.entry(key), key).state in ACTIVE
+                _there(reader.entry(key), key).state in ACTIVE
             )  # asked first: what it says last is not missed
-            after = _print(desk, key, after=after)
+            after = _print(reader, key, after=after)
             time.sleep(PAUSE if follow else 0)
 
 
@@ -144,18 +145,18 @@ def _there(entry: Entry | None, id_: str) -> Entry:
     return entry
 
 
-def _lines(desk: Desk, key: str, *, after: int) -> list[Any]:
+def _lines(reader: Reader, key: str, *, after: int) -> list[Any]:
     found: list[Any] = []
-    while page := desk.lines(key, after=found[-1].number if found else after):
+    while page := reader.lines(key, after=found[-1].number if found else after):
         found += page
     return found
 
 
-def _print(desk: Desk, key: str, *, after: int) -> int:
+def _print(reader: Reader, key: str, *, after: int) -> int:
     """Prints what is new, and returns the number of the last line."""
     from bot.terminal.text import clean
 
-    for line in _lines(desk, key, after=after):
+    for line in _lines(reader, key, after=after):
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.at))
         click.echo(f"{at}  {clean(line.text)}")
         after = line.number

@@ -95,12 +95,15 @@ def staff(
     return Staff(config, settings, database=database, lost=lost, inbox=inbox, pools=pools)
 
 
-def service(config: Config, database: Database) -> Service:
+def service(config: Config, database: Database, *, staff: Staff | None) -> Service:
     """What the HTTP side has in every process; where to put deliveries and which pages there are is left open."""
     from bot.serve import checks, stored
+    from bot.serve.metrics import Metrics
     from bot.serve.service import Limits, Service
 
-    there, given = config.server, Limits()
+    there, given, metrics = config.server, Limits(), Metrics()
+    if staff is not None:
+        metrics.registry.register(staff.figures)
     body = there.request_bytes or given.body
     return Service(
         hub_secret=secret(config.hub.webhook_secret),
@@ -108,6 +111,7 @@ def service(config: Config, database: Database) -> Service:
         metrics_token=secret(there.metrics_token),
         checks={"database": checks.database(database), "scratch": checks.writable(scratch(config))},
         collect=lambda: stored.collect(database),
+        metrics=metrics,
         limits=Limits(
             connections=there.connections,
             patience=there.request_seconds,

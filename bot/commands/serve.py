@@ -55,7 +55,7 @@ def serve(
         staff = None if no_worker else running.staff(config, known, database=database, inbox=inbox)
         pages = site.of(config, endpoint=known.endpoint, public_url=address(door))
         service = replace(
-            running.service(config, database),
+            running.service(config, database, staff=staff),
             put=inbox.put_async,
             routers=(routes.router(Office(database, queues), site=pages),),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from bot.terminal import session
 if TYPE_CHECKING:
     from bot.jobs.database import Database
     from bot.jobs.desk import Desk
+    from bot.jobs.reading import Reader
 
 PATIENCE = 10.0  # seconds that somebody at a terminal waits for a database
 
@@ -35,9 +36,24 @@ def database(file: Path | None, *, create: bool, verbosity: int) -> Iterator[Dat
 
 
 @contextmanager
+def reader(file: Path | None, *, verbosity: int) -> Iterator[Reader]:
+    """What is known of jobs: without DBOS, which takes a second to import."""
+    with database(file, create=False, verbosity=verbosity) as opened:
+        from bot.jobs.reading import Reader
+
+        yield Reader(opened)
+
+
+@contextmanager
 def desk(file: Path | None, *, create: bool = False, verbosity: int) -> Iterator[Desk]:
     """What may be done with jobs."""
-    with database(file, create=create, verbosity=verbosity) as opened:
-        from bot.jobs.ledger import Ledger
+    with (
+        database(file, create=create, verbosity=verbosity) as opened,
+        session.tools(verbosity=verbosity, plain=True),
+    ):
+        from bot.jobs.office import Office
+        from bot.jobs.queues import Queues
 
-        yield Ledger(opened)
+        with closing(Queues(opened)) as queues:
+            queues.prepare({})  # where no service has run yet
+            yield Office(opened, queues)

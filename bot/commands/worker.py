@@ -49,7 +49,7 @@ def worker(
             inbox = Inbox(database)
             stack.callback(inbox.close)
         staff = running.staff(config, known, database=database, inbox=inbox, pools=queues)
-        service = running.service(config, database)
+        service = running.service(config, database, staff=staff)
         running.told(f"merge-bot works as {staff.executor}", inner)
         doors = [(apps.inner(service), at) for at in inner]
         asyncio.run(run(service, doors, work=staff, seconds=config.server.drain_seconds))

@@ -236,6 +236,13 @@ class Polling(Table):
     )
 
 
+class Retention(Table):
+    """How long what has ended is kept in the database."""
+
+    log_days: float = _key(30.0, "Logs of jobs.", gt=0)
+    job_days: float = _key(365.0, "Jobs, with their plans and reports.", ge=2)
+
+
 class Config(BaseSettings):
     """The whole file. Variables `MERGE_BOT_TABLE__KEY` of the environment come before it."""
 
@@ -264,6 +271,7 @@ class Config(BaseSettings):
     notify: tuple[Notify, ...] = ()
     pages: Pages = Pages()
     polling: Polling = Polling()
+    retention: Retention = Retention()
 
     @property
     def database(self) -> str:

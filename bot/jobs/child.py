@@ -23,7 +23,7 @@ from typing import Any
 from bot import pipeline, settings
 from bot.connect import publisher
 from bot.doors.work import work
-from bot.errors import MergeBotError
+from bot.errors import HostError, MergeBotError
 from bot.isolation import exchange, seal
 from bot.isolation.piped import Piped
 from bot.job import Outcome, Verb
@@ -49,8 +49,12 @@ def examine(
     progress: Progress,
     gate: Gate,  # noqa: ARG001 - nothing is published
 ) -> Outcome:
-    """The whole of a job that only looks: `plan` or `doctor`."""
-    return work(verb, lambda: request, settings=settings, progress=progress)
+    """The whole of a job that only looks: `plan` or `doctor`. Raises HostError, which is worth another try."""
+    outcome = work(verb, lambda: request, settings=settings, progress=progress)
+    said = outcome.failure
+    if said is not None and said.exit_code == HostError.exit_code:
+        raise HostError(said.sentence, advice=said.advice, code=said.code)
+    return outcome
 
 
 def merge(
@@ -83,8 +87,8 @@ STEPS: dict[str, Callable[..., Any]] = {"plan": plan, "examine": examine, "merge
 class Lifeline:
     """Stdin: signs of life, and the answer to whether the publication may go on."""
 
-    def __init__(self, *, patience: float) -> None:
-        self._patience, self._rest = patience, b""
+    def __init__(self, *, patience: float, progress: Piped) -> None:
+        self._patience, self._rest, self._progress = patience, b"", progress
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def start(self) -> None:
@@ -102,6 +106,8 @@ class Lifeline:
             data = os.read(0, 1 << 16) if ready else b""
             # Also when it comes late: if this process was paused, somebody else may have taken the job over.
             if not data or time.monotonic() - heard > self._patience:
+                with suppress(OSError):
+                    self._progress.tell(alone=True)
                 end()
             heard = time.monotonic()
             *lines, self._rest = (self._rest + data).split(b"\n")
@@ -120,9 +126,9 @@ def main() -> None:
     given = exchange.loads(_exactly(int.from_bytes(_exactly(8), "big")))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cancelled: clear up as after Ctrl-C
     seal.bound(memory=given["memory"], file=given["file"])
-    lifeline = Lifeline(patience=given["patience"])
-    lifeline.start()
     progress = Piped(pipe)
+    lifeline = Lifeline(patience=given["patience"], progress=progress)
+    lifeline.start()
 
     def gate() -> None:
         progress.tell(gate=True)

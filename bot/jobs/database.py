@@ -28,14 +28,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
-from bot.errors import InputError
+from bot.errors import HostError, InputError
 from bot.jobs import faults
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds that a database may be locked or away
 BUSY = 5.0  # seconds of it that SQLite waits for a lock by itself, which is quicker to notice
+MOST = 20  # connections beside the five that are kept
 WRITES = "merge_bot_writes"
 # FULL: a commit is on the disk when it returns, also in WAL mode. https://www.sqlite.org/pragma.html#pragma_synchronous
 PRAGMAS = (
@@ -100,6 +102,12 @@ class Database:
         )
         try:
             done: T = trying(self._once, work, engine)
+        except PoolTimeoutError as error:
+            raise HostError(
+                f"The database {self.place} is too busy: no connection to it became free.",
+                advice="Try again in a moment.",
+                code="database-gone",
+            ) from error
         except DBAPIError as error:
             ours = faults.as_ours(error, place=self.place)
             if ours is None:
@@ -132,7 +140,8 @@ def parsed(url: str) -> URL:
 
 
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY, "check_same_thread": False})
+    given = {"timeout": BUSY, "check_same_thread": False}
+    engine = create_engine(url, connect_args=given, max_overflow=MOST)
 
     @event.listens_for(engine, "connect")
     def connected(connection: sqlite3.Connection, _: object) -> None:
@@ -151,7 +160,7 @@ def _sqlite(url: URL) -> Engine:
 
 def _postgres(url: URL) -> Engine:
     given = {name: value for name, value in POSTGRES.items() if name not in url.query}
-    return create_engine(url, connect_args=given, pool_size=5, max_overflow=15)
+    return create_engine(url, connect_args=given, max_overflow=MOST)
 
 
 def touch(file: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dbos import DBOS, DBOSConfig
@@ -45,9 +46,8 @@ class Engine:
         self._scratch.sweep(keep=frozenset(entry.make for entry in active if entry.make))
         self._lease.start()
         # In a thread without an event loop: DBOS takes a running one for its own, and ours has requests to answer.
-        launch = threading.Thread(target=self._launch, name="launch")
-        launch.start()
-        launch.join()
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(self._launch).result()
         self._tidier.start()
 
     def stop(self, *, seconds: float) -> None:

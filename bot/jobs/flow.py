@@ -19,6 +19,7 @@ from bot.connect import publisher
 from bot.doors.work import failed
 from bot.errors import HostError, MergeBotError, StoppedError
 from bot.job import Outcome
+from bot.jobs.figures import Figures
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import ACTIVE, Entry
 from bot.jobs.planning import Planning
@@ -54,6 +55,7 @@ class Flow:
     planning: Planning
     runners: Mapping[str, Runner]
     notify: Callable[[Entry], None] = field(default=lambda _: None)
+    figures: Figures = field(default_factory=Figures)
     wait: Any = WAITS
 
     # job
@@ -78,9 +80,9 @@ class Flow:
 
     async def plan(self, id_: str, attempt: int) -> None:
         """Plans it, and puts the merge in line; or does all of it, where somebody only wants to look."""
-        entry = await asyncio.to_thread(self._entry, id_)
-        if entry.attempt != attempt or entry.state not in ACTIVE:
+        if not await asyncio.to_thread(self.ledger.begin, id_, attempt, worker=self.executor):
             return
+        entry = await asyncio.to_thread(self._entry, id_)
         try:
             async with self._reporter(lambda: (entry,)) as reporter:
                 found = await self._persistently_async(
@@ -116,9 +118,7 @@ class Flow:
 
     def look(self, make: str, document: dict[str, Any]) -> bool:
         """Whether there is somebody who waits for it, and no earlier run has published it."""
-        there = self.ledger.waiting(make)
-        for entry in there:
-            self.ledger.begin(entry.order.job.key, entry.attempt, worker=self.executor)
+        there = self._begun(make)
         wanted = from_dict(Make, document)
         to = wanted.request.destination
         if not there or to is None or to.kind == "folder" or wanted.request.dry_run:
@@ -136,6 +136,7 @@ class Flow:
 
     async def carry_out(self, make: str, document: dict[str, Any]) -> None:
         """Merges and publishes, and writes down how that ended for all who waited."""
+        await asyncio.to_thread(self._begun, make)
         wanted = from_dict(Make, document)
         runner = self.runners[wanted.runner.partition(":")[0]]
         try:
@@ -184,6 +185,13 @@ class Flow:
                 continue
             called_off = entry.state == "cancelling" and outcome.ended != "published"
             self._end(entry, CANCELLED if called_off else outcome)
+
+    def _begun(self, make: str) -> tuple[Entry, ...]:
+        """Those who wait, and whom this executor works for from now on."""
+        there = self.ledger.waiting(make)
+        for entry in there:
+            self.ledger.begin(entry.order.job.key, entry.attempt, worker=self.executor)
+        return there
 
     def hand_over(self, make: str) -> None:
         """Everybody who waited gets an answer."""
@@ -247,7 +255,9 @@ class Flow:
         return found
 
     def _reporter(self, jobs: Callable[[], Any]) -> Reporter:
-        return Reporter(jobs, ledger=self.ledger, answers=self.answers, stop=self._stopped)
+        return Reporter(
+            jobs, ledger=self.ledger, answers=self.answers, stop=self._stopped, took=self.figures.took
+        )
 
     def _stopped(self, entry: Entry, error: StoppedError) -> None:
         """Called off where it was asked for: its comment was deleted, or says so."""
@@ -256,19 +266,20 @@ class Flow:
             self.queues.stop(id_, entry.attempt)
 
     def _persistently(self, ask: Callable[[], T]) -> T:
-        return Retrying(retry=retry_if_exception_type(HostError), stop=_enough, wait=self.wait, reraise=True)(
-            ask
-        )
+        return Retrying(**self._again)(ask)
 
     async def _persistently_async(self, ask: Callable[[], Awaitable[T]]) -> T:
-        trying = AsyncRetrying(
-            retry=retry_if_exception_type(HostError), stop=_enough, wait=self.wait, reraise=True
-        )
+        trying = AsyncRetrying(**self._again)
 
         async def asked() -> T:  # a lambda would not be seen to be a coroutine function
             return await ask()
 
         return await trying(asked)
+
+    @property
+    def _again(self) -> dict[str, Any]:
+        again = {"retry": retry_if_exception_type(HostError), "stop": _enough, "wait": self.wait}
+        return {**again, "after": self.figures.tried, "reraise": True}
 
 
 def _enough(state: RetryCallState) -> bool:

@@ -50,7 +50,9 @@ class Local:
 
     async def carry_out(self, make: Make, *, tell: Tell, log: Log) -> Outcome:
         """Both steps may be begun again at any time: a finished folder, and a marker on the Hub, are found."""
-        needed = make.plan.estimate.disk_bytes
+        estimate = make.plan.estimate
+        again = 0 if make.request.reload == "never" else estimate.output_bytes  # it may be fetched once more
+        needed = estimate.disk_bytes + again
         try:
             async with self.scratch.reserved(make.id, needed=needed, waits=log, keeps=self.keeps) as (
                 folder,

@@ -25,6 +25,8 @@ GRACE = 5.0  # seconds that a step has to clear up once it is called off
 LONGEST = 2**30  # bytes of one message: the plan of a model with a million tensors
 LOOKS = 5.0  # seconds between two looks at how much disk a step has used
 
+LAST = {"done", "failed", "alone"}
+
 Gate = Callable[[], Awaitable[None]]
 
 
@@ -122,7 +124,7 @@ class _Run:
             return last["done"]
         if "failed" in last:
             raise exchange.raised(last["failed"])
-        if not self.room.alive():
+        if "alone" in last:
             raise HostError(
                 "The database was out of reach for too long, so the work was stopped.",
                 advice="It is begun again by itself.",
@@ -135,7 +137,7 @@ class _Run:
         meter = Meter(tell=self.room.tell, log=self.room.log)
         while line := await pipe.readline():
             event: dict[str, Any] = exchange.loads(line)
-            if "done" in event or "failed" in event:
+            if event.keys() & LAST:
                 return event
             if "gate" in event:
                 await self._send(await self._asked())

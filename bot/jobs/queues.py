@@ -6,6 +6,7 @@ Nothing is run here: `bot.jobs.engine` does. What is stored is JSON, never pickl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ VERSION = "1"
 SERIALIZER = DBOSPortableJSON
 JOBS, LOCAL, HF_JOBS, POOL = "jobs", "local", "hf-jobs", "pool-"
 DEAD = frozenset({"ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
+ENDED = ["SUCCESS", "CANCELLED", *sorted(DEAD)]
 EVERY = 0.5  # seconds between two looks into a queue
 
 
@@ -106,6 +108,20 @@ class Queues:
             )
             found |= {each.workflow_id: each.status for each in self._asked(asked)}
         return found
+
+    def forget(self, *, before: float) -> None:
+        """Removes what was put in line before that time, in seconds since 1970, and has ended."""
+        until = datetime.fromtimestamp(before, UTC).isoformat()
+        asked = partial(
+            self._client.list_workflows,
+            end_time=until,
+            status=ENDED,
+            limit=500,
+            load_input=False,
+            load_output=False,
+        )
+        while ended := [each.workflow_id for each in self._asked(asked)]:
+            self._asked(partial(self._client.delete_workflows, ended))
 
     def hand_back(self, executor: str) -> int:
         """What this executor had begun goes back into its queues, for whoever is next; the answer is how much.

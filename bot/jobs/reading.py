@@ -60,7 +60,9 @@ class Reader:
             conditions.append(find(jobs.c.search, rows.plain(text.lower())) > 0)
         if before is not None:
             conditions.append(jobs.c.created < before)
-        asked = _jobs(_SHORT).where(*conditions).order_by(jobs.c.created.desc()).limit(limit)
+        newest = select(jobs.c.id).where(*conditions).order_by(jobs.c.created.desc()).limit(limit)
+        # Chosen first, and joined then: SQLite would join everything that it has to sort.
+        asked = _jobs(_SHORT).where(jobs.c.id.in_(newest.scalar_subquery())).order_by(jobs.c.created.desc())
         found = self._database.read(lambda connection: connection.execute(asked).all())
         return tuple(rows.entry(row) for row in found)
 

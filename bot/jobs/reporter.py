@@ -26,7 +26,8 @@ Answers = Callable[[Entry], Answering]
 class Reporter:
     """For as long as a step runs. `tell` and `log` are called in the event loop's thread, and return at once.
 
-    `jobs` gives those who wait, which may become more; `stop` hears who was called off where it was asked for.
+    `jobs` gives those who wait, which may become more; `stop` hears who was called off where it was asked for,
+    and `took` how many seconds each stage was.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class Reporter:
         ledger: Ledger,
         answers: Answers,
         stop: Callable[[Entry, StoppedError], None],
+        took: Callable[[Stage, float], None],
         pace: Pace | None = None,
     ) -> None:
         self._jobs, self._ledger, self._answers, self._stop = jobs, ledger, answers, stop
+        self._took, self._entered = took, time.monotonic()
         self._now = Now()
         self._lines: list[str] = []
         self._tellers: dict[str, Teller] = {}
@@ -48,7 +51,15 @@ class Reporter:
         self._task: asyncio.Task[None] | None = None
 
     def tell(self, now: Now) -> None:
+        if now.stage != self._now.stage:
+            self._leave()
         self._now = now
+
+    def _leave(self) -> None:
+        """The stage is over."""
+        now = time.monotonic()
+        self._took(self._now.stage, now - self._entered)
+        self._entered = now
 
     def log(self, line: str) -> None:
         if line:
@@ -59,6 +70,7 @@ class Reporter:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._leave()
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):

@@ -10,6 +10,7 @@ from functools import partial
 from bot.clients.posting import post
 from bot.config.models import Config
 from bot.jobs.answers import Answerer
+from bot.jobs.cleaner import Cleaner
 from bot.jobs.clerk import Clerk
 from bot.jobs.database import Database
 from bot.jobs.engine import Engine
@@ -89,6 +90,7 @@ class Staff:
             runners=runners,
             notify=Notifier(config.notify, post=partial(post, timeout=known.timeout)),
         )
+        self.figures = flow.figures
         takes = {queue_of(f"pool:{name}"): 1 for name in pools}
         takes = takes or {JOBS: AT_ONCE, LOCAL: there.jobs, HF_JOBS: RENTED}
         self._engine = Engine(flow, database=database, lease=lease, scratch=scratch, takes=takes)
@@ -104,6 +106,8 @@ class Staff:
         if (rented := rental(config)) is not None:
             runners["hf-jobs"] = HfJobs(rented, settings=known, keeps=lambda: self._engine.draining)
         self._clerk = Clerk(inbox, places.doors()) if inbox is not None else None
+        kept = config.retention
+        self._cleaner = Cleaner(database, self._queues, log_days=kept.log_days, job_days=kept.job_days)
 
     @property
     def executor(self) -> str:
@@ -116,12 +120,14 @@ class Staff:
         self._engine.start()
         if self._clerk is not None:
             self._clerk.start()
+            self._cleaner.start()
         log.info("the executor %s takes jobs", self.executor)
 
     def stop(self, *, seconds: float) -> None:
         """Takes no more, waits that long for what it has, and hands the rest back. Blocks."""
         if self._clerk is not None:
             self._clerk.stop()
+            self._cleaner.stop()
         self._engine.stop(seconds=seconds)
         self._queues.close()
         self._slot.close()

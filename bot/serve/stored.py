@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from bot.jobs.database import Database
 from bot.jobs.reading import Reader
-from bot.jobs.tables import inbox, workers
+from bot.jobs.tables import inbox, jobs, workers
 
 PATIENCE = 2.0  # seconds
 
@@ -17,10 +17,11 @@ PATIENCE = 2.0  # seconds
 def collect(database: Database) -> Iterator[Metric]:
     """The families. Raises HostError while the database is away."""
     reader = Reader(database)
-    jobs = GaugeMetricFamily("merge_bot_jobs", "Jobs that are kept, by state.", labels=["state"])
+    states = GaugeMetricFamily("merge_bot_jobs", "Jobs that are kept, by state.", labels=["state"])
     for state, count in reader.counts().items():
-        jobs.add_metric([state], count)
-    yield jobs
+        states.add_metric([state], count)
+    yield states
+    yield from _ended(database)
     depth = GaugeMetricFamily("merge_bot_queue_depth", "Jobs that wait, by runner.", labels=["runner"])
     age = GaugeMetricFamily(
         "merge_bot_queue_age_seconds", "How long the oldest has waited.", labels=["runner"]
@@ -32,6 +33,21 @@ def collect(database: Database) -> Iterator[Metric]:
     yield age
     yield from _inbox(database)
     yield _workers(database)
+
+
+def _ended(database: Database) -> Iterator[Metric]:
+    """Of jobs that are kept: one that is removed takes its share along, so these may fall."""
+    took = GaugeMetricFamily("merge_bot_job_seconds", "How long ended jobs took in all.", labels=["state"])
+    size = GaugeMetricFamily(
+        "merge_bot_job_bytes", "The size of the models that they made.", labels=["state"]
+    )
+    sums = func.sum(jobs.c.ended - jobs.c.started), func.sum(jobs.c.bytes)
+    asked = select(jobs.c.state, *sums).where(jobs.c.ended.is_not(None)).group_by(jobs.c.state)
+    for state, seconds, count in database.read(lambda c: c.execute(asked).all(), patience=PATIENCE):
+        took.add_metric([state], max(0.0, float(seconds or 0.0)))
+        size.add_metric([state], int(count or 0))
+    yield took
+    yield size
 
 
 def _workers(database: Database) -> Metric:

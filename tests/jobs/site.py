@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from bot.jobs.order import ACTIVE, Entry, Order, Origin
 from bot.jobs.queues import JOBS, LOCAL, Queues
 from bot.request import Destination, MergeRequest
 
-LEASE = 4.0
+LEASE = 12.0
 
 
 class Site:
@@ -29,13 +28,14 @@ class Site:
     def __init__(self, url: str, *, hub, root: Path) -> None:
         self.url, self.hub, self.root = url, hub, root
         self.workers: list[subprocess.Popen] = []
+        self.names: dict[int, str] = {}
         self.database: Database = opened(url)
         self.queues = Queues(self.database)
         self.queues.prepare({JOBS: 4, LOCAL: 1})
         self.office = Office(self.database, self.queues)
         self.environment = {
             **os.environ, **hub.environment("alice"), "HF_HOME": str(root / "home"), "MERGE_BOT_TIMEOUT": "20",
-            "MERGE_BOT_ISOLATION": "none", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(),
+            "MERGE_BOT_ISOLATION": "none", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd()),
         }  # fmt: skip
 
     def start(self, folder: str = "one", *, lease: float = LEASE) -> subprocess.Popen:
@@ -46,8 +46,14 @@ class Site:
             env=self.environment, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
         )  # fmt: skip
         self.workers.append(worker)
-        assert worker.stdout.readline().startswith(b"ready")
+        said = worker.stdout.readline().decode().split()
+        assert said[:1] == ["ready"], self.logs()
+        self.names[worker.pid] = said[1]
         return worker
+
+    def name(self, worker: subprocess.Popen) -> str:
+        """Of the executor that it is."""
+        return self.names[worker.pid]
 
     def kill(self, worker: subprocess.Popen) -> None:
         worker.kill()
@@ -62,7 +68,13 @@ class Site:
         self.database.close()
 
     def ask(
-        self, adapter: str = "alice/tiny-lora", *, to: str = "alice/merged", by: str = "alice", **options
+        self,
+        adapter: str = "alice/tiny-lora",
+        *,
+        to: str = "alice/merged",
+        by: str = "alice",
+        verb: str = "merge",
+        **options,
     ) -> str:
         """The id of a job."""
         request = MergeRequest(
@@ -73,18 +85,18 @@ class Site:
             requested_by=by,
             **{"validation": "structure", "reload": "never", **options},
         )
-        key = sha256(f"{adapter} {to} {by} {options}".encode()).hexdigest()[:32]
-        job = Job(key=key, what=adapter, asked_by=by)
+        key = sha256(f"{verb} {adapter} {to} {by} {options}".encode()).hexdigest()[:32]
+        job = Job(key=key, verb=verb, what=adapter, asked_by=by)
         return self.office.enqueue(Order(job=job, request=request, origin=Origin(host="cli"))).order.job.key
 
-    def until(self, found: Callable[[], object], *, seconds: float = 60) -> None:
+    def until(self, found: Callable[[], object], *, seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not found():
             if time.monotonic() > deadline:
                 raise TimeoutError(self.logs())
             time.sleep(0.02)
 
-    def ended(self, *ids: str, seconds: float = 60) -> Entry:
+    def ended(self, *ids: str, seconds: float = 240) -> Entry:
         """The (last) job, once all have ended."""
         self.until(lambda: all(self.office.entry(i).state not in ACTIVE for i in ids), seconds=seconds)
         return self.office.entry(ids[-1])
@@ -107,7 +119,3 @@ class Site:
     def leftovers(self) -> list[str]:
         """In scratch, beside what its own lock is."""
         return [p.name for p in self.root.glob("*/scratch/*") if not p.name.startswith(".")]
-
-
-def shifted(order: Order, key: str) -> Order:
-    return replace(order, job=replace(order.job, key=key))

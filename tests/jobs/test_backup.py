@@ -8,13 +8,13 @@ import subprocess
 import threading
 
 import pytest
-from sqlalchemy import text
 
 from bot.errors import HostError, InputError, RefusedError
 from bot.jobs.backup import backup, restore
 from bot.jobs.inbox import Delivery, Inbox
 from bot.jobs.ledger import Ledger
 from bot.jobs.migration import VERSION, opened, version
+from bot.jobs.queues import Queues
 from tests.jobs.orders import PUBLISHED, REFUSED, order
 
 
@@ -26,6 +26,21 @@ def other(url, tmp_path, request, open_database):
     return open_database(request.getfixturevalue("postgres").fresh("other"))
 
 
+def in_line(database, key):
+    """DBOS's tables, with a workflow in them."""
+    queues = Queues(database)
+    queues.prepare({})
+    queues.job(key, 1)
+    queues.close()
+
+
+def states(database, key):
+    queues = Queues(database)
+    found = queues.states([f"{key}-1"])
+    queues.close()
+    return found
+
+
 def test_a_backup_brings_everything_back(ledger, database, other, tmp_path):
     key = ledger.enqueue(order()).order.job.key
     ledger.write(key, ["one", "two"])
@@ -33,8 +48,7 @@ def test_a_backup_brings_everything_back(ledger, database, other, tmp_path):
     inbox = Inbox(database)
     inbox.put([Delivery(key="a", source="hub", body=b"\0\xff")])
     inbox.close()
-    database.write(lambda c: c.execute(text("CREATE TABLE other_engine (id INTEGER, name TEXT)")))
-    database.write(lambda c: c.execute(text("INSERT INTO other_engine VALUES (1, 'workflow')")))
+    in_line(database, key)
     file = tmp_path / "state.backup"
     assert backup(database, file) == file.stat().st_size > 1000
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -43,9 +57,7 @@ def test_a_backup_brings_everything_back(ledger, database, other, tmp_path):
     restored = Ledger(other)
     assert restored.entry(key) == ledger.entry(key)
     assert restored.lines(key) == ledger.lines(key)
-    assert other.read(lambda c: c.execute(text("SELECT name FROM other_engine")).scalars().all()) == [
-        "workflow"
-    ]
+    assert states(other, key) == {f"{key}-1": "ENQUEUED"}
     there = Inbox(other)
     assert there.take() == (Delivery(key="a", source="hub", body=b"\0\xff"),)
     there.put([Delivery(key="b", source="hub", body=b"")])  # the numbers go on
@@ -55,13 +67,16 @@ def test_a_backup_brings_everything_back(ledger, database, other, tmp_path):
 
 def test_jobs_are_not_overwritten_without_being_asked_to(ledger, database, other, tmp_path):
     file, key = tmp_path / "state.backup", ledger.enqueue(order()).order.job.key
+    in_line(database, key)
     backup(database, file)
     mine = Ledger(other).enqueue(order("grace/other")).order.job.key
     with pytest.raises(RefusedError) as caught:
         restore(other, file, force=False)
     assert caught.value.code == "database-not-empty"
     assert (Ledger(other).entry(mine).state, Ledger(other).entry(key)) == ("queued", None)
+    in_line(other, mine)
     restore(other, file, force=True)
+    assert (states(other, mine), states(other, key)) == ({}, {f"{key}-1": "ENQUEUED"})
     assert (Ledger(other).entry(key).state, Ledger(other).entry(mine)) == ("queued", None)
 
 

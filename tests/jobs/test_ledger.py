@@ -12,6 +12,9 @@ from sqlalchemy import update
 from bot.job import Now, Outcome
 from bot.jobs import ledger as ledgers
 from bot.jobs import tables
+from bot.jobs.cleaner import clean
+from bot.jobs.office import Office
+from bot.jobs.queues import Queues
 from bot.jobs.reading import Queue, Usage
 from bot.jobs.retention import Swept, sweep
 from bot.jobs.rows import requester
@@ -212,6 +215,23 @@ def test_what_ended_long_ago_goes_and_what_goes_on_stays(ledger, database):
     assert [line.number for line in ledger.lines(new)] == [3]
     assert len(ledger.lines(active)) == 2
     assert sweep(database, log_days=30, job_days=30) == Swept(lines=0, jobs=0, makes=0, deliveries=0)
+
+
+def test_a_job_that_was_forgotten_is_begun_like_a_new_one(database):
+    queues = Queues(database)
+    queues.prepare({})
+    office = Office(database, queues)
+    first, going = (office.enqueue(order(f"ada/{n}")).order for n in range(2))
+    office.end(first.job.key, 1, REFUSED)
+    queues.cancel(f"{first.job.key}-1")
+    moved(database, tables.jobs.c.ended, -40 * DAY, tables.jobs.c.id == first.job.key)
+    known = [f"{each.job.key}-1" for each in (first, going)]
+    assert queues.states(known) == {known[0]: "CANCELLED", known[1]: "ENQUEUED"}
+    assert clean(database, queues, log_days=1, job_days=1).jobs == 1
+    assert queues.states(known) == {known[1]: "ENQUEUED"}
+    assert office.enqueue(first).attempt == 1
+    assert set(queues.states(known).values()) == {"ENQUEUED"}
+    queues.close()
 
 
 @pytest.mark.slow

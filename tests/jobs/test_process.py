@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +45,7 @@ def room(tmp_path):
 def children():
     """Processes that run a step."""
     found = subprocess.run(
-        ["pgrep", "-P", str(os.getpid()), "-f", "bot.jobs.child"], capture_output=True, text=True
+        ["pgrep", "-P", str(os.getpid()), "-f", "bot.jobs.child"], check=False, capture_output=True, text=True
     )
     return found.stdout.split()
 
@@ -72,7 +74,7 @@ def test_cancelled_it_is_gone_within_seconds(room, asked, moment):
     async def cancelled():
         task = asyncio.create_task(here.do("merge", asked))
         await asyncio.sleep(0.1)
-        while moment == "at work" and not heard["lines"]:
+        while moment == "at work" and not heard["lines"]:  # noqa: ASYNC110 - the process has no event of ours
             await asyncio.sleep(0.05)
         started = time.monotonic()
         task.cancel()
@@ -146,13 +148,10 @@ def test_when_its_parent_is_killed_it_is_gone_and_so_is_its_worker(room, asked):
 def of(mark):
     """The processes that have this in their environment."""
     found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if mark in file.read():
-                    found.append(name)
-        except OSError:
-            continue
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (process / "environ").read_bytes():
+                found.append(process.name)
     return found
 
 

@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, close_session
 
 from tests.e2e import BASE, hub, models
 from tests.serve.process import SECRET, serving, started
+from tests.serve.test_health import BEARER, figures
 
 __all__ = ["hub", "models"]
 RULES = """
@@ -48,7 +49,9 @@ def pushed_adapter(hub, models, name):
 def written(state):
     """What the jobs have told of themselves."""
     with sqlite3.connect(state / "merge-bot.sqlite") as connection:
-        told = connection.execute("SELECT text FROM merge_bot_lines UNION ALL SELECT document FROM merge_bot_outcomes")
+        told = connection.execute(
+            "SELECT text FROM merge_bot_lines UNION ALL SELECT document FROM merge_bot_outcomes"
+        )
         return [row[0] for row in told]
 
 
@@ -99,6 +102,14 @@ def test_a_push_is_merged_and_published_once(
         assert again.status_code in {200, 202}
         time.sleep(2)
         assert [c.title for c in api.list_repo_commits(f"alice/{name}-merged")] == titles
+        page = httpx2.get(f"{there.url}/metrics", headers=BEARER).text
+        found = figures(page)
+        assert found["merge_bot_jobs", "published"] == 1
+        assert found["merge_bot_job_seconds", "published"] > 0
+        assert found["merge_bot_job_bytes", "published"] > 0
+        assert found["merge_bot_inbox_waiting",] == 0
+        if not workers:
+            assert found["merge_bot_stage_seconds_count", "merging"] == 1
         api.delete_webhook(hook.id)
         assert there.stop(within=15) == 0
     assert not [line for line in there.log() if "trace" in line]
