@@ -22,6 +22,7 @@ from bot.commands.jobs import jobs
 from bot.commands.make import make
 from bot.commands.serve import serve
 from bot.commands.watch import watch
+from bot.commands.worker import worker
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -253,12 +254,12 @@ def action(verbose: int) -> int:
 
 cli.add_command(config)
 cli.add_command(serve)
+cli.add_command(worker)
+cli.add_command(watch)
 cli.add_command(enqueue)
 cli.add_command(jobs)
 cli.add_command(backup)
 cli.add_command(restore)
-cli.add_command(serve)
-cli.add_command(watch)
 cli.add_command(make)
 
 

@@ -34,13 +34,14 @@ def start(form: Form, *, level: int = logging.INFO) -> None:
     """From here on everything that is logged in this process goes to stderr in this form."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(AsJson() if form == "json" else AsText())
+    logging.disable(logging.NOTSET)
     logging.basicConfig(handlers=[handler], level=level, force=True)
     logging.captureWarnings(capture=True)
     for name in OWN:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in ("uvicorn", "httpx2"):
+    for name in ("uvicorn", "httpx2", "dbos"):
         logging.getLogger(name).setLevel(logging.WARNING)  # our own lines say more
 
 

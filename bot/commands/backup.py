@@ -14,29 +14,29 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("target", metavar="FILE", type=FILE)
 @jobs.common
-def backup(*, file: Path, config: Path | None, json: bool, verbose: int) -> None:
+def backup(*, target: Path, file: Path | None, json: bool, verbose: int) -> None:
     """Write the service's state into FILE. The service may go on meanwhile."""
-    with state.database(config, create=False, verbosity=verbose) as database:
+    with state.database(file, create=False, verbosity=verbose) as database:
         from bot.jobs import backup as saving
 
-        written = saving.backup(database, file.absolute())
-    _tell({"file": str(file), "bytes": written}, f"{file}: {size(written)}", as_json=json)
+        written = saving.backup(database, target.absolute())
+    _tell({"file": str(target), "bytes": written}, f"{target}: {size(written)}", as_json=json)
 
 
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("target", metavar="FILE", type=FILE)
 @click.option("--force", is_flag=True, help="Also where the database holds jobs, which are lost.")
 @jobs.common
-def restore(*, file: Path, force: bool, config: Path | None, json: bool, verbose: int) -> None:
+def restore(*, target: Path, force: bool, file: Path | None, json: bool, verbose: int) -> None:
     """Put the state in FILE in place of the service's."""
-    with state.database(config, create=True, verbosity=verbose) as database:
+    with state.database(file, create=True, verbosity=verbose) as database:
         from bot.jobs import backup as saving
 
-        saving.restore(database, file.absolute(), force=force)
+        saving.restore(database, target.absolute(), force=force)
         place = database.place
-    _tell({"database": place}, f"{place} is as it was in {file}.", as_json=json)
+    _tell({"database": place}, f"{place} is as it was in {target}.", as_json=json)
 
 
 def _tell(document: dict[str, object], line: str, *, as_json: bool) -> None:

@@ -40,10 +40,10 @@ def _runner(_: click.Context, __: click.Parameter, text: str) -> str:
     help="Where it is merged: auto (by the configuration), local, pool:QUEUE or hf-jobs.",
 )
 @jobs.common
-def enqueue(*, config: Path | None, runner: str, **flags: Any) -> None:
+def enqueue(*, file: Path | None, runner: str, **flags: Any) -> None:
     """Have the service do what `run` does with ADAPTER. Asked for again while it goes on, it is the same job."""
     request = options.request({**flags, "dry_run": False})
-    with state.desk(config, create=True, verbosity=flags["verbose"]) as desk:
+    with state.desk(file, create=True, verbosity=flags["verbose"]) as desk:
         from bot.doors.asked import job_key
         from bot.job import Job
         from bot.jobs.order import Order, Origin

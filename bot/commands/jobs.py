@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot import options
-from bot.commands import state
+from bot.commands import running, state
 from bot.errors import InputError
 from bot.serial import as_dict
 from bot.terminal import session
@@ -24,7 +24,7 @@ ACTIVE = ("queued", "running", "cancelling")
 STATES = (*ACTIVE, "published", "refused", "skipped", "failed")
 BY = "the command line"
 PAUSE = 1.0  # seconds between two looks at a log
-common = options.together(state.config, options.as_json, options.verbose)
+common = options.together(running.config, options.as_json, options.verbose)
 id_ = click.argument("id_", metavar="ID")
 
 
@@ -50,13 +50,13 @@ def jobs() -> None:
 )
 @common
 def list_(  # the command's name is `list`
-    *, states: tuple[Any, ...], text: str, limit: int, config: Path | None, json: bool, verbose: int
+    *, states: tuple[Any, ...], text: str, limit: int, file: Path | None, json: bool, verbose: int
 ) -> None:
     """List jobs, the newest first."""
     from bot.terminal import jobs as told
     from bot.terminal import view
 
-    with state.desk(config, verbosity=verbose) as desk:
+    with state.desk(file, verbosity=verbose) as desk:
         found = desk.entries(states=frozenset(states), text=text, limit=limit)
         counts = dict(desk.counts())
     with session.reader_may_leave():
@@ -69,9 +69,9 @@ def list_(  # the command's name is `list`
 @jobs.command()
 @id_
 @common
-def show(*, id_: str, config: Path | None, json: bool, verbose: int) -> None:
+def show(*, id_: str, file: Path | None, json: bool, verbose: int) -> None:
     """Show a job: how far it is, or how it ended, with plan and report."""
-    with state.desk(config, verbosity=verbose) as desk:
+    with state.desk(file, verbosity=verbose) as desk:
         found = _there(desk.entry(id_), id_)
     tell(found, as_json=json)
 
@@ -79,28 +79,28 @@ def show(*, id_: str, config: Path | None, json: bool, verbose: int) -> None:
 @jobs.command()
 @id_
 @common
-def cancel(*, id_: str, config: Path | None, json: bool, verbose: int) -> None:
+def cancel(*, id_: str, file: Path | None, json: bool, verbose: int) -> None:
     """Call a job off. One that has ended stays as it is."""
-    _change(id_, lambda desk: desk.cancel(id_, by=BY), config=config, json=json, verbose=verbose)
+    _change(id_, lambda desk: desk.cancel(id_, by=BY), file=file, json=json, verbose=verbose)
 
 
 @jobs.command()
 @id_
 @common
-def retry(*, id_: str, config: Path | None, json: bool, verbose: int) -> None:
+def retry(*, id_: str, file: Path | None, json: bool, verbose: int) -> None:
     """Begin an ended job anew. One that goes on stays as it is."""
-    _change(id_, lambda desk: desk.retry(id_, by=BY), config=config, json=json, verbose=verbose)
+    _change(id_, lambda desk: desk.retry(id_, by=BY), file=file, json=json, verbose=verbose)
 
 
 @jobs.command()
 @id_
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @common
-def logs(*, id_: str, follow: bool, config: Path | None, json: bool, verbose: int) -> None:
+def logs(*, id_: str, follow: bool, file: Path | None, json: bool, verbose: int) -> None:
     """Print a job's log."""
     if follow and json:
         raise click.UsageError("--json prints one document, and --follow has no end: choose one.")
-    with state.desk(config, verbosity=verbose) as desk, session.reader_may_leave():
+    with state.desk(file, verbosity=verbose) as desk, session.reader_may_leave():
         key = _there(desk.entry(id_), id_).order.job.key
         if json:
             click.echo(session.document({"lines": [as_dict(line) for line in _lines(desk, key, after=0)]}))
@@ -115,9 +115,9 @@ def logs(*, id_: str, follow: bool, config: Path | None, json: bool, verbose: in
 
 
 def _change(
-    id_: str, change: Callable[[Desk], Entry | None], *, config: Path | None, json: bool, verbose: int
+    id_: str, change: Callable[[Desk], Entry | None], *, file: Path | None, json: bool, verbose: int
 ) -> None:
-    with state.desk(config, verbosity=verbose) as desk:
+    with state.desk(file, verbosity=verbose) as desk:
         found = _there(change(desk), id_)
     tell(found, as_json=json)
 

@@ -6,12 +6,14 @@ import json
 
 import click
 
+from bot import options
 from bot.errors import InputError
 
 
 @click.command()
 @click.argument("request", metavar="REQUEST")
-def make(request: str) -> int:
+@options.verbose
+def make(request: str, *, verbose: int) -> int:
     """Merge and publish as REQUEST says, a record in JSON, and tell of it in JSON lines: for a service's own jobs."""
     from bot.doors.work import work
     from bot.jobs.runners.spoken import Speaking
@@ -27,7 +29,7 @@ def make(request: str) -> int:
             advice="`merge-bot run` is for people; this command is for the service.",
             code="usage",
         ) from error
-    with session.tools(verbosity=0, plain=True) as tools:
+    with session.tools(verbosity=verbose, plain=True) as tools:
         speaking = Speaking()
         outcome = work("merge", lambda: asked, settings=tools["settings"], progress=speaking)
     speaking.outcome(outcome)

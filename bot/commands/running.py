@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from bot.commands.listening import address, listen
 from bot.errors import InputError
+from bot.terminal import session
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from pydantic import SecretStr
 
     from bot.config.models import Config
     from bot.jobs.database import Database
+    from bot.jobs.inbox import Inbox
+    from bot.jobs.staff import Staff
+    from bot.serve.service import Service
+    from bot.settings import Settings
 
 PORT = click.IntRange(0, 65535)
 FILE = Path("merge-bot.toml")
@@ -42,8 +53,8 @@ log = click.option(
 )
 
 
-def configured(file: Path | None, *, form: str, verbose: int) -> Config:
-    """The configuration, with the log begun. Raises InputError for what is wrong in it."""
+def configured(file: Path | None, *, form: str, verbose: int) -> tuple[Config, Settings]:
+    """Configuration and settings, with the log begun. Raises InputError for what is wrong in them."""
     from bot import log as logs
     from bot import settings
     from bot.config.load import load
@@ -51,7 +62,59 @@ def configured(file: Path | None, *, form: str, verbose: int) -> Config:
     found = load(file or (FILE if FILE.exists() else None), settings.environment())
     settings.steer_numpy()
     logs.start("json" if form == "json" else "text", level=logging.DEBUG if verbose > 1 else logging.INFO)
-    return found
+    return found, session.known(verbosity=verbose)
+
+
+def inner_door(port: int | None, host: str, stack: ExitStack) -> list[socket]:
+    """Where health and metrics alone are to be found, if anywhere."""
+    if port is None:
+        return []
+    return [stack.enter_context(listen(host, port))]
+
+
+def told(where: str, inner: list[socket]) -> None:
+    """Says on stdout what can be reached where."""
+    lines = [where, *(f"Health and metrics alone are at {address(at)}" for at in inner)]
+    click.echo("\n".join(lines))
+
+
+def staff(
+    config: Config,
+    settings: Settings,
+    *,
+    database: Database,
+    inbox: Inbox | None,
+    pools: Sequence[str] = (),
+) -> Staff:
+    """Who works in this process. Where others have taken its jobs over, it ends as by SIGTERM."""
+    from bot.jobs.staff import Staff
+
+    def lost() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    return Staff(config, settings, database=database, lost=lost, inbox=inbox, pools=pools)
+
+
+def service(config: Config, database: Database) -> Service:
+    """What the HTTP side has in every process; where to put deliveries and which pages there are is left open."""
+    from bot.serve import checks, stored
+    from bot.serve.service import Limits, Service
+
+    there, given = config.server, Limits()
+    body = there.request_bytes or given.body
+    return Service(
+        hub_secret=secret(config.hub.webhook_secret),
+        github_secret=secret(config.github.webhook_secret),
+        metrics_token=secret(there.metrics_token),
+        checks={"database": checks.database(database), "scratch": checks.writable(scratch(config))},
+        collect=lambda: stored.collect(database),
+        limits=Limits(
+            connections=there.connections,
+            patience=there.request_seconds,
+            body=body,
+            bodies=max(given.bodies, 2 * body),
+        ),
+    )
 
 
 def database(config: Config, stack: ExitStack) -> Database:

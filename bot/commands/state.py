@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from bot.commands import extra
+from bot.commands import extra, running
 from bot.terminal import session
 
 if TYPE_CHECKING:
@@ -17,13 +15,6 @@ if TYPE_CHECKING:
     from bot.jobs.desk import Desk
 
 PATIENCE = 10.0  # seconds that somebody at a terminal waits for a database
-DEFAULT = Path("merge-bot.toml")
-config = click.option(
-    "--config",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The service's configuration; by default merge-bot.toml, if it is there, and the environment.",
-)
 
 
 @contextmanager
@@ -34,13 +25,13 @@ def database(file: Path | None, *, create: bool, verbosity: int) -> Iterator[Dat
         from bot.config import load
         from bot.jobs import migration
 
-        given = file or (DEFAULT if DEFAULT.exists() else None)
+        given = file or (running.FILE if running.FILE.exists() else None)
         url = load.load(given, settings.environment()).database
         opened = migration.opened(url, create=create, patience=PATIENCE)
-        try:
-            yield opened
-        finally:
-            opened.close()
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 @contextmanager

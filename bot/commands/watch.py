@@ -52,13 +52,13 @@ def watch(
 ) -> None:
     """Look for adapters that watched users and organisations have pushed, and queue their merges."""
     with ExitStack() as stack:
-        tools = stack.enter_context(session.tools(verbosity=verbose, plain=True))
+        stack.enter_context(session.tools(verbosity=verbose, plain=True))
         with extra.needed():
             from bot import connect
             from bot.jobs.ledger import Ledger
             from bot.jobs.seen import Memory
             from bot.watch import Watcher, unlisted
-        config, settings = running.configured(file, form=form, verbose=verbose), tools["settings"]
+        config, settings = running.configured(file, form=form, verbose=verbose)
         for glob in unlisted(config):
             LOG.warning("%s is for webhooks alone: nobody can list the models of all its owners.", glob)
         database = _read(config, stack) if dry_run else running.database(config, stack)

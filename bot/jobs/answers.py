@@ -21,7 +21,7 @@ class Silent:
         """Nobody hears it."""
 
     def look(self) -> None:
-        """Nobody calls it off there."""
+        """Nobody calls it off here."""
 
     def check(self) -> None:
         """Nobody calls it off here."""

@@ -130,7 +130,7 @@ def main() -> None:
         if "failed" in answer:
             raise exchange.raised(answer["failed"])
 
-    known = replace(settings.load(), anonymous=given["anonymous"])
+    known = replace(settings.load(), anonymous=given["anonymous"], owned=frozenset(given["owned"]))
     with quiet.libraries(known.verbosity):
         try:
             done = step(*given["given"], settings=known, progress=progress, gate=gate)

@@ -22,7 +22,7 @@ from bot.jobs.queues import NAME, SERIALIZER, VERSION, address
 from bot.jobs.scratch import Scratch
 
 RECOVERIES = 50  # of one workflow; then it is what kills us, and is given up
-TIDIES = 60.0  # seconds
+TIDIES = 5.0  # seconds: what a command has put into the ledger is in line by then
 log = logging.getLogger("bot.jobs")
 
 

@@ -1,4 +1,4 @@
-"""The lease of one executor: it is renewed as long as we live, and the jobs of whoever lets theirs lapse are taken over.
+"""The lease of one executor, renewed as long as we live; the jobs of whoever lets theirs lapse are taken over.
 
 Three times follow from one: after a quarter of `seconds` without a renewal no step gets a sign of life any more, after
 another half a step without one ends itself, and only after the whole is a job taken over. No clock on a wall is read.

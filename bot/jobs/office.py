@@ -38,7 +38,8 @@ class Office(Ledger):
             state = next((states[name] for name in _ids(entry) if name in states), None)
             outcome = broken(RuntimeError()) if state in DEAD else CANCELLED if state == "CANCELLED" else None
             if outcome is None:
-                self._in_line(entry)
+                if state is None or entry.state == "cancelling":
+                    self._in_line(entry)
             elif self.end(entry.order.job.key, entry.attempt, outcome):
                 self._queues.answer(entry.order.job.key, entry.attempt)
 

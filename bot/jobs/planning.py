@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Planning:
     ledger: Ledger
     scratch: Scratch
     fetch: Callable[[Order, Path], MergeRequest] = field(default=lambda order, _: order.request)
-    choose: Callable[[Order, Plan], str] = field(default=lambda order, _: "local")
+    choose: Callable[[Order, Plan], str] = field(default=lambda *_: "local")
     quota: Quota = field(default_factory=Quota)
     seconds: float | None = None
     alive: Callable[[], bool] = field(default=lambda: True)
@@ -89,10 +89,7 @@ class Planning:
             most,
         ):
             request = await asyncio.to_thread(self.fetch, order, folder)
-            settings = self.settings
-            if verb != "merge" and not request.attended and request.requester_access != "yes":
-                settings = replace(settings, anonymous=True)  # what is told them, everybody may read
-            room = Room(settings=settings, scratch=folder, tell=tell, log=log, alive=self.alive)
+            room = Room(settings=self.settings, scratch=folder, tell=tell, log=log, alive=self.alive)
             bounds = Bounds(disk=most, seconds=self.seconds, patience=self.patience)
             if verb != "merge":
                 outcome: Outcome = await room.do("examine", verb, request, bounds=bounds)

@@ -88,6 +88,7 @@ class _Run:
                     "file": self.bounds.file,
                     "patience": self.bounds.patience,
                     "anonymous": self.room.settings.anonymous,
+                    "owned": tuple(self.room.settings.owned),
                 },
                 first=True,
             )
@@ -199,7 +200,7 @@ async def _started(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env=environment | {"PYTHONPATH": os.pathsep.join(str(Path(p).absolute()) for p in sys.path)},
+            env=environment | {"PYTHONPATH": _path()},
             pass_fds=(theirs,),
             start_new_session=True,
         )  # fmt: skip
@@ -213,6 +214,11 @@ async def _started(
     finally:
         transport.close()
         await asyncio.shield(_ended(process))
+
+
+def _path() -> str:
+    """Where this process imports from."""
+    return os.pathsep.join(str(Path(place).absolute()) for place in sys.path)
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

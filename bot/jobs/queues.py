@@ -5,7 +5,7 @@ Nothing is run here: `bot.jobs.engine` does. What is stored is JSON, never pickl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -43,6 +43,12 @@ def address(url: URL) -> str:
     """The URL as DBOS takes it, password and all."""
     plain = url if url.get_backend_name() == "sqlite" else url.set(drivername="postgresql")
     return plain.render_as_string(hide_password=False)
+
+
+def batched(ids: list[str], size: int = 500) -> Iterator[list[str]]:
+    """So many at once as every database takes."""
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]
 
 
 class Queues:
@@ -93,11 +99,13 @@ class Queues:
 
     def states(self, ids: Iterable[str]) -> dict[str, str]:
         """DBOS's word for how each stands; those that were never begun are not in it."""
-        names = list(ids)
-        found = self._asked(
-            lambda: self._client.list_workflows(workflow_ids=names, load_input=False, load_output=False)
-        )
-        return {each.workflow_id: each.status for each in found}
+        found: dict[str, str] = {}
+        for names in batched(list(ids)):
+            asked = partial(
+                self._client.list_workflows, workflow_ids=names, load_input=False, load_output=False
+            )
+            found |= {each.workflow_id: each.status for each in self._asked(asked)}
+        return found
 
     def hand_back(self, executor: str) -> int:
         """What this executor had begun goes back into its queues, for whoever is next; the answer is how much.

@@ -10,14 +10,14 @@ from contextlib import suppress
 from typing import Self
 
 from bot.doors.answering import Answering
+from bot.doors.pace import Pace
 from bot.errors import HostError, MergeBotError, StoppedError
-from bot.job import Now
+from bot.job import Now, Stage
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import Entry
 from bot.jobs.teller import Teller
 
 PAUSE = 0.5  # seconds between two looks at what there is to tell
-EDITS = 15.0  # seconds between two edits of one comment: GitHub allows 500 writes an hour
 log = logging.getLogger("bot.jobs")
 
 Answers = Callable[[Entry], Answering]
@@ -36,13 +36,15 @@ class Reporter:
         ledger: Ledger,
         answers: Answers,
         stop: Callable[[Entry, StoppedError], None],
+        pace: Pace | None = None,
     ) -> None:
         self._jobs, self._ledger, self._answers, self._stop = jobs, ledger, answers, stop
         self._now = Now()
         self._lines: list[str] = []
         self._tellers: dict[str, Teller] = {}
         self._threads: dict[str, Answering | None] = {}
-        self._edited: dict[str, float] = {}
+        self._edited: dict[str, tuple[float, Stage]] = {}
+        self._pace, self._since = pace or Pace(), time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
     def tell(self, now: Now) -> None:
@@ -91,9 +93,10 @@ class Reporter:
 
     def _edit(self, entry: Entry, now: Now) -> None:
         id_, at = entry.order.job.key, time.monotonic()
-        if at - self._edited.get(id_, at - EDITS / 3 * 2) < EDITS:
+        edited, stage = self._edited.setdefault(id_, (self._since, now.stage))
+        if at - edited < self._pace.between(age=at - self._since, changed=stage != now.stage):
             return
-        self._edited[id_] = at
+        self._edited[id_] = at, now.stage
         try:
             if id_ not in self._threads:
                 self._threads[id_] = None

@@ -50,19 +50,19 @@ async def run(
         asyncio.create_task(server.serve(sockets=[at]))
         for server, (_, at) in zip(servers, doors, strict=True)
     ]
-    if work is not None:
-        work.start()
+    begun = asyncio.create_task(_begun(work, asked))
     await asyncio.wait([asyncio.create_task(asked.wait()), *going], return_when=asyncio.FIRST_COMPLETED)
     service.drain.begun = True
     until = time.monotonic() + seconds
     _leave_at(seconds + LEAST)
     log.info("the service stops: jobs are handed back, and what is being answered is finished")
-    if work is not None:
+    if work is not None and await begun:
         await _handed_back(work, seconds=max(0.0, seconds - LEAST))
     for server in servers:
         server.config.timeout_graceful_shutdown = max(int(LEAST), int(until - time.monotonic()))
         server.handle_exit(signal.SIGTERM, None)  # what streams of events listen for, too
     await asyncio.gather(*going)
+    await begun  # and its error, if it is why we are here
     log.info("the service has stopped")
 
 
@@ -87,6 +87,17 @@ def _stop_asked() -> asyncio.Event:
     for one in SIGNALS:
         loop.add_signal_handler(one, stop)
     return asked
+
+
+async def _begun(work: Work | None, asked: asyncio.Event) -> bool:
+    """Has it begin beside what is answered already. What keeps it from that ends the service."""
+    try:
+        if work is not None:
+            await asyncio.to_thread(work.start)
+    except BaseException:
+        asked.set()
+        raise
+    return True
 
 
 async def _handed_back(work: Work, *, seconds: float) -> None:

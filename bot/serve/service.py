@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fastapi import APIRouter
 from prometheus_client.metrics_core import Metric
 
+from bot.errors import HostError
 from bot.jobs.inbox import Delivery
 from bot.serve.metrics import Metrics
 
@@ -29,6 +30,11 @@ class Limits:
     idle: float = 30.0
 
 
+async def nowhere(_: Sequence[Delivery]) -> None:
+    """Where there is no inbox. Raises HostError: it is not stored."""
+    raise HostError("No deliveries are taken here.", advice="Send them to the server.", code="no-inbox")
+
+
 class Drain:
     """Whether the service is on its way out: `/readyz` says so, and no work is begun."""
 
@@ -44,7 +50,7 @@ class Service:
     An empty secret closes that webhook, and an empty `metrics_token` closes `/metrics`.
     """
 
-    put: Callable[[Sequence[Delivery]], Awaitable[None]]
+    put: Callable[[Sequence[Delivery]], Awaitable[None]] = nowhere
     hub_secret: str = field(default="", repr=False)
     github_secret: str = field(default="", repr=False)
     metrics_token: str = field(default="", repr=False)

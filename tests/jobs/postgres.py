@@ -25,8 +25,8 @@ def program(name: str) -> str | None:
 class Postgres:
     """A server that can be stopped and started. It runs as a user who is not root, as PostgreSQL demands."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.data = folder, folder / "data"
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        self.folder, self.data, self.durable = folder, folder / "data", durable
         self.user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 
     def url(self, database: str = "postgres") -> str:
@@ -47,9 +47,15 @@ class Postgres:
         self._run("initdb", "-A", "trust", "-U", self.user, "-E", "UTF8", "--no-sync")
 
     def start(self) -> None:
-        # What the kernel has is safe from the crash of a process; a power cut is not what is tested.
-        options = f"-c fsync=off -c listen_addresses='' -c unix_socket_directories={self.folder} -c max_connections=60"
-        self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", options)
+        """Unless it is durable, a power cut may lose what was committed; the crash of a process may not."""
+        options = {
+            "fsync": "on" if self.durable else "off",
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.folder),
+            "max_connections": "60",
+        }
+        given = " ".join(f"-c {name}='{value}'" for name, value in options.items())
+        self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", given)
 
     def stop(self) -> None:
         """At once, as in a crash."""
@@ -69,9 +75,9 @@ class Postgres:
 
 
 @contextmanager
-def running() -> Iterator[Postgres]:
+def running(*, durable: bool = False) -> Iterator[Postgres]:
     folder = Path(mkdtemp(prefix="mbpg", dir="/tmp"))  # the path of a socket may have 107 characters
-    server = Postgres(folder)
+    server = Postgres(folder, durable=durable)
     try:
         server.make()
         server.start()

@@ -72,19 +72,26 @@ class Server:
 @contextmanager
 def serving(folder: Path, *flags: str, **environment: str) -> Iterator[Server]:
     """A server in `folder` at a free port."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MERGE_BOT_")}
-    env |= {"PYTHONPATH": str(HERE)} | ENVIRONMENT | environment
-    command = [sys.executable, "-m", "bot", "serve", "--port", "0", "--log", "json", *flags]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    try:
+    with started(folder, "serve", "--port", "0", *flags, **environment) as process:
         line = process.stdout.readline()
         assert "listens at" in line, (folder / "log").read_text()
         server = Server(process, line.rpartition(" ")[2].strip(), folder)
         _wait_until_it_answers(server)
         yield server
+
+
+@contextmanager
+def started(folder: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that stays, in `folder`, until the end of the test at most; its log is there."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MERGE_BOT_")}
+    env |= {"PYTHONPATH": str(HERE)} | ENVIRONMENT | environment
+    command = [sys.executable, "-m", "bot", *arguments, "--log", "json"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        yield process
     finally:
         process.kill()
         process.wait()

@@ -135,10 +135,10 @@ def test_an_order_is_merged_on_a_rented_machine_and_published_from_there(rented,
         BASE: what.plan.base.commit,
     }
     assert all(v["readOnly"] and v["type"] == "model" for v in volumes.values())
-    resolved = {
-        r.path for r in rented.hub.requests if "/resolve/" in r.path and r.method == "GET" and not r.range
-    }
-    assert not [path for path in resolved if path.startswith((f"/{ADAPTER}/", f"/{BASE}/"))]
+    whole = [
+        r for r in rented.hub.requests if r.path.startswith("/blobs/") and r.method == "GET" and not r.range
+    ]
+    assert not whole
     # What it published speaks of the Hub, not of folders.
     texts = {
         name: path.read_text()
