@@ -217,6 +217,16 @@ def test_only_owner_and_operator_stop_and_repeat(with_hub, client):
     assert served.desk.entry(served.ids["published"]).attempt == 1
 
 
+def test_who_was_taken_off_the_list_repeats_nothing(with_hub, client):
+    served = with_hub("alice", askers=("bob",))
+    signed_in(client, served)
+    shown = client.get(f"{served.url}/jobs/{served.ids['published']}").text
+    assert "Retry" not in shown
+    answer = client.post(f"{served.url}/jobs/{served.ids['published']}/retry", data={"csrf": csrf_of(shown)})
+    assert answer.status_code == 403
+    assert served.desk.entry(served.ids["published"]).attempt == 1
+
+
 def test_no_form_is_taken_that_is_not_ours(serve, client):
     served = serve()
     form = csrf_of(client.get(f"{served.url}/sign-in").text)
