@@ -16,7 +16,7 @@ from bot.jobs.desk import Desk
 from bot.jobs.order import ACTIVE, Entry, Line, State
 from bot.publish.pictures import pictures
 from bot.serve.pages.look import Look
-from bot.serve.pages.people import Viewer, owns, sees
+from bot.serve.pages.people import Viewer, may_repeat, owns, sees
 from bot.serve.pages.session import check_form
 from bot.serve.pages.words import log_line
 
@@ -90,6 +90,7 @@ class Jobs:
             session=session,
             entry=entry,
             owner=owner,
+            repeats=may_repeat(session.viewer, entry, self.look.site),
             lines=[(line, log_line(line, paths=session.viewer.operator)) for line in tail],
             pictures=pictures(evidence) if evidence else (),
         )
@@ -112,6 +113,8 @@ class Jobs:
     def retry(self, request: Request, id_: str, csrf: Annotated[str, Form()] = "") -> Response:
         """Begins an ended job anew."""
         entry, viewer = self._steered(request, id_, csrf)
+        if not may_repeat(viewer, entry, self.look.site):
+            raise HTTPException(403, "You are not on the list of those who may ask this service for work.")
         self.desk.retry(entry.order.job.key, by=viewer.called)
         return RedirectResponse(f"/jobs/{entry.order.job.key}", 303)
 

@@ -57,6 +57,11 @@ def may_ask(viewer: Viewer, site: Site) -> bool:
     return viewer.operator or any(fnmatchcase(name, glob) for name in viewer.namespaces for glob in globs)
 
 
+def may_repeat(viewer: Viewer, entry: Entry, site: Site) -> bool:
+    """Whether they may have it done once more: what was asked for here, only while they are on the list."""
+    return owns(viewer, entry) and (entry.order.origin.host != "page" or may_ask(viewer, site))
+
+
 def objection(command: Command, *, viewer: Viewer) -> Misread | None:
     """Why this is not for them to ask: the bot's token writes in many places, and they may in few."""
     if command.folder or command.head:

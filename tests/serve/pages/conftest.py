@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,12 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from bot.jobs.desk import Desk
+from bot.jobs.inbox import Delivery
+from bot.serve import connections
+from bot.serve.app import app
 from bot.serve.pages.routes import router
 from bot.serve.pages.site import Client, Site
+from bot.serve.service import Limits, Service
 from tests.hub.server import LoopbackHub
 from tests.serve.pages.filled import filled
 
@@ -41,21 +46,34 @@ class Served:
 
 
 class Running:
-    """uvicorn in a thread; it can be stopped, and started again on the same port."""
+    """The service's application in a thread; it can be stopped, and started again on the same port."""
 
-    def __init__(self, app: FastAPI, port: int = 0) -> None:
-        self.app = app
-        config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
+    def __init__(self, app: FastAPI, at: socket.socket) -> None:
+        self.app, self.port = app, at.getsockname()[1]
+        config = connections.config(app, Limits())
+        config.timeout_graceful_shutdown = 1
         self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [at]}, daemon=True)
         self.thread.start()
         while not self.server.started:
             time.sleep(0.01)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
 
     def stop(self) -> None:
         self.server.should_exit = True
         self.thread.join(10)
+
+
+def listening(port: int = 0) -> socket.socket:
+    """A socket on this machine."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("127.0.0.1", port))
+    made.listen()
+    return made
+
+
+async def nowhere(deliveries: Sequence[Delivery]) -> None:
+    raise AssertionError("these tests send no webhooks")
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +112,7 @@ def running_again(running: list[Running]) -> Callable[[Served], Callable[[], Non
         last.stop()
 
         def start() -> None:
-            running.append(Running(last.app, last.port))
+            running.append(Running(last.app, listening(last.port)))
 
         return start
 
@@ -109,8 +127,7 @@ def serve(running: list[Running]) -> Callable[..., Served]:
         ids: dict[str, str] = {}
         if desk is None:
             desk, ids = filled(time.time())
-        holder = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        running.append(Running(holder))
+        at = listening()
         given = {
             "secret": "s" * 32,
             "operator_token": TOKEN,
@@ -118,8 +135,9 @@ def serve(running: list[Running]) -> Callable[..., Served]:
             "strangers": "read-only",
             **said,
         }
-        site = Site(public_url=f"http://127.0.0.1:{running[-1].port}", **given)
-        holder.include_router(router(desk, site=site))
+        site = Site(public_url=f"http://127.0.0.1:{at.getsockname()[1]}", **given)
+        service = Service(put=nowhere, routers=(router(desk, site=site),))
+        running.append(Running(app(service), at))
         return Served(desk=desk, site=site, ids=ids)
 
     return start

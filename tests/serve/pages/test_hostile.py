@@ -161,6 +161,15 @@ def test_what_goes_wrong_has_a_page_and_no_trace(serve):
         assert "<h1>" in answer.text
 
 
+def test_machines_are_still_answered_as_machines(serve):
+    served = serve()
+    health = httpx2.get(f"{served.url}/healthz")
+    assert (health.status_code, health.headers["content-type"]) == (200, "application/json")
+    refused = httpx2.post(f"{served.url}/webhooks/hub", json={})
+    assert refused.status_code >= 400
+    assert "error" in refused.json()
+
+
 def test_a_beginning_of_an_id_that_two_jobs_have_is_told(serve):
     desk, _ = filled(0.0)
     for tail in "ab":
