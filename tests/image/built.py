@@ -110,8 +110,8 @@ def image(tmp_path_factory):
     arguments = {"VARIANT": "cpu", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "VERSION": "1.2.3"}
     given = [f"--build-arg={k}={v}" for k, v in arguments.items()]
     run(
-        "buildah", *store, "build", "--isolation", "chroot", "--layers=false", "--disable-compression", "--pull-never", "--format", "docker",
-        *given, "--volume", f"{wheels}:/wheels:ro", "--tag", "merge-bot:test", str(ROOT),
+        "buildah", *store, "build", "--isolation", "chroot", "--layers=false", "--disable-compression",
+        "--pull-never", "--format", "docker", *given, "--volume", f"{wheels}:/wheels:ro", "--tag", "merge-bot:test", str(ROOT),
         timeout=900,
     )  # fmt: skip
     made = Image(folder, store)
