@@ -111,7 +111,8 @@ def image(tmp_path_factory):
     given = [f"--build-arg={k}={v}" for k, v in arguments.items()]
     run(
         "buildah", *store, "build", "--isolation", "chroot", "--layers=false", "--disable-compression",
-        "--pull-never", "--format", "docker", *given, "--volume", f"{wheels}:/wheels:ro", "--tag", "merge-bot:test", str(ROOT),
+        "--pull-never", "--format", "docker", *given, "--volume", f"{wheels}:/wheels:ro",
+        "--tag", "merge-bot:test", str(ROOT),
         timeout=900,
     )  # fmt: skip
     made = Image(folder, store)
