@@ -21,7 +21,7 @@ from .store import Store
 
 HERE = Path(__file__).parents[2]
 DEFAULT_SECONDS = 1800  # which the Hub takes where nobody says
-LABEL = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+LABEL = re.compile(r"[A-Za-z0-9_-]{1,100}")
 # Prices and sizes as the Hub had them, of a few.
 HARDWARE: list[dict[str, Any]] = [
     {"name": "cpu-basic", "cpu": "2 vCPU", "ram": "16 GB", "ephemeralStorage": "50 GB", "unitCostUSD": 0.000167},

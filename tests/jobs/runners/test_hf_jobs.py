@@ -333,6 +333,37 @@ def test_a_hub_that_is_down_is_tried_again_by_whoever_called(rented, ears):
         ears.outcome(what)
 
 
+def test_a_start_whose_answer_was_lost_is_not_made_twice(stuck, ears):
+    stuck.hub.fault("/api/jobs/alice$", method="POST", drop_after=10, times=1)
+    what = make("alice/lost")
+    with pytest.raises(HostError):
+        ears.outcome(what)
+
+    async def again():
+        task = asyncio.create_task(ears.carried_out(what))
+        await soon(lambda: ears.lines and ears.lines[-1].startswith("Taken up again"))
+        only(stuck).kill()
+        return await task
+
+    assert asyncio.run(again()).failure.code == "job-memory"
+    assert len(stuck.hub.jobs.all) == 1
+
+
+def test_a_service_that_is_stopped_leaves_the_job_to_whoever_comes_next(stuck, ears):
+    async def stopped():
+        runner = HfJobs(rental(), settings=settings.load(), keeps=lambda: True)
+        task = asyncio.create_task(
+            runner.carry_out(make("alice/kept"), tell=ears.now.append, log=ears.lines.append)
+        )
+        await soon(lambda: running(stuck))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(stopped())
+    assert only(stuck).stage == "RUNNING"
+
+
 def test_whoever_may_not_use_jobs_is_told(rented, ears):
     what = make("alice/forbidden")
     with pytest.raises(AccessError, match="not allowed"):
