@@ -78,8 +78,8 @@ def command(github, happens):
     return command
 
 
-def ours(github):
-    return [c.body for c in github.comments(REPOSITORY) if c.author == "github-actions[bot]"]
+def ours(github, *, by="github-actions[bot]"):
+    return [c.body for c in github.comments(REPOSITORY) if c.author == by]
 
 
 def test_a_command_publishes_the_folder_of_the_pr(github, command, desk):
@@ -91,6 +91,17 @@ def test_a_command_publishes_the_folder_of_the_pr(github, command, desk):
     (run,) = github.state.repos[REPOSITORY].runs
     assert (run["head_sha"], run["conclusion"]) == (pull(github).head_sha, "success")
     assert "model.safetensors" in desk.hub.files("alice/hub-1")
+
+
+def test_an_app_knows_its_own_comments_again(github, command, desk):
+    """`github-token` from actions/create-github-app-token: the second command finds what the first has said."""
+    desk.set(INPUT_GITHUB_TOKEN=github.app_token("acme-merger", REPOSITORY))
+    command("/merge plan alice/none")
+    command("/merge retry")
+    command("/merge status")
+    job, notice = ours(github, by="acme-merger[bot]")
+    assert find_job(job).state == "failed"
+    assert "has ended: failed" in notice
 
 
 def test_a_changed_pr_is_examined(github, happens):
