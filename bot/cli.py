@@ -19,7 +19,10 @@ from bot.commands.backup import backup, restore
 from bot.commands.config import config
 from bot.commands.enqueue import enqueue
 from bot.commands.jobs import jobs
+from bot.commands.make import make
 from bot.commands.serve import serve
+from bot.commands.watch import watch
+from bot.commands.webhook import webhook
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -250,11 +253,15 @@ def action(verbose: int) -> int:
 
 
 cli.add_command(config)
+cli.add_command(serve)
 cli.add_command(enqueue)
 cli.add_command(jobs)
 cli.add_command(backup)
 cli.add_command(restore)
 cli.add_command(serve)
+cli.add_command(make)
+cli.add_command(watch)
+cli.add_command(webhook)
 
 
 @contextmanager

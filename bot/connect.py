@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,12 @@ from bot.settings import Settings
 from bot.weights.files import Hub, Model
 
 if TYPE_CHECKING:
+    from bot.clients.hub_jobs import HubJobs
+    from bot.clients.hub_lister import HubLister
     from bot.clients.hub_publisher import HubPublisher
     from bot.clients.hub_repairer import HubRepairer
     from bot.clients.hub_repository import HubRepository
+    from bot.clients.hub_webhooks import HubWebhooks
 
 
 class LazyHub:
@@ -44,7 +48,8 @@ class LazyHub:
 
         http.configure(self._settings.timeout)
         token = None if anonymous else self._settings.read_token or stored_token()
-        return HubReader(self._settings.endpoint, token=token, attempts=self._settings.attempts)
+        known = self._settings
+        return HubReader(known.endpoint, token=token, attempts=known.attempts, mounts=known.mounts)
 
     def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
         if self._is_theirs(repo_id):
@@ -60,6 +65,17 @@ class LazyHub:
     def _is_theirs(self, repo_id: str) -> bool:
         owner, slash, _ = repo_id.partition("/")
         return bool(slash) and owner.casefold() in self._settings.owned
+
+
+def lister(settings: Settings) -> HubLister:
+    """Who lists the models of users and organisations, with the read token."""
+    from bot.clients import http  # noqa: PLC0415
+    from bot.clients.hub_lister import HubLister  # noqa: PLC0415
+    from bot.clients.tokens import stored_token  # noqa: PLC0415
+
+    http.configure(settings.timeout)
+    token = settings.read_token or stored_token()
+    return HubLister(settings.endpoint, token=token, attempts=settings.attempts)
 
 
 def publisher(settings: Settings, to: Destination) -> HubPublisher:
@@ -84,6 +100,23 @@ def repairer(settings: Settings, repo_id: str) -> HubRepairer:
 
     token = _write_token(settings, repo_id)
     return HubRepairer(settings.endpoint, token=token, attempts=settings.attempts, read_marker=find_marker)
+
+
+def hub_jobs(settings: Settings, *, namespace: str | None) -> HubJobs:
+    """The jobs on the Hub that this namespace, or the token's user, pays for. Raises AccessError without a token."""
+    from bot.clients.hub_jobs import HubJobs  # noqa: PLC0415
+
+    token = _write_token(settings, namespace or "")
+    return HubJobs(settings.endpoint, token=token, namespace=namespace, attempts=settings.attempts)
+
+
+def tokens(settings: Settings) -> dict[str, str]:
+    """Our tokens, as another merge-bot takes them from its environment: secrets."""
+    from bot.clients.tokens import stored_token  # noqa: PLC0415
+
+    read = None if settings.anonymous else settings.read_token or stored_token()
+    known = {"MERGE_BOT_READ_TOKEN": read, "MERGE_BOT_WRITE_TOKEN": settings.write_token or stored_token()}
+    return {name: token for name, token in known.items() if token}
 
 
 def _write_token(settings: Settings, repo_id: str) -> str:
@@ -166,3 +199,11 @@ def repository(settings: Settings, repo_id: str) -> HubRepository:
     http.configure(settings.timeout)
     token = settings.read_token or stored_token()
     return HubRepository(repo_id, endpoint=settings.endpoint, token=token, attempts=settings.attempts)
+
+
+def webhooks(settings: Settings) -> HubWebhooks:
+    """The webhooks of the write token's user. Raises AccessError without one."""
+    from bot.clients.hub_webhooks import HubWebhooks  # noqa: PLC0415
+
+    token = _write_token(replace(settings, identity=False), "")
+    return HubWebhooks(settings.endpoint, token=token, attempts=settings.attempts)

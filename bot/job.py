@@ -57,8 +57,21 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What a machine that was rented has cost: which one, for how long, in US dollars. `url` is the job's page."""
+
+    machine: str
+    seconds: float
+    dollars: float
+    url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a job ended. `public`: everybody can read the publication; `cost` is in the operator's unit."""
+    """How a job ended. `public`: everybody can read the publication; `cost` is in the operator's unit.
+
+    `bill`: where it was merged on a machine that was rented for it.
+    """
 
     ended: Ended
     plan: Plan | None = None
@@ -69,3 +82,4 @@ class Outcome:
     seconds: float = 0.0
     public: bool = False
     cost: int | None = None
+    bill: Bill | None = None

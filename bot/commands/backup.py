@@ -19,7 +19,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 def backup(*, file: Path, config: Path | None, json: bool, verbose: int) -> None:
     """Write the service's state into FILE. The service may go on meanwhile."""
     with state.database(config, create=False, verbosity=verbose) as database:
-        from bot.jobs import backup as saving  # noqa: PLC0415
+        from bot.jobs import backup as saving
 
         written = saving.backup(database, file.absolute())
     _tell({"file": str(file), "bytes": written}, f"{file}: {size(written)}", as_json=json)
@@ -32,7 +32,7 @@ def backup(*, file: Path, config: Path | None, json: bool, verbose: int) -> None
 def restore(*, file: Path, force: bool, config: Path | None, json: bool, verbose: int) -> None:
     """Put the state in FILE in place of the service's."""
     with state.database(config, create=True, verbosity=verbose) as database:
-        from bot.jobs import backup as saving  # noqa: PLC0415
+        from bot.jobs import backup as saving
 
         saving.restore(database, file.absolute(), force=force)
         place = database.place
@@ -40,7 +40,7 @@ def restore(*, file: Path, force: bool, config: Path | None, json: bool, verbose
 
 
 def _tell(document: dict[str, object], line: str, *, as_json: bool) -> None:
-    from bot.terminal import view  # noqa: PLC0415
+    from bot.terminal import view
 
     with session.reader_may_leave():
         if as_json:

@@ -35,8 +35,8 @@ def check(*, file: Path, repository: str | None, own: Path | None, json: bool, v
     """Say what is wrong in FILE (merge-bot.toml by default), and what is in force."""
     with session.tools(verbosity=verbose, plain=json):
         with extra.needed():
-            from bot import settings  # noqa: PLC0415 - what reads configurations is slow to import
-            from bot.config import load  # noqa: PLC0415
+            from bot import settings
+            from bot.config import load
         checked = load.check(file, settings.environment())
         told = dict(_told(checked, repository=repository, own=own)) if not checked.mistakes else {}
     with session.reader_may_leave():
@@ -59,8 +59,8 @@ def example(verbose: int) -> None:  # noqa: ARG001 - every command takes it
 
 def _told(checked: Checked, *, repository: str | None, own: Path | None) -> Iterable[tuple[str, str]]:
     """What is in force: in all, or for one repository. Raises InputError for a merge-bot.yml that is wrong."""
-    from bot.config import rules, words  # noqa: PLC0415
-    from bot.plan.destination import is_repo_id  # noqa: PLC0415
+    from bot.config import rules, words
+    from bot.plan.destination import is_repo_id
 
     if checked.config is None:
         return []

@@ -13,10 +13,10 @@ from bot.commands import jobs, state
 
 
 def _runner(_: click.Context, __: click.Parameter, text: str) -> str:
-    from bot.commands import extra  # noqa: PLC0415
+    from bot.commands import extra
 
     with extra.needed():
-        from bot.config.kinds import runner  # noqa: PLC0415
+        from bot.config.kinds import runner
     try:
         return runner(text)
     except ValueError as error:
@@ -44,9 +44,9 @@ def enqueue(*, config: Path | None, runner: str, **flags: Any) -> None:
     """Have the service do what `run` does with ADAPTER. Asked for again while it goes on, it is the same job."""
     request = options.request({**flags, "dry_run": False})
     with state.desk(config, create=True, verbosity=flags["verbose"]) as desk:
-        from bot.doors.asked import job_key  # noqa: PLC0415
-        from bot.job import Job  # noqa: PLC0415
-        from bot.jobs.order import Order, Origin  # noqa: PLC0415
+        from bot.doors.asked import job_key
+        from bot.job import Job
+        from bot.jobs.order import Order, Origin
 
         # The service's own tokens will be used, and whoever may write its database might use them anyway.
         named = [_absolute(name) for name in (request.adapter, *request.further)]

@@ -53,8 +53,8 @@ def list_(  # the command's name is `list`
     *, states: tuple[Any, ...], text: str, limit: int, config: Path | None, json: bool, verbose: int
 ) -> None:
     """List jobs, the newest first."""
-    from bot.terminal import jobs as told  # noqa: PLC0415
-    from bot.terminal import view  # noqa: PLC0415
+    from bot.terminal import jobs as told
+    from bot.terminal import view
 
     with state.desk(config, verbosity=verbose) as desk:
         found = desk.entries(states=frozenset(states), text=text, limit=limit)
@@ -124,8 +124,8 @@ def _change(
 
 def tell(entry: Entry, *, as_json: bool) -> None:
     """A job on stdout, in one of its two forms."""
-    from bot.terminal import jobs as told  # noqa: PLC0415
-    from bot.terminal import view  # noqa: PLC0415
+    from bot.terminal import jobs as told
+    from bot.terminal import view
 
     with session.reader_may_leave():
         if as_json:
@@ -153,7 +153,7 @@ def _lines(desk: Desk, key: str, *, after: int) -> list[Any]:
 
 def _print(desk: Desk, key: str, *, after: int) -> int:
     """Prints what is new, and returns the number of the last line."""
-    from bot.terminal.text import clean  # noqa: PLC0415
+    from bot.terminal.text import clean
 
     for line in _lines(desk, key, after=after):
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.at))

@@ -44,9 +44,9 @@ log = click.option(
 
 def configured(file: Path | None, *, form: str, verbose: int) -> Config:
     """The configuration, with the log begun. Raises InputError for what is wrong in it."""
-    from bot import log as logs  # noqa: PLC0415 - only where a service starts
-    from bot import settings  # noqa: PLC0415
-    from bot.config.load import load  # noqa: PLC0415
+    from bot import log as logs
+    from bot import settings
+    from bot.config.load import load
 
     found = load(file or (FILE if FILE.exists() else None), settings.environment())
     settings.steer_numpy()
@@ -56,7 +56,7 @@ def configured(file: Path | None, *, form: str, verbose: int) -> Config:
 
 def database(config: Config, stack: ExitStack) -> Database:
     """The database, made where there is none; closed with the stack."""
-    from bot.jobs.migration import opened  # noqa: PLC0415
+    from bot.jobs.migration import opened
 
     folder(config.server.state)
     made = opened(config.database)

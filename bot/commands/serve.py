@@ -43,8 +43,8 @@ def serve(
     """Run the bot as a service: webhooks, status page, durable jobs, and one worker."""
     with ExitStack() as stack:
         with extra.needed():
-            from bot.serve import app as apps  # noqa: PLC0415 - slow, and not always installed
-            from bot.serve.run import run  # noqa: PLC0415
+            from bot.serve import app as apps
+            from bot.serve.run import run
         config = running.configured(file, form=form, verbose=verbose)
         there = config.server
         door = stack.enter_context(listen(host or there.host, there.port if port is None else port))
@@ -55,15 +55,17 @@ def serve(
         if inner is not None:
             doors.append((apps.inner(service), inner))
         click.echo(f"merge-bot listens at {address(door)}")
+        if inner is not None:
+            click.echo(f"Health and metrics alone are at {address(inner)}")
         asyncio.run(run(service, doors, work=None, seconds=there.drain_seconds))
     return 0
 
 
 def _service(config: Config, database: Database, stack: ExitStack) -> Service:
     """The HTTP side as the configuration has it."""
-    from bot.jobs.inbox import Inbox  # noqa: PLC0415
-    from bot.serve import checks, stored  # noqa: PLC0415
-    from bot.serve.service import Service  # noqa: PLC0415
+    from bot.jobs.inbox import Inbox
+    from bot.serve import checks, stored
+    from bot.serve.service import Service
 
     inbox = Inbox(database)
     stack.callback(inbox.close)
@@ -79,7 +81,7 @@ def _service(config: Config, database: Database, stack: ExitStack) -> Service:
 
 
 def _limits(config: Config) -> Limits:
-    from bot.serve.service import Limits  # noqa: PLC0415
+    from bot.serve.service import Limits
 
     there = config.server
     given = Limits(connections=there.connections, patience=there.request_seconds)

@@ -30,9 +30,9 @@ config = click.option(
 def database(file: Path | None, *, create: bool, verbosity: int) -> Iterator[Database]:
     """The database. Raises InputError (`no-database`) where there is none and none is to be made."""
     with session.tools(verbosity=verbosity, plain=True), extra.needed():
-        from bot import settings  # noqa: PLC0415 - what speaks to databases is slow to import
-        from bot.config import load  # noqa: PLC0415
-        from bot.jobs import migration  # noqa: PLC0415
+        from bot import settings
+        from bot.config import load
+        from bot.jobs import migration
 
         given = file or (DEFAULT if DEFAULT.exists() else None)
         url = load.load(given, settings.environment()).database
@@ -47,6 +47,6 @@ def database(file: Path | None, *, create: bool, verbosity: int) -> Iterator[Dat
 def desk(file: Path | None, *, create: bool = False, verbosity: int) -> Iterator[Desk]:
     """What may be done with jobs."""
     with database(file, create=create, verbosity=verbosity) as opened:
-        from bot.jobs.ledger import Ledger  # noqa: PLC0415
+        from bot.jobs.ledger import Ledger
 
         yield Ledger(opened)

@@ -35,7 +35,6 @@ class Footing:
     """
 
     settings: Settings
-    inputs: Inputs
     progress: Progress
     run: str
     url: str
@@ -66,8 +65,9 @@ class Footing:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground(Footing):
-    """The same, on GitHub."""
+    """The same, on GitHub; what a command leaves open is as in `inputs`."""
 
+    inputs: Inputs
     connect: Callable[[], Forge] = field(repr=False)
 
     @cached_property

@@ -46,6 +46,11 @@ class Ledger(Reader):
         """How far it is; `Teller` keeps this rare. False: it is over."""
         return self._change(id_, attempt, {"stage": now.stage, "done": now.done, "total": now.total})
 
+    def publish(self, id_: str, attempt: int) -> bool:
+        """From here on it is not called off any more. False: it was before, or is over."""
+        changes = {"stage": "publishing", "done": 0, "total": 0}
+        return self._change(id_, attempt, changes, states=("queued", "running"))
+
     def end(self, id_: str, attempt: int, outcome: Outcome) -> bool:
         """How it ended. False: it had ended already in another way, or is at another attempt."""
 

@@ -99,6 +99,12 @@ class Reader:
         found = self._database.read(lambda connection: connection.execute(asked).all())
         return tuple(rows.entry(row) for row in found)
 
+    def joined(self, make: str) -> tuple[Entry, ...]:
+        """Every job that waited for this make, whatever became of it, the first to ask first."""
+        asked = _jobs(_SHORT).where(jobs.c.make == make).order_by(jobs.c.created)
+        found = self._database.read(lambda connection: connection.execute(asked).all())
+        return tuple(rows.entry(row) for row in found)
+
     def _entry(self, connection: Connection, id_: str) -> Entry | None:
         row = connection.execute(_jobs(_FULL).where(jobs.c.id == self._id(connection, id_))).one_or_none()
         return None if row is None else rows.entry(row)

@@ -193,7 +193,9 @@ def _cost(outcome: Outcome) -> list[str]:
         return []
     device = f" on {plain(outcome.report.device)}" if outcome.report is not None else ""
     cost = f", at a cost of {outcome.cost:,} (by `MERGE_BOT_COST_PER_GB`)" if outcome.cost is not None else ""
-    return [f"It took {duration(outcome.seconds)}{device}{cost}."]
+    bill = outcome.bill
+    rent = f" A rented {plain(bill.machine)} cost ${bill.dollars:.2f}." if bill is not None else ""
+    return [f"It took {duration(outcome.seconds)}{device}{cost}.{rent}"]
 
 
 def _undo(outcome: Outcome, endpoint: str) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from sqlalchemy import func, select
 
 from bot.jobs.database import Database
 from bot.jobs.reading import Reader
+from bot.jobs.tables import inbox, workers
 
 PATIENCE = 2.0  # seconds
 
@@ -28,3 +30,26 @@ def collect(database: Database) -> Iterator[Metric]:
         age.add_metric([queue.runner or "unchosen"], queue.age)
     yield depth
     yield age
+    yield from _inbox(database)
+    yield _workers(database)
+
+
+def _workers(database: Database) -> Metric:
+    """An age by the database's clock; whether somebody is gone is decided by beats that stand still."""
+    silent = GaugeMetricFamily(
+        "merge_bot_worker_silence_seconds", "Since each was last heard of.", labels=["worker"]
+    )
+    asked = select(workers.c.executor, database.now() - workers.c.at)
+    for executor, age in database.read(lambda connection: connection.execute(asked).all(), patience=PATIENCE):
+        silent.add_metric([executor], max(0.0, age))
+    return silent
+
+
+def _inbox(database: Database) -> Iterator[Metric]:
+    oldest = database.now() - func.min(inbox.c.received)
+    waiting = select(func.count(), oldest).where(inbox.c.finished.is_(None))
+    count, lag = database.read(lambda connection: connection.execute(waiting).one(), patience=PATIENCE)
+    yield GaugeMetricFamily("merge_bot_inbox_waiting", "Deliveries that nobody has seen to.", value=count)
+    yield GaugeMetricFamily(
+        "merge_bot_inbox_lag_seconds", "How long the oldest of them has waited.", value=max(0.0, lag or 0.0)
+    )

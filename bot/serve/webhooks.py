@@ -142,4 +142,4 @@ def _needless(event: github.Event) -> str:
 
 def _key(name: str, body: bytes) -> str:
     """By what is signed: the id in X-GitHub-Delivery is not, so a body sent again under a new one would count twice."""
-    return f"github {hashlib.sha256(name.encode() + b' ' + body).hexdigest()}"
+    return f"github-{hashlib.sha256(name.encode() + b' ' + body).hexdigest()[:40]}"

@@ -8,6 +8,7 @@ from . import (
     routes_account,
     routes_discussions,
     routes_files,
+    routes_jobs,
     routes_refs,
     routes_repo,
     routes_upload,
@@ -41,6 +42,7 @@ def _compiled(routes: Iterable[Endpoint]) -> tuple[Route, ...]:
 
 TOP = _compiled(
     [
+        *routes_jobs.ROUTES,
         *routes_webhooks.ROUTES,
         *routes_account.ROUTES,
         *routes_files.STORAGE_ROUTES,

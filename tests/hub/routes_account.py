@@ -35,8 +35,12 @@ def whoami(call: Call) -> Reply:
 def user_overview(call: Call, name: str) -> Reply:
     if not call.state.accounts.exists(name):
         raise HubError(404, "This user does not exist")
+    orgs = [
+        {"id": user_id(org), "name": org, "fullname": org, "avatarUrl": ""}
+        for org in call.state.accounts.orgs(name)
+    ]
     return as_json(
-        {"user": name, "fullname": name, "avatarUrl": "", "type": "user", "isPro": False, "orgs": []}
+        {"user": name, "fullname": name, "avatarUrl": "", "type": "user", "isPro": False, "orgs": orgs}
     )
 
 

@@ -9,10 +9,17 @@ from .blobs import Blobs
 from .deliveries import Delivery
 from .faults import Fault, Faults
 from .handler import HubServer, Journal, Record
+from .jobs import Jobs
 from .records import FileEntry, Repo
 from .state import State
 from .store import LFS_SUFFIXES
 
+SWITCHES = {
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_OFFLINE": "0",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
+    "NO_PROXY": "127.0.0.1",
+}
 Content = bytes | str | Path | None
 
 
@@ -36,10 +43,12 @@ class LoopbackHub:
             self._listeners.append(listener)
             threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
         self.state.url, self.state.cdn_url = (listener.address for listener in self._listeners)
+        self.state.jobs.environment = SWITCHES
         return self
 
     def stop(self) -> None:
         self.faults.closing.set()
+        self.state.jobs.close()
         for listener in self._listeners:
             listener.shutdown()
             listener.server_close()
@@ -74,8 +83,7 @@ class LoopbackHub:
     def environment(self, user: str | None = None, *, role: str = "write") -> dict[str, str]:
         """What a subprocess needs so that its Hub is this one; set HF_HOME too, for a cache of its own."""
         token = self.token(user, role=role) if user else ""
-        switches = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
-        return {"HF_ENDPOINT": self.url, "HF_TOKEN": token, "NO_PROXY": "127.0.0.1", **switches}
+        return {"HF_ENDPOINT": self.url, "HF_TOKEN": token, **SWITCHES}
 
     # seeding, past all access rules
 
@@ -164,6 +172,11 @@ class LoopbackHub:
     def deliveries(self) -> tuple[Delivery, ...]:
         """Every payload sent to a webhook so far, oldest first; waits for those under way."""
         return self.state.tell.read()
+
+    @property
+    def jobs(self) -> Jobs:
+        """The machines that the hub rents out, and what runs on them."""
+        return self.state.jobs
 
     def clear_requests(self) -> None:
         self._journal.read()

@@ -12,6 +12,7 @@ from .accounts import Accounts
 from .deliveries import Deliveries
 from .errors import HubError
 from .exchange import Call
+from .jobs import Jobs
 from .store import Store, read_json, write_json
 
 
@@ -31,12 +32,14 @@ class State:
     store: Store = field(init=False)
     accounts: Accounts = field(init=False)
     secret: bytes = field(init=False, repr=False)
+    jobs: Jobs = field(init=False)
     tell: Deliveries = field(init=False)  # what happened, to whoever has a webhook
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         self.store = Store(self.root)
         self.accounts = Accounts(self.root)
+        self.jobs = Jobs(self.root, store=self.store)
         self.tell = Deliveries(self)
         kept = read_json(self.root / "secret.json", None) or secrets.token_hex(32)
         write_json(self.root / "secret.json", kept)

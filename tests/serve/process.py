@@ -22,7 +22,11 @@ from uuid import uuid4
 import httpx2
 
 HERE = Path(__file__).parents[2]
-SECRET, SIGNING, SCRAPING = "hub-secret-of-the-tests", "github-secret-of-the-tests", "metrics-token-of-the-tests"
+SECRET, SIGNING, SCRAPING = (
+    "hub-secret-of-the-tests",
+    "github-secret-of-the-tests",
+    "metrics-token-of-the-tests",
+)
 PATIENCE = 1.5  # seconds that a request may take in the tests
 ENVIRONMENT = {
     "MERGE_BOT_HUB__WEBHOOK_SECRET": SECRET,
@@ -114,14 +118,21 @@ def commented(body: str = "/merge", *, number: int = 11, action: str = "created"
     return {
         "action": action,
         "installation": {"id": 5},
-        "issue": {"number": 7, "pull_request": {"url": "https://api.github.com/x"}, "title": "Add", "body": ""},
+        "issue": {
+            "number": 7,
+            "pull_request": {"url": "https://api.github.com/x"},
+            "title": "Add",
+            "body": "",
+        },
         "comment": {"id": number, "body": body, "user": {"login": "alice", "type": "User"}},
         "repository": {"full_name": "acme/adapters"},
         "sender": {"login": "alice"},
     }
 
 
-def signed(payload: Any, *, secret: str = SIGNING, event: str = "issue_comment", **more: str) -> dict[str, Any]:
+def signed(
+    payload: Any, *, secret: str = SIGNING, event: str = "issue_comment", **more: str
+) -> dict[str, Any]:
     """Arguments of a POST as GitHub makes it."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()

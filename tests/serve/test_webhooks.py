@@ -15,7 +15,9 @@ NUMBERS = count(1000)
 
 def kept(server):
     with sqlite3.connect(server.database) as connection:
-        return connection.execute("SELECT source, event, body FROM merge_bot_inbox ORDER BY number").fetchall()
+        return connection.execute(
+            "SELECT source, event, body FROM merge_bot_inbox ORDER BY number"
+        ).fetchall()
 
 
 def test_a_push_is_on_the_disk_when_it_is_answered_and_once_however_often_it_comes(server, client):
@@ -88,7 +90,13 @@ def test_a_wrong_secret_opens_nothing(server, secret):
 
 def test_a_wrong_signature_opens_nothing(server, client):
     before, good = kept(server), signed(commented())
-    for signature in ("", "sha256=", "sha256=" + "0" * 64, good["headers"]["X-Hub-Signature-256"][7:], "sha1=0"):
+    for signature in (
+        "",
+        "sha256=",
+        "sha256=" + "0" * 64,
+        good["headers"]["X-Hub-Signature-256"][7:],
+        "sha1=0",
+    ):
         sent = good | {"headers": good["headers"] | {"X-Hub-Signature-256": signature}}
         answer = client.post("/webhooks/github", **sent)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "bad-signature")
@@ -121,7 +129,9 @@ def test_without_a_secret_both_doors_are_closed(tmp_path):
 )
 def test_what_cannot_be_read_is_refused_with_a_sentence(client, status, code, sent):
     good = signed(sent.get("content", commented()))
-    answer = client.post("/webhooks/github", **(good | {"headers": good["headers"] | sent.get("headers", {})}))
+    answer = client.post(
+        "/webhooks/github", **(good | {"headers": good["headers"] | sent.get("headers", {})})
+    )
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert {"sentence", "advice"} < set(answer.json()["error"])
 
@@ -142,7 +152,12 @@ def test_fifty_megabytes_are_refused_and_not_held(server):
 
 
 def test_an_answer_tells_nothing_about_what_is_behind_it(client):
-    for answer in (client.get("/"), client.get("/docs"), client.get("/openapi.json"), client.get("/webhooks/hub")):
+    for answer in (
+        client.get("/"),
+        client.get("/docs"),
+        client.get("/openapi.json"),
+        client.get("/webhooks/hub"),
+    ):
         assert answer.status_code in {404, 405}
         assert "server" not in answer.headers
         assert answer.headers["x-request-id"]
