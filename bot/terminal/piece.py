@@ -14,9 +14,14 @@ class Piece:
         self.what, self.total, self.done = what, total, 0
         self._start = time.monotonic()
 
+    @property
+    def seconds(self) -> float:
+        """Since it began; never 0."""
+        return max(time.monotonic() - self._start, 1e-6)
+
     def figures(self) -> str:
         """How far it has come."""
-        seconds = self._seconds()
+        seconds = self.seconds
         if not self.done:
             return duration(seconds)
         rate = self.done / seconds
@@ -32,7 +37,7 @@ class Piece:
 
     def ended(self) -> str:
         """How it went."""
-        seconds = self._seconds()
+        seconds = self.seconds
         if self.total and not self.done:  # nothing had to be moved
             return f"{self.what}: cached"
         if not self.done:
@@ -42,7 +47,4 @@ class Piece:
     def stopped(self) -> str:
         """How far it came when something stopped it."""
         at = f" at {span(self.done, self.total) if self.total else size(self.done)}" if self.done else ""
-        return f"{self.what}: stopped{at} after {duration(self._seconds())}"
-
-    def _seconds(self) -> float:
-        return max(time.monotonic() - self._start, 1e-6)
+        return f"{self.what}: stopped{at} after {duration(self.seconds)}"

@@ -17,6 +17,8 @@ from bot.terminal.text import clean
 from bot.wording import size
 
 SECONDS_BETWEEN_LINES = 5.0
+# Of the time that a piece has taken, up to a minute: a log of hours need not have a line every 5 seconds.
+SHARE, LONGEST = 1 / 4, 60.0
 
 
 @contextmanager
@@ -33,7 +35,7 @@ def shown(*, plain: bool) -> Iterator[Lines | Bars]:
 
 
 class Lines:
-    """One line when a piece begins, one every `every` seconds, one when it ends; a thread keeps the beat.
+    """One line when a piece begins, one every `every` seconds (rarer in a long piece), one when it ends.
 
     The thread, and not `advance`, writes the lines in between: a piece that hangs must not fall silent.
     """
@@ -74,7 +76,7 @@ class Lines:
             self._piece = None
 
     def _beat(self, piece: Piece, stop: threading.Event) -> None:
-        while not stop.wait(self._every):
+        while not stop.wait(max(self._every, min(LONGEST, SHARE * piece.seconds))):
             with self._lock:
                 if self._piece is piece:  # it may have ended while we waited for the lock
                     self._write(piece.line())
