@@ -9,7 +9,8 @@ rm -f "$file"
 
 # Another process may have the number by now.
 [[ $process =~ ^[0-9]+$ && -r /proc/$process/cmdline ]] || exit 0
-[[ $(tr '\0' ' ' <"/proc/$process/cmdline" 2>/dev/null) == *" action "* ]] || exit 0
+mapfile -d '' words 2>/dev/null <"/proc/$process/cmdline" || exit 0
+[[ ${#words[@]} -gt 1 && ${words[-1]} == action && ${words[-2]} =~ (^|/)(merge-)?bot$ ]] || exit 0
 
 echo "merge-bot is told that the run was cancelled."
 kill -TERM "$process" || exit 0

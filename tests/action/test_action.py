@@ -164,6 +164,16 @@ def told(tmp_path):
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.parametrize("system", ["Windows", "macOS"])
+def test_on_other_systems_one_sentence_says_so_before_anything_is_installed(path, tmp_path, system):
+    other = Runner(tmp_path, environment={"PATH": path, "RUNNER_OS": system})
+    ran = other.action(ROOT)
+    assert (ran.failed, ran.steps) == (True, ["Look for merge-bot"])
+    (command,) = other.commands
+    assert command.name == "error"
+    assert "runs on Linux" in command.text
+
+
 def test_where_there_is_none_it_is_installed_from_the_action_itself(bare, tmp_path):
     ran = bare.action(ROOT)
     assert not ran.failed, bare.log

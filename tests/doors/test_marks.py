@@ -19,6 +19,13 @@ DOWN = HostError("GitHub answered with status 502.", advice="Later.", code="gith
 OTHER = "/merge plan alice/other"
 
 
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch):
+    """Every job fails at once: nobody listens where its Hub is."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("MERGE_BOT_ATTEMPTS", "1")
+
+
 @pytest.fixture
 def forge():
     return Memory()
