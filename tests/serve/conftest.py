@@ -11,7 +11,7 @@ import pytest
 from tests.serve.process import SECRET, Server, serving
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("serve")
     with serving(folder, "--no-worker") as running:

@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack
 
 import httpx2
+import pytest
 
 from tests.serve.process import PATIENCE, SECRET, pushed, serving
 from tests.serve.test_webhooks import kept
@@ -89,6 +90,7 @@ def test_what_is_no_http_is_answered_and_cut(server):
             assert everything(broken).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.slow
 def test_too_many_connections_are_told_to_come_again(tmp_path):
     with serving(tmp_path, "--no-worker", MERGE_BOT_SERVER__CONNECTIONS="8") as server, ExitStack() as stack:
         silent = [stack.enter_context(server.connect()) for _ in range(8)]

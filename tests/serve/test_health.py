@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Timer
 
 import httpx2
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serve.process import HERE, SCRAPING, SECRET, pushed, serving
@@ -49,6 +50,7 @@ def test_metrics_count_what_was_answered_and_no_path_that_a_stranger_makes_up(cl
     assert "stranger" not in text
 
 
+@pytest.mark.slow
 def test_a_port_of_its_own_has_health_and_metrics_and_nothing_else(tmp_path):
     with serving(tmp_path, "--no-worker", "--health-port", "0") as server:
         inner = re.search(r"http://\S+", server.process.stdout.readline())[0]
@@ -57,7 +59,8 @@ def test_a_port_of_its_own_has_health_and_metrics_and_nothing_else(tmp_path):
         assert httpx2.post(f"{inner}/webhooks/hub", json={}).status_code == 404
 
 
-def test_a_locked_database_is_not_ready_and_becomes_so_again(tmp_path):
+@pytest.mark.slow
+def test_scratch_that_is_gone_is_not_ready_and_becomes_so_again(tmp_path):
     with serving(tmp_path, "--no-worker") as server:
         folder = tmp_path / "state" / "scratch"
         folder.rmdir()
@@ -71,6 +74,7 @@ def test_a_locked_database_is_not_ready_and_becomes_so_again(tmp_path):
         assert httpx2.get(f"{server.url}/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_delivery_waits_for_a_database_that_is_locked(tmp_path):
     with serving(tmp_path, "--no-worker") as server:
         other = sqlite3.connect(server.database, isolation_level=None, check_same_thread=False)

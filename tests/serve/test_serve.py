@@ -69,6 +69,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     assert (code, "[no-state-folder]" in said) == (2, True)
 
 
+@pytest.mark.slow
 def test_it_listens_on_this_machine_alone_unless_told_otherwise(tmp_path):
     with serving(tmp_path, "--no-worker") as server:
         assert server.url.startswith("http://127.0.0.1:")
@@ -91,6 +92,7 @@ def test_a_stop_finishes_what_is_being_answered_and_loses_nothing(tmp_path):
         assert server.log()[-1]["message"] == "the service has stopped"
 
 
+@pytest.mark.slow
 def test_a_stop_does_not_wait_longer_than_it_may(tmp_path):
     quick = {"MERGE_BOT_SERVER__DRAIN_SECONDS": "1", "MERGE_BOT_SERVER__REQUEST_SECONDS": "60"}
     with serving(tmp_path, "--no-worker", **quick) as server, server.connect() as stuck:
@@ -101,6 +103,7 @@ def test_a_stop_does_not_wait_longer_than_it_may(tmp_path):
         assert time.monotonic() - began < 4
 
 
+@pytest.mark.slow
 def test_a_second_signal_kills(tmp_path):
     with (
         serving(tmp_path, "--no-worker", MERGE_BOT_SERVER__REQUEST_SECONDS="60") as server,
@@ -114,11 +117,13 @@ def test_a_second_signal_kills(tmp_path):
         assert server.stop(within=2) == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_a_stop(tmp_path):
     with serving(tmp_path, "--no-worker") as server:
         assert server.stop(signal.SIGINT) == 0
 
 
+@pytest.mark.slow
 def test_two_servers_on_one_database_keep_each_delivery_once(tmp_path):
     with serving(tmp_path, "--no-worker") as one:
         (tmp_path / "other").mkdir()
