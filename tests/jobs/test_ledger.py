@@ -246,12 +246,19 @@ def test_a_list_of_a_hundred_thousand_jobs_takes_less_than_a_tenth_of_a_second(l
         "late": {"text": "adapter-12", "states": frozenset({"published"})},
     }
     for name, look in looks.items():
-        ledger.entries(**look)
-        begun = time.perf_counter()
-        found = ledger.entries(**look)
-        took = time.perf_counter() - begun
+        took, found = quickest(lambda look=look: ledger.entries(**look))
         assert len(found) == {"rare": 1, "none": 0}.get(name, 50), name
-        assert took < 0.25, name  # on a busy machine; benchmarks/service.py has the figures
-    begun = time.perf_counter()
-    assert ledger.counts()["published"] == 97_000
-    assert time.perf_counter() - begun < 0.25
+        assert took < 0.2, name  # where others compute, too; benchmarks/service.py has the figures
+    took, counts = quickest(ledger.counts)
+    assert counts["published"] == 97_000
+    assert took < 0.2
+
+
+def quickest(look):
+    """The shortest of some looks in seconds, and what was found."""
+    looks = []
+    for _ in range(7):
+        begun = time.perf_counter()
+        found = look()
+        looks.append(time.perf_counter() - begun)
+    return min(looks), found
