@@ -61,6 +61,7 @@ class Worker(Table):
         None, "Folder for unfinished work, relative to this file; else below `state`."
     )
     scratch_bytes: Bytes = _key(None, "How much unfinished work may take there.", gt=0)
+    memory_bytes: Bytes = _key(None, "How much memory each process of a merge may have to itself.", gt=0)
     hours: float = _key(12.0, "After how long a merge is given up.", gt=0, le=24 * 14)
 
 

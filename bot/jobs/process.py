@@ -19,6 +19,7 @@ from bot.jobs.meter import Meter
 from bot.jobs.runners.runner import Log, Tell
 from bot.jobs.scratch import used_by
 from bot.settings import Settings, step_environment
+from bot.wording import size
 
 BEAT = 1.0  # seconds between two signs of life
 GRACE = 5.0  # seconds that a step has to clear up once it is called off
@@ -130,7 +131,7 @@ class _Run:
                 advice="It is begun again by itself.",
                 code="lease-lost",
             )
-        raise _died(code)
+        raise _died(code, memory=self.bounds.memory)
 
     async def _hear(self, pipe: asyncio.StreamReader) -> dict[str, Any]:
         """Events until the last; empty where the process has ended without one."""
@@ -251,12 +252,16 @@ def _too_long(seconds: float) -> MergeError:
     )
 
 
-def _died(code: int | None) -> MergeError:
+def _died(code: int | None, *, memory: int | None) -> MergeError:
     how = f"with exit code {code}"
     if code is not None and code < 0:
         how = f"by {signal.Signals(-code).name}"
-    if code == -signal.SIGKILL:
+    if memory is not None:  # libraries have many ways to end when they get none
+        how += f", most likely because a process of it may have {size(memory)} of memory"
+    elif code == -signal.SIGKILL:
         how += ", most likely because memory ran out"
     return MergeError(
-        f"The job's process was ended {how}.", advice="Use a machine with more memory.", code="worker-died"
+        f"The job's process was ended {how}.",
+        advice="Use a machine with more memory, or allow it more.",
+        code="worker-died",
     )

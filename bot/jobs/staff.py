@@ -101,6 +101,7 @@ class Staff:
             gate=lambda make: flow.gate(make.id),
             keeps=lambda: self._engine.draining,
             alive=lease.alive,
+            memory=there.memory_bytes,
             patience=lease.patience,
         )
         if (rented := rental(config)) is not None:

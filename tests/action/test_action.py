@@ -119,7 +119,9 @@ def test_in_a_container_a_cancelled_run_is_told_to_merge_bot_by_the_next_step(ma
     assert hub.state.store.find("model", "alice/never") is None
 
 
-@pytest.mark.parametrize("left", ["", "999999999", "words; touch pwned", str(os.getpid())])
+@pytest.mark.parametrize(
+    "left", ["", "999999999", "words; touch pwned", pytest.param(str(os.getpid()), id="somebody else's")]
+)
 def test_only_a_merge_bot_is_told(tmp_path, left):
     (tmp_path / "merge-bot.pid").write_text(f"{left}\n")
     done = subprocess.run(

@@ -179,3 +179,12 @@ def test_settings_cross_with_no_other_secret(tmp_path, monkeypatch):
     assert settings.load(said) == known
     assert settings.load(step_environment(known, scratch=tmp_path)) == replace(known, write_token=None)
     assert not [name for name, text in said.items() if "secret" in text or "hf_" in text]
+
+
+@pytest.mark.parametrize("megabytes", [150, 400])
+def test_a_step_that_needs_more_memory_than_it_may_have_says_so(room, asked, megabytes):
+    here, _ = room
+    bounds = Bounds(memory=megabytes * 10**6)
+    with pytest.raises(MergeError, match="memory"):
+        asyncio.run(here.do("merge", replace(asked, validation="full"), bounds=bounds))
+    assert children() == []
