@@ -37,6 +37,7 @@ def serve(
     """Run the bot as a service: webhooks, status page, durable jobs, and one worker."""
     with ExitStack() as stack:
         with extra.needed():
+            from bot.commands import looking
             from bot.jobs.inbox import Inbox
             from bot.jobs.office import Office
             from bot.jobs.queues import Queues
@@ -59,6 +60,7 @@ def serve(
             put=inbox.put_async,
             routers=(routes.router(Office(database, queues), site=pages),),
         )
+        stack.enter_context(looking.beside(config, known, database=database))
         running.told(f"merge-bot listens at {address(door)}", inner)
         doors = [(apps.app(service), door), *((apps.inner(service), at) for at in inner)]
         asyncio.run(run(service, doors, work=staff, seconds=there.drain_seconds))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,6 @@ from bot.terminal import session
 if TYPE_CHECKING:
     from bot.config.models import Config
     from bot.jobs.database import Database
-
-LOG = logging.getLogger(__name__)
 
 
 def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
@@ -54,24 +51,10 @@ def watch(
     with ExitStack() as stack:
         stack.enter_context(session.tools(verbosity=verbose, plain=True))
         with extra.needed():
-            from bot import connect
-            from bot.jobs.ledger import Ledger
-            from bot.jobs.seen import Memory
-            from bot.watch import Watcher, unlisted
+            from bot.commands import looking
         config, settings = running.configured(file, form=form, verbose=verbose)
-        for glob in unlisted(config):
-            LOG.warning("%s is for webhooks alone: nobody can list the models of all its owners.", glob)
         database = _read(config, stack) if dry_run else running.database(config, stack)
-        watcher = Watcher(
-            config=config,
-            settings=settings,
-            lister=connect.lister(settings),
-            desk=Ledger(database),
-            seen=Memory(database),
-            say=LOG.info,
-            stop=Event(),
-            dry=dry_run,
-        )
+        watcher = looking.watcher(config, settings, database=database, stop=Event(), dry=dry_run)
         if once or dry_run:
             watcher.look(since=since)
         else:

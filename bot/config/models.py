@@ -237,6 +237,10 @@ class Polling(Table):
     since: datetime | None = _key(
         None, "What changed after this is merged at the first look; else nothing is."
     )
+    serve: Literal["start", "always", "never"] = _key(
+        "start",
+        "When `merge-bot serve` looks, too: for what webhooks missed while it was away, or in their place.",
+    )
 
 
 class Retention(Table):
