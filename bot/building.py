@@ -20,8 +20,10 @@ from bot.records import MergedModel, Plan, Report
 from bot.request import MergeRequest
 from bot.several import ORIGINAL
 from bot.sources import Sources
+from bot.validate import thresholds
 from bot.validate.report import versions
 
+THRESHOLDS = "Look at the adapter's training, or have whoever runs the bot raise the threshold."
 OURS = "Nothing was published; please report it with the adapter's and the base's names."
 BESIDE_WEIGHTS = 2**30  # bytes: tokenizers, headers, what libraries write for themselves
 
@@ -46,7 +48,8 @@ def build(
         progress=progress,
     )
     if report is not None:
-        report = passed(replace(report, isolation=room.isolation()), plan=plan)
+        report = thresholds.held(replace(report, isolation=room.isolation()), request.thresholds)
+        report = passed(report, plan=plan)
         progress.say("Writing the report")
         write_record(out / REPORT_FILE, report)
         reporting.beside(out, plan, report)
@@ -123,7 +126,7 @@ def passed(report: Report, *, plan: Plan, advice: str = OURS) -> Report:
         raise ValidationError(
             f"The merged model failed {len(failed)} of {len(report.checks)} checks, the first is {failed[0].name}:"
             f" {failed[0].detail}",
-            advice=advice,
+            advice=THRESHOLDS if failed[0].name == thresholds.NAME else advice,
             code=f"validation-{failed[0].name}",
             report=report,
             plan=plan,

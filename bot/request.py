@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Way = Literal["full", "tensors", "structure", "none"]
@@ -62,6 +62,18 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What a merge is to stay within beside being right; None: nothing is asked.
+
+    `change`: the norm of a tensor's delta against the base's tensor (Frobenius), of the one that changes most.
+    `perplexity`: the merged model's by the adapter's, on the request's text.
+    """
+
+    change: float | None = None
+    perplexity: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeRequest:
     """What somebody asked for, through whichever door.
 
@@ -74,7 +86,8 @@ class MergeRequest:
     once, `peft` rounds as PEFT's `merge_and_unload` does by default; `dry_run` does everything but leave a result.
     `way` is `whole` to have transformers load the whole model where its tensors could be streamed. `prompts` and
     `text`: what the models are asked in place of the usual prompts, and what their perplexity is measured on, if any.
-    `reload`: whether a model is fetched again from the Hub once it is published, and loaded; `auto` means a small one.
+    `thresholds`: what whoever runs the bot wants of every merge. `reload`: whether a model is loaded again from the Hub
+    once it is published; `auto` means a small one.
     `attended`: whoever asked sits there, and the tokens are theirs (the command line). A door that acts for others with
     tokens of its own (a webhook, an Action that somebody's comment has started) sets it to False. `requester_access`
     then says whether they may read everything private or gated that is merged, adapters, base and initial adapter:
@@ -103,6 +116,7 @@ class MergeRequest:
     reload: Reload = "auto"
     prompts: tuple[Prompt, ...] = ()
     text: str = ""
+    thresholds: Thresholds = field(default_factory=Thresholds)
     attended: bool = True
     requester_access: Access = "unknown"
     requester_owns: tuple[str, ...] = ()

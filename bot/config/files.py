@@ -15,6 +15,7 @@ from bot.config.models import Config
 
 T = TypeVar("T", bound=BaseModel)
 SUFFIX = "_file"
+READ = frozenset({"perplexity_text"})  # files that are read when a job begins
 LARGEST = 65_536  # bytes
 
 
@@ -51,6 +52,8 @@ class _Reading:
 
     def _path(self, table: BaseModel, name: str, file: Path, place: Place) -> dict[str, Any]:
         key = name.removesuffix(SUFFIX)
+        if name in READ and not file.is_file():
+            self._wrong(place, f"there is no file {file}", "Name a file with a text in UTF-8.")
         if key == name:
             return {name: file}
         if getattr(table, key) is not None:

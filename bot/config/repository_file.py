@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from bot.config.kinds import Template
 from bot.config.mistakes import found_in
-from bot.config.models import Dtype, Publish, Table, Visibility
+from bot.config.rule_models import Dtype, Publish, Visibility
+from bot.config.table import Table
 from bot.errors import InputError
 from bot.request import Way
 

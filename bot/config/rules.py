@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bot.config import repository_file
 from bot.config.kinds import filled, matches
-from bot.config.models import Config, Dtype, Publish, RuleKeys, Visibility, Watch
+from bot.config.models import Config
 from bot.config.repository_file import Own
+from bot.config.rule_models import Dtype, Publish, RuleKeys, Visibility, Watch
 from bot.errors import InputError
 from bot.plan.destination import is_repo_id
 from bot.request import Destination, QuantizedBase, Reload, Way
@@ -32,6 +34,9 @@ class Rules:
     runner: str
     validation: Way
     thorough: bool
+    max_change: float | None
+    max_perplexity: float | None
+    perplexity_text: Path | None
     reload: Reload
     dtype: Dtype
     quantized_base: QuantizedBase

@@ -8,7 +8,8 @@ from pydantic import SecretStr
 
 from bot.config.kinds import AUTO, HF_JOBS, POOL
 from bot.config.mistakes import Mistake, Path, named
-from bot.config.models import Config, Secret, Watch
+from bot.config.models import Config, Secret
+from bot.config.rule_models import Watch
 
 SHORTEST = 16  # characters of a secret that nobody guesses
 

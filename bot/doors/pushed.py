@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bot import connect
 from bot.config.models import Config
 from bot.config.repository_file import FILE as OWN
 from bot.config.repository_file import LARGEST
+from bot.config.rule_models import Defaults
 from bot.config.rules import Rules, may_watch, rules_for
 from bot.doors.asked import job_key
 from bot.doors.task import Task
 from bot.forge import Snapshot
 from bot.job import Job
-from bot.plan import adapter_config, card, lenient
+from bot.plan import adapter_config, card, lenient, questions
 from bot.plan.reference import hidden, is_repo_id
 from bot.publish.marker import find_marker
-from bot.request import MergeRequest
+from bot.request import MergeRequest, Thresholds
 from bot.settings import Settings
 from bot.trigger.hub import Ignored
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 MOST = 20  # adapters of one repository: nobody means to merge more of them by one push
 CHECKPOINT = re.compile(r"checkpoint-\d+")  # what transformers calls the folders of an unfinished training
 BESIDE = frozenset({card.CARD, OWN, ".gitattributes", ".gitignore"})  # they change no merge
+LONGEST_TEXT = 65_536  # characters: every order has a copy
 ROOT = ""
 
 
@@ -100,9 +102,23 @@ def ruled(rules: Rules, adapter: str) -> MergeRequest:
         allow_pickle=rules.allow_pickle,
         validation=rules.validation,
         thorough=rules.thorough,
+        text=_text(rules.perplexity_text),
+        thresholds=Thresholds(change=rules.max_change, perplexity=rules.max_perplexity),
         reload=rules.reload,
         attended=False,
     )
+
+
+def within(request: MergeRequest, defaults: Defaults) -> MergeRequest:
+    """The request with the thresholds that hold for all, where no rule has given it others."""
+    if request.thresholds != Thresholds():
+        return request
+    wanted = Thresholds(change=defaults.max_change, perplexity=defaults.max_perplexity)
+    return replace(request, thresholds=wanted, text=request.text or _text(defaults.perplexity_text))
+
+
+def _text(file: Path | None) -> str:
+    return questions.read_text(str(file))[:LONGEST_TEXT] if file is not None else ""
 
 
 def reference(there: Snapshot, folder: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,17 @@ class Quota:
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
-    """`fetch` brings an order's adapter here if it lies in a GitHub PR; `choose` names the runner for a plan."""
+    """`fetch` brings an order's adapter here if it lies in a GitHub PR; `choose` names the runner for a plan.
+
+    `within` adds what whoever runs the bot wants of every merge.
+    """
 
     settings: Settings
     ledger: Ledger
     scratch: Scratch
     fetch: Callable[[Order, Path], MergeRequest] = field(default=lambda order, _: order.request)
     choose: Callable[[Order, Plan], str] = field(default=lambda *_: "local")
+    within: Callable[[MergeRequest], MergeRequest] = field(default=lambda request: request)
     quota: Quota = field(default_factory=Quota)
     seconds: float | None = None
     alive: Callable[[], bool] = field(default=lambda: True)
@@ -95,7 +99,8 @@ class Planning:
                 outcome: Outcome = await room.do("examine", verb, request, bounds=bounds)
                 return outcome
             plan: Plan = await room.do("plan", with_destination(request), bounds=bounds)
-        return make_of(order, plan, runner=self.choose(order, plan))
+        asked = replace(order, request=self.within(order.request))
+        return make_of(asked, plan, runner=self.choose(order, plan))
 
 
 def make_of(order: Order, plan: Plan, *, runner: str) -> Make:
@@ -103,6 +108,7 @@ def make_of(order: Order, plan: Plan, *, runner: str) -> Make:
     asked = order.request
     named: list[Any] = [plan.key, asked.validation, asked.thorough, asked.reload, asked.text, asked.dry_run]
     named += [as_dict(asked.destination) if asked.destination else None, [as_dict(p) for p in asked.prompts]]
+    named.append(as_dict(asked.thresholds))
     id_ = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
     return Make(
         id=id_,

@@ -9,6 +9,7 @@ from functools import partial
 
 from bot.clients.posting import post
 from bot.config.models import Config
+from bot.doors.pushed import within
 from bot.jobs.answers import Answerer
 from bot.jobs.cleaner import Cleaner
 from bot.jobs.clerk import Clerk
@@ -74,6 +75,7 @@ class Staff:
             scratch=scratch,
             fetch=places.fetch,
             choose=partial(choose, config=config),
+            within=partial(within, defaults=config.defaults),
             quota=Quota(jobs=config.quotas.jobs_per_day, gb=config.quotas.gb_per_day),
             seconds=there.hours * 3600,
             alive=lease.alive,
