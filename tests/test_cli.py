@@ -12,7 +12,27 @@ from click.testing import CliRunner
 from bot import __version__, cli, errors, pipeline, records, request, serial
 
 HERE = Path(__file__).parents[1]
-COMMANDS = ["doctor", "plan", "merge", "validate", "report", "publish", "run", "verify", "action"]
+COMMANDS = [
+    "doctor",
+    "plan",
+    "merge",
+    "validate",
+    "report",
+    "publish",
+    "run",
+    "verify",
+    "action",
+    "config",
+    "serve",
+    "worker",
+    "watch",
+    "webhook",
+    "enqueue",
+    "jobs",
+    "backup",
+    "restore",
+    "make",
+]
 ADAPTER = records.Pinned(kind="hub", location="ada/tiny-lora", commit="a" * 40, revision="main")
 BASE = records.Pinned(kind="hub", location="ada/tiny", commit="b" * 40, gated=True)
 PLAN = records.Plan(
@@ -373,7 +393,10 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"merge-bot, version {__version__}\n"
 
 
-SLOW = ("torch", "matplotlib", "transformers", "peft", "huggingface_hub", "rich", "numpy", "yaml", "httpx2")
+SLOW = (
+    *("torch", "matplotlib", "transformers", "peft", "huggingface_hub", "rich", "numpy", "yaml", "httpx2"),
+    *("dbos", "fastapi", "pydantic", "sqlalchemy"),
+)
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])

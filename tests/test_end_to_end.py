@@ -425,6 +425,7 @@ def test_a_local_adapter_is_published_without_the_paths_of_this_machine(desk):
         assert str(desk.root).encode() not in path.read_bytes(), name
 
 
+@pytest.mark.slow
 def test_other_kinds_of_lora(desk):
     for kind in ("dora_rslora_patterns", "save_embed_and_head", "embedding"):
         adapter = save_adapter(

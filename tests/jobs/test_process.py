@@ -181,10 +181,9 @@ def test_settings_cross_with_no_other_secret(tmp_path, monkeypatch):
     assert not [name for name, text in said.items() if "secret" in text or "hf_" in text]
 
 
-@pytest.mark.parametrize("megabytes", [150, 400])
-def test_a_step_that_needs_more_memory_than_it_may_have_says_so(room, asked, megabytes):
+def test_a_step_that_needs_more_memory_than_it_may_have_says_so(room, asked):
     here, _ = room
-    bounds = Bounds(memory=megabytes * 10**6)
+    bounds = Bounds(memory=150_000_000)
     with pytest.raises(MergeError, match="memory"):
         asyncio.run(here.do("merge", replace(asked, validation="full"), bounds=bounds))
     assert children() == []

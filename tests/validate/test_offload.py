@@ -167,7 +167,11 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Check]]:
 
 
 @pytest.mark.parametrize(
-    "case", ["tied head", "experts one by one", pytest.param("experts stacked", marks=pytest.mark.slow)]
+    "case",
+    [
+        "tied head",
+        *(pytest.param(f"experts {how}", marks=pytest.mark.slow) for how in ("one by one", "stacked")),
+    ],
 )
 def test_a_good_merge_passes_and_a_bad_one_fails(
     case: str, base_of: Callable, adapter_on: Callable, merged: Callable, checked: Callable

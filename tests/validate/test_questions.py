@@ -66,7 +66,7 @@ def test_perplexity_is_that_of_each_token_behind_its_window(plain: Case) -> None
     assert abs(told.base / told.adapter - 1) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["plain", "half"])
+@pytest.mark.parametrize("kind", ["plain", pytest.param("half", marks=pytest.mark.slow)])
 def test_a_delta_that_is_there_a_little_too_often_shows_in_the_losses(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ def test_reference_is_what_peft_merges(tmp_path: Path, variant: str) -> None:
     assert all(torch.isfinite(merged[b.parameter]).all() for b in case.plan.bindings)
 
 
-@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("dora", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_square_conv1d_is_transposed_by_its_class(tmp_path: Path, dora: bool) -> None:
     config = {
         "r": 4,

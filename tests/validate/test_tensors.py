@@ -22,7 +22,7 @@ NORM = "model.layers.0.input_layernorm.weight"
 MAYBE = {"answers", "continuations"}  # another delta need not change what comes first
 
 
-@pytest.mark.parametrize("name", ["plain", "half", "faint"])
+@pytest.mark.parametrize("name", ["plain", "half", pytest.param("faint", marks=pytest.mark.slow)])
 def test_good_merge_passes(request: pytest.FixtureRequest, name: str) -> None:
     report = request.getfixturevalue(name).report("full")
     assert [c for c in report.checks if c.verdict != "passed"] == []
@@ -60,7 +60,7 @@ def test_progress_counts_every_byte(plain: Case) -> None:
     assert counter.done == counter.total == plain.layout.total_bytes
 
 
-@pytest.mark.parametrize("name", ["plain", "half"])
+@pytest.mark.parametrize("name", ["plain", pytest.param("half", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("times", "words", "failed"),
     [
@@ -90,7 +90,7 @@ def test_faint_delta_is_proven_by_the_tensors(faint: Case, tmp_path: Path, times
     assert failed in case.failed("tensors")
 
 
-@pytest.mark.parametrize("name", ["plain", "half"])
+@pytest.mark.parametrize("name", ["plain", pytest.param("half", marks=pytest.mark.slow)])
 def test_one_wrong_tensor_is_named(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
     case = request.getfixturevalue(name).copy(tmp_path)
     put(case.merged, Q, lambda t: t * 1.1)
@@ -98,7 +98,7 @@ def test_one_wrong_tensor_is_named(request: pytest.FixtureRequest, tmp_path: Pat
     assert case.report("tensors").check("changed").detail.startswith(f"{Q}: other numbers than")
 
 
-@pytest.mark.parametrize("name", ["plain", "half"])
+@pytest.mark.parametrize("name", ["plain", pytest.param("half", marks=pytest.mark.slow)])
 def test_untouched_tensor_changed_by_one_bit(
     request: pytest.FixtureRequest, tmp_path: Path, name: str
 ) -> None:
@@ -133,7 +133,7 @@ def test_overflow_to_infinity(half: Case, tmp_path: Path) -> None:
     assert "finite" in broken.failed("tensors")
 
 
-@pytest.mark.parametrize("wanted", ["float32", "float16"])
+@pytest.mark.parametrize("wanted", [pytest.param("float32", marks=pytest.mark.slow), "float16"])
 def test_asked_dtype(half: Case, tmp_path: Path, wanted: str) -> None:
     exact = {n: t.float() for n, t in live(half.base, half.adapter).merge_and_unload().state_dict().items()}
     case = half.copy(tmp_path)

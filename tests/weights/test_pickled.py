@@ -70,8 +70,8 @@ def test_only_pickle_is_refused_with_the_flag_as_advice(
     assert "--allow-pickle" in error.advice
 
 
-@pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("variant", ["plain", "save_embed_and_head"])
+@pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("variant", ["plain", pytest.param("save_embed_and_head", marks=pytest.mark.slow)])
 def test_merges_like_the_same_base_in_safetensors(
     shards: int, variant: str, base_of: Callable, adapter_on: Callable, merged: Callable, tmp_path: Path
 ) -> None:
