@@ -47,7 +47,9 @@ class Worker(Table):
     queues: tuple[Queue, ...] = key((), "Queues that workers on other machines take merges from.")
     scratch: Path | None = key(None, "Folder for unfinished work, relative to this file; else below `state`.")
     scratch_bytes: Bytes = key(None, "How much unfinished work may take there.", gt=0)
-    memory_bytes: Bytes = key(None, "How much memory each process of a merge may have to itself.", gt=0)
+    memory_bytes: Bytes = key(
+        None, "How much memory a merge may have to itself, all its processes together.", gt=0
+    )
     hours: float = key(12.0, "After how long a merge is given up.", gt=0, le=24 * 14)
 
 

@@ -125,7 +125,7 @@ def main() -> None:
     step, pipe = STEPS[sys.argv[1]], int(sys.argv[2])
     given = exchange.loads(_exactly(int.from_bytes(_exactly(8), "big")))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cancelled: clear up as after Ctrl-C
-    seal.bound(memory=given["memory"], file=given["file"])
+    seal.bound(memory=None, file=given["file"])
     progress = Piped(pipe)
     lifeline = Lifeline(patience=given["patience"], progress=progress)
     lifeline.start()

@@ -36,7 +36,7 @@ class Local:
     """Implements `bot.jobs.runners.runner.Runner`.
 
     `gate` is asked before a publication. `keeps` says whether a merge that is cancelled will be gone on with, here or
-    elsewhere; `alive` whether this executor still holds its lease. `memory`: bytes for each process.
+    elsewhere; `alive` whether this executor still holds its lease. `memory`: bytes for all its processes.
     """
 
     settings: Settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -19,12 +20,14 @@ from bot.jobs.meter import Meter
 from bot.jobs.runners.runner import Log, Tell
 from bot.jobs.scratch import used_by
 from bot.settings import Settings, step_environment
+from bot.weights.memory import of_tree
 from bot.wording import size
 
 BEAT = 1.0  # seconds between two signs of life
 GRACE = 5.0  # seconds that a step has to clear up once it is called off
 LONGEST = 2**30  # bytes of one message: the plan of a model with a million tensors
-LOOKS = 5.0  # seconds between two looks at how much disk a step has used
+LOOKS = 1.0  # seconds between two looks at how much memory a step uses
+DISK = 5  # so many of them between two looks at how much disk it has used
 
 LAST = {"done", "failed", "alone"}
 
@@ -33,7 +36,7 @@ Gate = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """What one step may use: bytes of private `memory` for each process, of one `file`, of `disk`; `seconds` in all.
+    """What one step may use: bytes of `memory` for all its processes, of one `file`, of `disk`; `seconds` in all.
 
     None: no limit. `patience`: seconds without a sign of life after which it ends itself.
     """
@@ -87,7 +90,6 @@ class _Run:
             await self._send(
                 {
                     "given": given,
-                    "memory": self.bounds.memory,
                     "file": self.bounds.file,
                     "patience": self.bounds.patience,
                     "anonymous": self.room.settings.anonymous,
@@ -105,7 +107,7 @@ class _Run:
     async def _last(self, process: asyncio.subprocess.Process, pipe: asyncio.StreamReader) -> dict[str, Any]:
         """The last event; empty where the process has ended without one. Raises MergeError for too much disk."""
         hear = asyncio.create_task(self._hear(pipe))
-        watch = asyncio.create_task(self._watch())
+        watch = asyncio.create_task(self._watch(process.pid))
         others = [asyncio.create_task(c) for c in (self._beat(), self._log(process))]
         try:
             await asyncio.wait({hear, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -131,7 +133,7 @@ class _Run:
                 advice="It is begun again by itself.",
                 code="lease-lost",
             )
-        raise _died(code, memory=self.bounds.memory)
+        raise _died(code)
 
     async def _hear(self, pipe: asyncio.StreamReader) -> dict[str, Any]:
         """Events until the last; empty where the process has ended without one."""
@@ -159,19 +161,17 @@ class _Run:
                 await self._send(None)
             await asyncio.sleep(BEAT)
 
-    async def _watch(self) -> None:
-        most = self.bounds.disk
-        while True:
+    async def _watch(self, pid: int) -> None:
+        """Raises MergeError for too much memory or disk. A limit of the kernel's would have libraries hang or crash."""
+        memory, disk = self.bounds.memory, self.bounds.disk
+        for look in itertools.count(1):
             await asyncio.sleep(LOOKS)
-            if most is None:
-                continue
-            used = await asyncio.to_thread(used_by, self.room.scratch)
-            if used > most:
-                raise MergeError(
-                    f"The job has written {used} bytes, and {most} were set aside for it.",
-                    advice="Report it with the adapter's and the base's names: the plan's estimate was too small.",
-                    code="scratch-overrun",
-                )
+            if memory is not None and await asyncio.to_thread(of_tree, pid) > memory:
+                raise _too_much_memory(memory)
+            if disk is not None and look % DISK == 0:
+                used = await asyncio.to_thread(used_by, self.room.scratch)
+                if used > disk:
+                    raise _too_much_disk(used, disk)
 
     async def _log(self, process: asyncio.subprocess.Process) -> None:
         """What libraries print, a line at a time."""
@@ -252,16 +252,28 @@ def _too_long(seconds: float) -> MergeError:
     )
 
 
-def _died(code: int | None, *, memory: int | None) -> MergeError:
+def _too_much_memory(most: int) -> MergeError:
+    return MergeError(
+        f"The job took more than {size(most)} of memory, which is its limit.",
+        advice="Use a machine with more memory, or allow it more.",
+        code="out-of-memory",
+    )
+
+
+def _too_much_disk(used: int, most: int) -> MergeError:
+    return MergeError(
+        f"The job has written {used} bytes, and {most} were set aside for it.",
+        advice="Report it with the adapter's and the base's names: the plan's estimate was too small.",
+        code="scratch-overrun",
+    )
+
+
+def _died(code: int | None) -> MergeError:
     how = f"with exit code {code}"
     if code is not None and code < 0:
         how = f"by {signal.Signals(-code).name}"
-    if memory is not None:  # libraries have many ways to end when they get none
-        how += f", most likely because a process of it may have {size(memory)} of memory"
-    elif code == -signal.SIGKILL:
+    if code == -signal.SIGKILL:
         how += ", most likely because memory ran out"
     return MergeError(
-        f"The job's process was ended {how}.",
-        advice="Use a machine with more memory, or allow it more.",
-        code="worker-died",
+        f"The job's process was ended {how}.", advice="Use a machine with more memory.", code="worker-died"
     )

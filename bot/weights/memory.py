@@ -1,4 +1,4 @@
-"""How much memory this process may still take, and how much it took."""
+"""How much memory a process may still take, and how much it took."""
 
 from __future__ import annotations
 
@@ -41,3 +41,26 @@ def private() -> int:
         return int(fields["RssAnon"].split()[0]) * 1024
     except (OSError, ValueError, KeyError):
         return 0
+
+
+def of_tree(pid: int) -> int:
+    """Bytes of memory that a process and all it has started have to themselves; 0 once it is gone.
+
+    Pages of mapped files do not count: the kernel takes those back when it needs them.
+    """
+    own: dict[int, int] = {}
+    children: dict[int, list[int]] = {}
+    for place in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in place.read_text().splitlines())
+            number = int(place.parent.name)
+            children.setdefault(int(fields["PPid"]), []).append(number)
+            own[number] = sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
+        except (OSError, KeyError):  # it ended meanwhile, or belongs to the kernel
+            continue
+    total, waiting = 0, [pid]
+    while waiting:
+        number = waiting.pop()
+        total += own.get(number, 0)
+        waiting += children.get(number, [])
+    return total
