@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.config import repository_file
-from bot.config.kinds import filled, matches
+from bot.config.globs import matches
+from bot.config.kinds import filled
 from bot.config.models import Config
 from bot.config.repository_file import Own
 from bot.config.rule_models import Dtype, Publish, RuleKeys, Visibility, Watch

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bot.doors.control import Control
 from bot.doors.pace import Pace
+from bot.doors.rights import Rights
 from bot.forge import Forge, HubTalk, PullRequest, Talk
 from bot.job import Job, Outcome
 from bot.progress import Progress
@@ -65,9 +66,10 @@ class Footing:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground(Footing):
-    """The same, on GitHub; what a command leaves open is as in `inputs`."""
+    """The same, on GitHub; what a command leaves open is as in `inputs`, what it may do with our tokens in `rights`."""
 
     inputs: Inputs
+    rights: Rights = field(default_factory=Rights)
     connect: Callable[[], Forge] = field(repr=False)
 
     @cached_property

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot import connect
-from bot.config.kinds import matches
+from bot.config.globs import matches
 from bot.config.rules import Rules, may_watch
 from bot.doors import found, pushed, talk
 from bot.doors.asked import job_key, of_command

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from bot import connect
-from bot.config.kinds import matches
+from bot.config.globs import matches
 from bot.config.models import Config
 from bot.doors import github as github_door
 from bot.doors import hub as hub_door
 from bot.doors.answering import Answering
 from bot.doors.ground import Footing, Ground, HubGround
+from bot.doors.rights import Rights
 from bot.forge import Forge
 from bot.jobs import on_github
 from bot.jobs.clerk import Door
@@ -91,6 +92,7 @@ class Places:
         return Ground(
             settings=self.settings,
             inputs=inputs,
+            rights=self._rights(repository),
             progress=Silent(),
             run=run,
             url=self.config.server.public_url or "",
@@ -99,6 +101,13 @@ class Places:
             jobs=on_github.Queue(desk=self.office),
             connect=partial(self._forge, repository),
         )
+
+    def _rights(self, repository: str) -> Rights:
+        """Who may push there may not have our tokens: they are not that repository's, and serve others, too."""
+        for rule in self.config.github_rules:
+            if any(matches(repository, glob) for glob in rule.repositories):
+                return Rights(trusted=rule.trusted, destinations=rule.destinations, forks=rule.forks)
+        return Rights(trusted=False, destinations=(), forks=False)
 
     def _on_hub(self, repository: str, *, run: str) -> HubGround:
         login = self.config.hub.user

@@ -1,0 +1,81 @@
+"""What people of a GitHub repository may do with the service's tokens: by the configuration, and not by their role."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bot.config.models import Config
+from bot.config.rule_models import GitHubRule
+from bot.doors.github import answer
+from bot.doors.rights import Rights
+from bot.jobs.places import Places
+from bot.settings import load
+from tests.doors import memory
+from tests.jobs.memory import MemoryDesk
+
+PEOPLE = GitHubRule(repositories=("acme/*",), destinations=("acme/*",))
+
+
+@pytest.fixture
+def desk():
+    return MemoryDesk()
+
+
+@pytest.fixture
+def forge():
+    return memory.Memory()
+
+
+@pytest.fixture
+def ask(forge, desk, tmp_path):
+    """alice, who may push, writes a command; gives the orders that come of it."""
+
+    def ask(body, *rules):
+        config = Config(github_rules=rules)
+        places = Places(config=config, settings=load(), office=desk, folder=tmp_path)
+        made = places._on_github(forge.repository, run="delivery-1", folder=tmp_path)
+        answer(memory.said(body), ground=replace(made, connect=lambda: forge))
+        return [entry.order for entry in desk.jobs.values()]
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("rules", "access"),
+    [
+        ((), "unknown"),
+        ((PEOPLE,), "unknown"),
+        ((GitHubRule(repositories=("acme/adapters",), trusted=True), PEOPLE), "yes"),
+        ((GitHubRule(repositories=("other/*",), trusted=True),), "unknown"),
+    ],
+)
+def test_a_role_gives_no_access_to_the_operators_models(ask, rules, access):
+    (order,) = ask("/merge plan acme/secret-lora", *rules)
+    assert order.request.requester_access == access
+
+
+@pytest.mark.parametrize("to", ["victim/prod", "acme-other/x", "./folder"])
+@pytest.mark.parametrize("rules", [(), (PEOPLE,)])
+def test_nothing_is_published_where_the_configuration_does_not_say_so(ask, forge, to, rules):
+    assert ask(f"/merge mallory/x --base acme/base --to {to} --public", *rules) == []
+    assert forge.reactions == ["eyes", "confused"]
+
+
+def test_the_refusal_says_what_would_do(ask, forge):
+    ask("/merge mallory/x --to victim/prod")
+    assert "Nothing may be published to victim/prod from acme/adapters." in forge.bodies[-1]
+    assert r"github\_rules" in forge.bodies[-1]
+    ask("/merge mallory/x --to victim/prod", PEOPLE)
+    assert "Write --to with one of acme/\\*" in forge.bodies[-1]
+
+
+def test_a_rule_names_destinations(ask):
+    (order,) = ask("/merge mallory/x --to Acme/prod", PEOPLE)
+    assert (order.request.destination.location, order.request.requester_access) == ("Acme/prod", "unknown")
+
+
+def test_an_action_is_as_it_was():
+    assert Rights().access("write") == "yes"
+    assert Rights().access("read") == "unknown"
