@@ -104,7 +104,14 @@ def may_watch(config: Config, repo_id: str) -> bool:
 
 def _with(rules: Rules, own: Own) -> Rules:
     asked = own.changes()
-    repository_file.check(own, rules.repository, visibility=rules.visibility, validation=rules.validation)
+    repository_file.check(
+        own,
+        rules.repository,
+        destination=rules.destination,
+        publish=rules.publish,
+        visibility=rules.visibility,
+        validation=rules.validation,
+    )
     return replace(rules, **asked, own=tuple(asked)) if asked else rules
 
 
