@@ -10,7 +10,9 @@ from bot.config.models import Config
 from bot.config.rule_models import GitHubRule
 from bot.doors.github import answer
 from bot.doors.rights import Rights
+from bot.jobs import on_github
 from bot.jobs.places import Places
+from bot.publish.marker import find_job
 from bot.settings import load
 from tests.doors import memory
 from tests.jobs.memory import MemoryDesk
@@ -36,7 +38,7 @@ def ask(forge, desk, tmp_path):
         config = Config(github_rules=rules)
         places = Places(config=config, settings=load(), office=desk, folder=tmp_path)
         made = places._on_github(forge.repository, run="delivery-1", folder=tmp_path)
-        answer(memory.said(body), ground=replace(made, connect=lambda: forge))
+        answer(memory.said(body), ground=replace(made, connect=lambda: forge, sleep=pytest.fail))
         return [entry.order for entry in desk.jobs.values()]
 
     return ask
@@ -79,3 +81,28 @@ def test_a_rule_names_destinations(ask):
 def test_an_action_is_as_it_was():
     assert Rights().access("write") == "yes"
     assert Rights().access("read") == "unknown"
+
+
+@pytest.mark.parametrize("known", ["whole", "short", "none"])
+def test_a_forged_mark_reaches_no_job_of_another_thread_and_nobody_waits(ask, forge, desk, tmp_path, known):
+    """Whoever may push may edit the bot's comment, and with it the key of the job that it is about."""
+    (mine,) = ask("/merge plan mallory/x")
+    on_github.answering(mine, ground=memory.ground(forge, tmp_path)).begin()
+    job = replace(mine.job, key=f"{'f' * 32}-{memory.HEAD[:12]}", head_sha=memory.HEAD)
+    if known != "none":
+        desk.enqueue(replace(mine, job=job, origin=replace(mine.origin, repository="victim/adapters")))
+    (number,) = forge.said
+    forged = "f" * (9 if known == "short" else 32)
+    said = forge.said[number]
+    forge.said[number] = replace(said, body=said.body.replace(mine.job.thread, forged))
+    assert find_job(forge.said[number].body).key.startswith(forged)
+    ask("/merge cancel")
+    assert {entry.state for entry in desk.jobs.values()} == {"queued"}
+    assert find_job(forge.said[number].body).state not in {"queued", "running", "cancelling"}
+
+
+def test_a_job_of_this_thread_is_cancelled(ask, forge, desk, tmp_path):
+    (mine,) = ask("/merge plan mallory/x")
+    on_github.answering(mine, ground=memory.ground(forge, tmp_path)).begin()
+    ask("/merge cancel")
+    assert desk.jobs[mine.job.key].state == "cancelling"
