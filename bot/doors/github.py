@@ -62,6 +62,8 @@ def look(event: Event, *, ground: Ground) -> Answer:
         return Answer(notes=("Nothing to do: the GitHub PR is not open any more.",))
     if event.head_sha and pull.head_sha != event.head_sha:
         return Answer(notes=("Nothing to do: the GitHub PR has a new head, which has an event of its own.",))
+    if pull.is_fork and not ground.rights.forks:
+        return Answer(notes=("Nothing to do: GitHub PRs from forks are planned by command only.",))
     targets = found.changed(pull, ground=ground)
     if not targets:
         return Answer(notes=("Nothing to do: the GitHub PR changes no adapter folder.",))

@@ -27,7 +27,7 @@ class Enqueueing:
     def __call__(self, tasks: Sequence[Task], pull: PullRequest | None, ground: Footing) -> Answer:
         notes = []
         for task in tasks:
-            order = order_of(task, number=pull.number if pull else None, ground=ground, runner=self.runner)
+            order = order_of(task, pull=pull, ground=ground, runner=self.runner)
             entry = self.desk.enqueue(order)
             ours = entry.order.job.run == task.job.run
             said = "is queued" if ours else "is being done already"
@@ -62,15 +62,16 @@ class Queue:
         return entry if there == (at.host, at.repository.casefold(), at.number) else None
 
 
-def order_of(task: Task, *, number: int | None, ground: Footing, runner: str = "auto") -> Order:
-    """The task as it is stored. Without a `number`, a push is what asked for it."""
+def order_of(task: Task, *, pull: PullRequest | None, ground: Footing, runner: str = "auto") -> Order:
+    """The task as it is stored. Without a GitHub PR or discussion, a push is what asked for it."""
     command = task.command
     origin = Origin(
-        host="watch" if number is None else ground.host.name,
+        host=ground.host.name if pull else "watch",
         repository=ground.talk.repository,
-        number=number,
+        number=pull.number if pull else None,
         comment=str(command.id) if command else "",
         kind=command.kind if command else "issue",
+        author=pull.author if pull else "",
     )
     return Order(
         job=task.job, request=task.request, origin=origin, target=task.target, runner=_chosen(task, runner)

@@ -61,19 +61,19 @@ class Places:
         """Where an order from a host is answered."""
         return on_github.answering(order, ground=self._footing(order, folder=self.folder))
 
-    def fetch(self, order: Order, folder: Path) -> MergeRequest:
-        """What the pipeline is asked for; an adapter of a GitHub PR is fetched into the folder."""
+    def fetch(self, order: Order, folder: Path, space: int) -> MergeRequest:
+        """What the pipeline is asked for; an adapter of a GitHub PR is fetched into the folder, which has the space."""
         if order.target is None or order.origin.host != "github":
             return order.request
         ground = self._on_github(order.origin.repository, run=order.job.run, folder=folder)
-        return on_github.request(order, ground=ground)
+        return on_github.request(order, ground=replace(ground, space=space))
 
-    def fetched(self, make: Make, folder: Path) -> MergeRequest:
+    def fetched(self, make: Make, folder: Path, space: int) -> MergeRequest:
         """The same for a merge: the adapter of whoever asked first."""
         if make.target is None or make.origin.host != "github":
             return make.request
         there = self.office.joined(make.id)
-        return replace(make.request, adapter=self.fetch(there[0].order, folder).adapter)
+        return replace(make.request, adapter=self.fetch(there[0].order, folder, space).adapter)
 
     def _footing(self, order: Order, *, folder: Path) -> Footing:
         if order.origin.host == "github":

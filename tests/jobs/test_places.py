@@ -10,7 +10,7 @@ from bot.config.models import Config
 from bot.config.rule_models import GitHubRule
 from bot.doors.github import answer
 from bot.doors.rights import Rights
-from bot.jobs import on_github
+from bot.jobs import on_github, rows
 from bot.jobs.places import Places
 from bot.publish.marker import find_job
 from bot.settings import load
@@ -31,17 +31,30 @@ def forge():
 
 
 @pytest.fixture
-def ask(forge, desk, tmp_path):
-    """alice, who may push, writes a command; gives the orders that come of it."""
-
-    def ask(body, *rules):
+def service(desk, tmp_path):
+    def service(*rules):
         config = Config(github_rules=rules)
-        places = Places(config=config, settings=load(), office=desk, folder=tmp_path)
-        made = places._on_github(forge.repository, run="delivery-1", folder=tmp_path)
-        answer(memory.said(body), ground=replace(made, connect=lambda: forge, sleep=pytest.fail))
+        return Places(config=config, settings=load(), office=desk, folder=tmp_path)
+
+    return service
+
+
+@pytest.fixture
+def happens(forge, desk, service, tmp_path):
+    """An event is answered; gives all orders."""
+
+    def happens(event, *rules):
+        made = service(*rules)._on_github(forge.repository, run="delivery-1", folder=tmp_path)
+        answer(event, ground=replace(made, connect=lambda: forge, sleep=pytest.fail))
         return [entry.order for entry in desk.jobs.values()]
 
-    return ask
+    return happens
+
+
+@pytest.fixture
+def ask(happens):
+    """alice, who may push, writes a command."""
+    return lambda body, *rules: happens(memory.said(body), *rules)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +119,34 @@ def test_a_job_of_this_thread_is_cancelled(ask, forge, desk, tmp_path):
     on_github.answering(mine, ground=memory.ground(forge, tmp_path)).begin()
     ask("/merge cancel")
     assert desk.jobs[mine.job.key].state == "cancelling"
+
+
+@pytest.mark.parametrize(("forks", "jobs"), [(False, 0), (True, 1)])
+def test_a_strangers_fork_is_planned_by_itself_only_where_a_rule_says_so(
+    happens, forge, tmp_path, forks, jobs
+):
+    (tmp_path / "mine").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "mine" / name).write_text("{}")
+    forge.files["mine"] = tmp_path / "mine"
+    forge.pull = replace(forge.pull, is_fork=True, head_repository="bob/adapters")
+    rule = GitHubRule(repositories=("acme/*",), forks=forks)
+    orders = happens(memory.pushed(), rule)
+    assert len(orders) == jobs
+    assert {rows.requester(order) for order in orders} <= {
+        "github:bob"
+    }  # who opened it, and not its repository's
+    (order,) = happens(memory.said("/merge doctor --folder mine"), rule)[jobs:]
+    assert rows.requester(order) == "github:alice"
+
+
+def test_what_is_fetched_fits_into_what_was_set_aside(service, ask, forge, tmp_path, monkeypatch):
+    (order,) = ask("/merge plan --folder mine")
+    limits = []
+    forge.download_folder = lambda *_, limit, into, **__: (
+        limits.append(limit),
+        (into / "adapter_config.json").write_text("{}"),
+    )
+    monkeypatch.setattr(Places, "_forge", lambda *_: forge)
+    service().fetch(order, tmp_path / "scratch", 1000)
+    assert limits == [1000]
