@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 import string
 from collections.abc import Callable
@@ -104,12 +103,6 @@ def amount(value: Any) -> Any:
 def off(value: Any) -> Any:
     """`off` is None."""
     return None if isinstance(value, str) and value.strip().lower() == "off" else value
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Whether a repository or user has this name, in which capitals do not matter: so it is on the Hub."""
-    parts, wanted = name.casefold().split("/"), pattern.casefold().split("/")
-    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def _kind(check: Callable[[str], str]) -> AfterValidator:

@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bot.config.kinds import Bytes, Count, Glob, Owner, Queue, Runner, UserGlob
-from bot.config.rule_models import Defaults, Watch
+from bot.config.rule_models import Defaults, GitHubRule, Watch
 from bot.config.sources import BETWEEN, PREFIX, sources
 from bot.config.table import Table, key
 from bot.job import Ended
@@ -201,6 +201,7 @@ class Config(BaseSettings):
     worker: Worker = Worker()
     hub: Hub = Hub()
     github: GitHub = GitHub()
+    github_rules: tuple[GitHubRule, ...] = ()
     defaults: Defaults = Defaults()
     watch: tuple[Watch, ...] = ()
     repository_file: RepositoryFile = RepositoryFile()

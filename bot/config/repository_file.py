@@ -68,9 +68,18 @@ def parse(data: bytes, *, where: str) -> Own:
         ) from None
 
 
-def check(own: Own, repository: str, *, visibility: Visibility, validation: Way) -> None:
-    """Raises InputError where the file asks for more than the rules of the repository allow."""
+def check(
+    own: Own, repository: str, *, destination: str, publish: Publish, visibility: Visibility, validation: Way
+) -> None:
+    """Raises InputError where the file asks for more than the rules of the repository allow, which are the others."""
     owner = repository.partition("/")[0]
+    place = (own.destination or destination).partition("/")[0]
+    if (
+        own.publish == "repository"
+        and publish == "hub_pr"
+        and place.casefold() not in {"{owner}", owner.casefold()}
+    ):
+        raise _wider(repository, "publish", f"results for {place} are Hub PRs, which are reviewed there")
     if own.destination and own.destination.partition("/")[0] not in {"{owner}", owner}:
         raise _wider(repository, "destination", f"it has to stay with {owner}: {{owner}}/…")
     if own.visibility == "public" and visibility == "private":

@@ -1,4 +1,4 @@
-"""The tables `[defaults]` and `[[watch]]`: what is done with which repository of the Hub."""
+"""The tables `[defaults]`, `[[watch]]` and `[[github_rules]]`: what is done with which repository."""
 
 from __future__ import annotations
 
@@ -78,3 +78,19 @@ class Watch(RuleKeys):
         (), "Globs of owner/name; with `!` before it, what this rule is not for."
     )
     enabled: bool = key(default=True, says="false: these are left alone, and no later rule is asked.")
+
+
+class GitHubRule(Table):
+    """What people of a repository on GitHub may do with the bot's tokens. The first that matches holds."""
+
+    repositories: tuple[Glob, ...] = key(..., "Globs of repositories on GitHub.")
+    destinations: tuple[Glob, ...] = key(
+        (), "Globs of repositories on the Hub that commands there may publish to; none by default."
+    )
+    trusted: bool = key(
+        default=False,
+        says="true: who has the role `write` there may use all that our token may read.",
+    )
+    forks: bool = key(
+        default=False, says="true: GitHub PRs from forks are planned as soon as they are opened, for anybody."
+    )

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.config import repository_file
-from bot.config.kinds import filled, matches
+from bot.config.globs import matches
+from bot.config.kinds import filled
 from bot.config.models import Config
 from bot.config.repository_file import Own
 from bot.config.rule_models import Dtype, Publish, RuleKeys, Visibility, Watch
@@ -103,7 +104,14 @@ def may_watch(config: Config, repo_id: str) -> bool:
 
 def _with(rules: Rules, own: Own) -> Rules:
     asked = own.changes()
-    repository_file.check(own, rules.repository, visibility=rules.visibility, validation=rules.validation)
+    repository_file.check(
+        own,
+        rules.repository,
+        destination=rules.destination,
+        publish=rules.publish,
+        visibility=rules.visibility,
+        validation=rules.validation,
+    )
     return replace(rules, **asked, own=tuple(asked)) if asked else rules
 
 

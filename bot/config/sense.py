@@ -42,6 +42,8 @@ def remarks(config: Config) -> Iterator[str]:
         to = rule.destination or config.defaults.destination
         if rule.enabled and "{name}" not in to and not _is_for_one(rule):
             yield f"Adapters of rule {number} may all go to {to}: its destination has no {{name}}."
+        if rule.enabled and "{owner}" not in to and not _is_for_one_owner(rule):
+            yield f"Adapters of several owners may go to one place by rule {number}: {to} has no {{owner}}."
 
 
 def _watch(config: Config) -> Iterator[Mistake]:
@@ -52,6 +54,12 @@ def _watch(config: Config) -> Iterator[Mistake]:
 
 def _is_for_one(rule: Watch) -> bool:
     return not rule.owners and len(rule.repositories) == 1 and not set("*?[") & set(rule.repositories[0])
+
+
+def _is_for_one_owner(rule: Watch) -> bool:
+    named = [pattern.partition("/")[0] for pattern in rule.repositories if not pattern.startswith("!")]
+    owners = {name.casefold() for name in (*rule.owners, *named)}
+    return len(owners) == 1 and not any(set("*?[") & set(name) for name in owners)
 
 
 def _runners(config: Config) -> Iterator[Mistake]:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Place(NamedTuple):
+    """A thread: its host, its repository, and its number there."""
+
+    host: str
+    repository: str
+    number: int
 
 
 class Control(Protocol):
-    """Jobs by their keys. States are those of `bot.jobs.order`. Raises HostError while the database is away."""
+    """Jobs by their whole keys, of one thread: comments say which, and on GitHub whoever may push may edit those.
 
-    def status(self, key: str) -> str | None:
-        """The state of the job; None when there is no such job."""
+    States are those of `bot.jobs.order`. Raises HostError while the database is away.
+    """
 
-    def cancel(self, key: str, *, by: str) -> str | None:
-        """Calls it off, and gives its state then; one that has ended stays as it is. None: there is no such job."""
+    def status(self, key: str, *, at: Place) -> str | None:
+        """The state of the job; None when there is no such job there."""
+
+    def cancel(self, key: str, *, by: str, at: Place) -> str | None:
+        """Calls it off, and gives its state then; one that has ended stays as it is. None: there is none there."""

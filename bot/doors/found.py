@@ -9,7 +9,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +20,7 @@ from bot.errors import InputError, MergeBotError, RefusedError
 from bot.forge import ChangedFile, PullRequest
 from bot.plan import adapter_config, card
 from bot.plan.local import open_folder
+from bot.request import Access
 from bot.trigger.github import links
 
 FILES = frozenset({adapter_config.FILE, adapter_config.WEIGHTS, adapter_config.PICKLE})
@@ -48,9 +49,9 @@ def changed(pull: PullRequest, *, ground: Ground) -> tuple[Target, ...]:
     return tuple(Target(what=folder, folder="" if folder == "." else folder) for folder in there)
 
 
-def linked(text: str, *, ground: Ground) -> tuple[Target, ...]:
-    """The adapters among the models that the description links to."""
-    hub = LazyHub(ground.settings)
+def linked(text: str, *, access: Access, ground: Ground) -> tuple[Target, ...]:
+    """The adapters among the models that the description links to, as whoever asked sees them."""
+    hub = LazyHub(replace(ground.settings, anonymous=access != "yes"))
     there = islice((name for name in links(text) if _is_adapter(name, hub=hub)), MOST)
     return tuple(on_hub(f"{name}@main") for name in there)
 

@@ -21,8 +21,6 @@ from bot.trigger.command import Command, Misread, first_line
 from bot.trigger.github import Event, Ignored, Look, OwnJob, intent
 from bot.trigger.inputs import ROLES
 
-TRUSTED = frozenset({"write", "maintain", "admin"})  # they could change the workflow, and so use its secrets
-
 
 def answer(event: Event, *, ground: Ground) -> Answer:
     """Does what the event asks for, and says so where it was asked.
@@ -64,13 +62,15 @@ def look(event: Event, *, ground: Ground) -> Answer:
         return Answer(notes=("Nothing to do: the GitHub PR is not open any more.",))
     if event.head_sha and pull.head_sha != event.head_sha:
         return Answer(notes=("Nothing to do: the GitHub PR has a new head, which has an event of its own.",))
+    if pull.is_fork and not ground.rights.forks:
+        return Answer(notes=("Nothing to do: GitHub PRs from forks are planned by command only.",))
     targets = found.changed(pull, ground=ground)
     if not targets:
         return Answer(notes=("Nothing to do: the GitHub PR changes no adapter folder.",))
     safe = not pull.is_fork and not pull.draft and len(targets) == 1
     verb: Verb = "merge" if ground.inputs.to and safe else "plan"
     command = Command(verb=verb)
-    access: Access = "unknown" if pull.is_fork else "yes"
+    access: Access = "unknown" if pull.is_fork else ground.rights.access("write")
     tasks = [_task(command, target, pull=pull, access=access, ground=ground) for target in targets]
     return settled(tasks, pull=pull, ground=ground)
 
@@ -93,9 +93,7 @@ def _asked(event: Event, asked: Command | Misread, *, ground: Ground) -> Answer:
     answers = {"help": speaker.help, "status": speaker.status, "cancel": speaker.cancel}
     if asked.verb in answers:
         return answers[asked.verb]()
-    return _commanded(
-        event, asked, speaker=speaker, ground=ground, access="yes" if role in TRUSTED else "unknown"
-    )
+    return _commanded(event, asked, speaker=speaker, ground=ground, access=ground.rights.access(role))
 
 
 def _commanded(
@@ -135,19 +133,21 @@ def _tasks(
     )  # at a line of code, GitHub says which head was commented on
     if not pull.head_sha.startswith(pinned):
         raise moved(pinned, pull.head_sha)
-    targets = _targets(event, command, pull=pull, ground=ground)
+    targets = _targets(event, command, pull=pull, access=access, ground=ground)
     return pull, [
         _task(command, target, pull=pull, asked=(event.comment, line), access=access, ground=ground)
         for target in targets
     ]
 
 
-def _targets(event: Event, command: Command, *, pull: PullRequest, ground: Ground) -> tuple[Target, ...]:
+def _targets(
+    event: Event, command: Command, *, pull: PullRequest, access: Access, ground: Ground
+) -> tuple[Target, ...]:
     if command.adapters:
         return (found.on_hub(command.adapters[0]),)
     if command.folder:
         return (Target(what=command.folder, folder=command.folder),)
-    targets = (*found.changed(pull, ground=ground), *found.linked(event.text, ground=ground))
+    targets = (*found.changed(pull, ground=ground), *found.linked(event.text, access=access, ground=ground))
     if not targets:
         raise InputError(
             "This GitHub PR changes no adapter folder, and its description links to no adapter on the Hub.",
@@ -172,12 +172,13 @@ def _task(
     ground: Ground,
     asked: tuple[Comment | None, str] = (None, ""),
 ) -> Task:
-    """`asked`: the comment and its line, of a command that somebody has written."""
+    """`asked`: the comment and its line, of a command that somebody has written. Raises InputError."""
     comment, line = asked
     by = comment.author if comment else ""
     verb: Verb = "merge" if command.verb not in ("plan", "doctor") else command.verb
     known = of_inputs(ground.inputs, adapter=target.what)
     request = of_command(command, known, by=by, access=access)
+    ground.rights.check(request.destination, repository=ground.forge.repository)
     place = f"{ground.forge.repository}#{pull.number}"
     several = [found.on_hub(reference).what for reference in command.adapters]
     job = Job(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bot.doors.control import Control
 from bot.doors.pace import Pace
+from bot.doors.rights import Rights
 from bot.forge import Forge, HubTalk, PullRequest, Talk
 from bot.job import Job, Outcome
 from bot.progress import Progress
@@ -29,9 +30,10 @@ class Footing:
 
     `run` is its name and `url` its page; adapters and reports lie below `folder`. `pace` is how often a comment is
     edited; `patience` is how many seconds a cancellation waits, `stale` after how many without a sign a run counts as
-    dead, `insist` for how many the last look and the last word are tried while the host stumbles. `settle` is what
-    becomes of tasks (None: they are done at once, one after the other), which no thread has asked for where there is no
-    GitHub PR or discussion; and `jobs` where a command hears of them (None: from their comments).
+    dead, `insist` for how many the last look and the last word are tried while the host stumbles, `space` how many
+    bytes may be fetched. `settle` is what becomes of tasks (None: they are done at once, one after the other), which
+    no thread has asked for where there is no GitHub PR or discussion; and `jobs` where a command hears of them (None:
+    from their comments).
     """
 
     settings: Settings
@@ -43,6 +45,7 @@ class Footing:
     patience: float = 120.0
     stale: float = 900.0  # fifteen edits that did not come, and thrice as long as the last word is tried
     insist: float = 300.0
+    space: int | None = None
     settle: Callable[[Sequence[Task], PullRequest | None, Footing], Answer] | None = None
     jobs: Control | None = None
     clock: Callable[[], float] = time.time
@@ -65,9 +68,10 @@ class Footing:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground(Footing):
-    """The same, on GitHub; what a command leaves open is as in `inputs`."""
+    """The same, on GitHub; what a command leaves open is as in `inputs`, what it may do with our tokens in `rights`."""
 
     inputs: Inputs
+    rights: Rights = field(default_factory=Rights)
     connect: Callable[[], Forge] = field(repr=False)
 
     @cached_property

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot import connect
-from bot.config.kinds import matches
+from bot.config.globs import matches
 from bot.config.rules import Rules, may_watch
 from bot.doors import found, pushed, talk
 from bot.doors.asked import job_key, of_command
@@ -214,7 +214,7 @@ class _Reading:
         verb: Verb = "merge" if command.verb not in ("plan", "doctor") else command.verb
         asked = replace(of_command(command, known, by=by, access="unknown"), requester_owns=(by,))
         if command.to:
-            _check_destination(asked.destination, known.destination, by=by)
+            asked = replace(asked, destination=_allowed(asked.destination, known.destination, by=by))
         place = f"hub {self._main.repository}#{thread.number}"
         job = Job(
             key=job_key(replace(asked, adapter=adapter), verb=verb, place=place, head=thread.head_sha),
@@ -229,13 +229,19 @@ class _Reading:
         return Task(job=job, request=asked, command=self._comment, runner=rules.runner)
 
 
-def _check_destination(to: Destination | None, ruled: Destination | None, *, by: str) -> None:
-    """The bot's token writes to more than the one who asks may: what they name is theirs, or what the rules say."""
-    if to is None or (ruled is not None and to.location.casefold() == ruled.location.casefold()):
-        return
+def _allowed(to: Destination | None, ruled: Destination | None, *, by: str) -> Destination | None:
+    """Where it goes. Raises InputError: the bot's token writes to more than the one who asks may.
+
+    What they name is theirs, or what the rules say. There it is published as the rules say, or stricter: as a Hub PR.
+    """
+    if to is None:
+        return None
+    if ruled is not None and to.location.casefold() == ruled.location.casefold():
+        return replace(ruled, kind="hub_pr", public=False) if to.kind == "hub_pr" else ruled
     if to.kind == "folder" or to.location.partition("/")[0].casefold() != by.casefold():
         raise InputError(
             f"{to.location} is not below the name of the one who asks.",
             advice=f"Write --to {by}/name, or leave it out: then the rules of this repository say where it goes.",
             code="not-your-destination",
         )
+    return to

@@ -43,6 +43,7 @@ def ready(task: Task, *, fork: str | None, ground: Footing) -> MergeRequest:
     if task.target is None or not isinstance(ground, Ground):  # only GitHub PRs hold adapters in folders
         return task.request
     limit = found.MOST_BYTES if task.job.asked_by else found.MOST_UNASKED
+    limit = limit if ground.space is None else min(limit, ground.space)
     adapter = found.fetched(task.target, head=task.job.head_sha, fork=fork, ground=ground, limit=limit)
     return replace(task.request, adapter=adapter)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bot.doors import marks
+from bot.doors.control import Place
 from bot.doors.ground import Answer, Footing
 from bot.errors import AccessError, HostError, MergeBotError
 from bot.forge import Comment, Reaction
@@ -66,7 +67,7 @@ class Speaker:
             )
         comment, mark = found
         jobs = self.ground.jobs
-        state = (jobs.status(mark.key) if jobs else None) or mark.state
+        state = (jobs.status(mark.key, at=self._place) if jobs else None) or mark.state
         note = self._notice(texts.status(state, comment.url, to=self.comment.author))
         self.react("rocket")
         return Answer(notes=note)
@@ -81,18 +82,22 @@ class Speaker:
             )
         running, mark = found
         jobs = self.ground.jobs
-        if (
-            jobs is None or jobs.cancel(mark.key, by=self.comment.author) is None
-        ):  # an Action's, or from long ago
-            self._stop(running, mark)
+        if jobs is None:
+            self._stop(running, mark, patience=self.ground.patience)
+        elif jobs.cancel(mark.key, by=self.comment.author, at=self._place) is None:  # nobody is at it
+            self._stop(running, mark, patience=0.0)
         self.react("rocket")
         return Answer()
 
-    def _stop(self, running: Comment, mark: Mark) -> None:
+    @property
+    def _place(self) -> Place:
+        return Place(self.ground.host.name, self.ground.talk.repository, self.number)
+
+    def _stop(self, running: Comment, mark: Mark, *, patience: float) -> None:
         """Writes into the job's comment, and waits until its run has read it. Where none does, it counts as ended."""
         ground, waited = self.ground, 0.0
         while mark.state in marks.GOING:
-            if waited >= ground.patience or not marks.is_alive(mark, ground=ground):
+            if waited >= patience or not marks.is_alive(mark, ground=ground):
                 ground.talk.edit_comment(running, texts.abandoned(mark, at=ground.now()))
                 return
             if mark.state == "running":  # also again, where the job's own edit came in between

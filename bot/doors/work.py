@@ -58,6 +58,14 @@ def failed(error: MergeBotError) -> Outcome:
     return Outcome(ended=ended, failure=failure, plan=plan, report=report)
 
 
+def as_they_may(settings: Settings, request: MergeRequest) -> Settings:
+    """The settings to plan with: what is told whoever asked, a refusal's reasons included, they may read themselves."""
+    if request.attended or request.requester_access == "yes":
+        return settings
+    owned = frozenset(name.casefold() for name in request.requester_owns)
+    return replace(settings, anonymous=True, owned=owned)
+
+
 def broken(error: BaseException) -> Outcome:
     """The outcome of an interruption, or of a bug of ours."""
     if isinstance(error, KeyboardInterrupt):
@@ -80,11 +88,9 @@ def broken(error: BaseException) -> Outcome:
 def _done(
     verb: Verb, request: MergeRequest, *, settings: Settings, progress: Progress, gate: Gate | None
 ) -> Outcome:
-    if verb == "merge":  # which refuses what is closed, by its name
+    settings = as_they_may(settings, request)
+    if verb == "merge":
         return _merge(request, settings=settings, progress=progress, gate=gate)
-    if not request.attended and request.requester_access != "yes":
-        owned = frozenset(name.casefold() for name in request.requester_owns)
-        settings = replace(settings, anonymous=True, owned=owned)  # what is told them, they may read
     return (_plan if verb == "plan" else _doctor)(request, settings=settings, progress=progress)
 
 

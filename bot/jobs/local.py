@@ -18,8 +18,8 @@ from bot.records import Plan, Report
 from bot.request import Destination, MergeRequest
 from bot.settings import Settings
 
-# An adapter in a GitHub PR as the pipeline takes it: a folder below the given one. May block.
-Fetch = Callable[[Make, Path], MergeRequest]
+# An adapter in a GitHub PR as the pipeline takes it: a folder below the given one, of so many bytes. May block.
+Fetch = Callable[[Make, Path, int], MergeRequest]
 Gate = Callable[[Make], Awaitable[None]]
 
 
@@ -27,7 +27,7 @@ async def _open_gate(_: Make) -> None:
     """Nobody has to be asked."""
 
 
-def _as_it_is(make: Make, _: Path) -> MergeRequest:
+def _as_it_is(make: Make, _: Path, __: int) -> MergeRequest:
     return make.request
 
 
@@ -68,15 +68,15 @@ class Local:
                 bounds = Bounds(
                     memory=self.memory, file=most, disk=most, seconds=make.seconds, patience=self.patience
                 )
-                return await self._carried_out(make, room=room, bounds=bounds)
+                return await self._carried_out(make, room=room, bounds=bounds, space=most)
         except HostError:
             raise
         except MergeBotError as error:
             outcome = failed(error)
             return replace(outcome, plan=outcome.plan or make.plan)
 
-    async def _carried_out(self, make: Make, *, room: Room, bounds: Bounds) -> Outcome:
-        request = await asyncio.to_thread(self.fetch, make, room.scratch)
+    async def _carried_out(self, make: Make, *, room: Room, bounds: Bounds, space: int) -> Outcome:
+        request = await asyncio.to_thread(self.fetch, make, room.scratch, space)
         merged = room.scratch / "merged"
         into = replace(request, destination=Destination(kind="folder", location=str(merged)))
         plan: Plan

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bot.doors.control import Place
 from bot.doors.ground import Answer, Footing, Ground
 from bot.doors.shared import ready
 from bot.doors.task import Task
 from bot.doors.thread import Thread
+from bot.errors import InputError
 from bot.forge import Comment, PullRequest
 from bot.jobs.desk import Desk
-from bot.jobs.order import Order, Origin
+from bot.jobs.order import Entry, Order, Origin
 from bot.request import MergeRequest
 
 
@@ -25,7 +27,7 @@ class Enqueueing:
     def __call__(self, tasks: Sequence[Task], pull: PullRequest | None, ground: Footing) -> Answer:
         notes = []
         for task in tasks:
-            order = order_of(task, number=pull.number if pull else None, ground=ground, runner=self.runner)
+            order = order_of(task, pull=pull, ground=ground, runner=self.runner)
             entry = self.desk.enqueue(order)
             ours = entry.order.job.run == task.job.run
             said = "is queued" if ours else "is being done already"
@@ -39,24 +41,37 @@ class Queue:
 
     desk: Desk
 
-    def status(self, key: str) -> str | None:
-        entry = self.desk.entry(key)
+    def status(self, key: str, *, at: Place) -> str | None:
+        entry = self._entry(key, at=at)
         return entry.state if entry else None
 
-    def cancel(self, key: str, *, by: str) -> str | None:
-        entry = self.desk.cancel(key, by=by)
+    def cancel(self, key: str, *, by: str, at: Place) -> str | None:
+        entry = self.desk.cancel(key, by=by) if self._entry(key, at=at) else None
         return entry.state if entry else None
 
+    def _entry(self, key: str, *, at: Place) -> Entry | None:
+        """The job, if it is of this thread; a key that is cut short, which a desk takes, may be anybody's."""
+        try:
+            entry = self.desk.entry(key)
+        except InputError:
+            return None
+        if entry is None or entry.order.job.key != key:
+            return None
+        origin = entry.order.origin
+        there = (origin.host, origin.repository.casefold(), origin.number)
+        return entry if there == (at.host, at.repository.casefold(), at.number) else None
 
-def order_of(task: Task, *, number: int | None, ground: Footing, runner: str = "auto") -> Order:
-    """The task as it is stored. Without a `number`, a push is what asked for it."""
+
+def order_of(task: Task, *, pull: PullRequest | None, ground: Footing, runner: str = "auto") -> Order:
+    """The task as it is stored. Without a GitHub PR or discussion, a push is what asked for it."""
     command = task.command
     origin = Origin(
-        host="watch" if number is None else ground.host.name,
+        host=ground.host.name if pull else "watch",
         repository=ground.talk.repository,
-        number=number,
+        number=pull.number if pull else None,
         comment=str(command.id) if command else "",
         kind=command.kind if command else "issue",
+        author=pull.author if pull else "",
     )
     return Order(
         job=task.job, request=task.request, origin=origin, target=task.target, runner=_chosen(task, runner)

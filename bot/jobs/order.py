@@ -21,7 +21,7 @@ class Origin:
     """Where a job was asked for. `watch`: a push to a watched repository, found by webhook or by polling.
 
     `repository` is `owner/name` on that host, `number` the GitHub PR or the Hub discussion, `comment` the id of the
-    comment with the command, of that `kind` on GitHub.
+    comment with the command, of that `kind` on GitHub. `author` has opened the GitHub PR or discussion.
     """
 
     host: Host
@@ -29,6 +29,7 @@ class Origin:
     number: int | None = None
     comment: str = ""
     kind: Kind = "issue"
+    author: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from bot import connect
-from bot.config.kinds import matches
+from bot.config.globs import matches
 from bot.config.models import Config
 from bot.doors import github as github_door
 from bot.doors import hub as hub_door
 from bot.doors.answering import Answering
 from bot.doors.ground import Footing, Ground, HubGround
+from bot.doors.rights import Rights
 from bot.forge import Forge
 from bot.jobs import on_github
 from bot.jobs.clerk import Door
@@ -60,19 +61,19 @@ class Places:
         """Where an order from a host is answered."""
         return on_github.answering(order, ground=self._footing(order, folder=self.folder))
 
-    def fetch(self, order: Order, folder: Path) -> MergeRequest:
-        """What the pipeline is asked for; an adapter of a GitHub PR is fetched into the folder."""
+    def fetch(self, order: Order, folder: Path, space: int) -> MergeRequest:
+        """What the pipeline is asked for; an adapter of a GitHub PR is fetched into the folder, which has the space."""
         if order.target is None or order.origin.host != "github":
             return order.request
         ground = self._on_github(order.origin.repository, run=order.job.run, folder=folder)
-        return on_github.request(order, ground=ground)
+        return on_github.request(order, ground=replace(ground, space=space))
 
-    def fetched(self, make: Make, folder: Path) -> MergeRequest:
+    def fetched(self, make: Make, folder: Path, space: int) -> MergeRequest:
         """The same for a merge: the adapter of whoever asked first."""
         if make.target is None or make.origin.host != "github":
             return make.request
         there = self.office.joined(make.id)
-        return replace(make.request, adapter=self.fetch(there[0].order, folder).adapter)
+        return replace(make.request, adapter=self.fetch(there[0].order, folder, space).adapter)
 
     def _footing(self, order: Order, *, folder: Path) -> Footing:
         if order.origin.host == "github":
@@ -91,6 +92,7 @@ class Places:
         return Ground(
             settings=self.settings,
             inputs=inputs,
+            rights=self._rights(repository),
             progress=Silent(),
             run=run,
             url=self.config.server.public_url or "",
@@ -99,6 +101,13 @@ class Places:
             jobs=on_github.Queue(desk=self.office),
             connect=partial(self._forge, repository),
         )
+
+    def _rights(self, repository: str) -> Rights:
+        """Who may push there may not have our tokens: they are not that repository's, and serve others, too."""
+        for rule in self.config.github_rules:
+            if any(matches(repository, glob) for glob in rule.repositories):
+                return Rights(trusted=rule.trusted, destinations=rule.destinations, forks=rule.forks)
+        return Rights(trusted=False, destinations=(), forks=False)
 
     def _on_hub(self, repository: str, *, run: str) -> HubGround:
         login = self.config.hub.user

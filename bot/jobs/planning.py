@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.doors.asked import with_destination
+from bot.doors.work import as_they_may
 from bot.errors import RefusedError
 from bot.job import Outcome
 from bot.jobs import rows
@@ -38,7 +39,7 @@ class Quota:
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
-    """`fetch` brings an order's adapter here if it lies in a GitHub PR; `choose` names the runner for a plan.
+    """`fetch` brings an order's adapter here if it lies in a GitHub PR, and fits; `choose` names the runner for a plan.
 
     `within` adds what whoever runs the bot wants of every merge.
     """
@@ -46,7 +47,7 @@ class Planning:
     settings: Settings
     ledger: Ledger
     scratch: Scratch
-    fetch: Callable[[Order, Path], MergeRequest] = field(default=lambda order, _: order.request)
+    fetch: Callable[[Order, Path, int], MergeRequest] = field(default=lambda order, *_: order.request)
     choose: Callable[[Order, Plan], str] = field(default=lambda *_: "local")
     within: Callable[[MergeRequest], MergeRequest] = field(default=lambda request: request)
     quota: Quota = field(default_factory=Quota)
@@ -92,8 +93,9 @@ class Planning:
             folder,
             most,
         ):
-            request = await asyncio.to_thread(self.fetch, order, folder)
-            room = Room(settings=self.settings, scratch=folder, tell=tell, log=log, alive=self.alive)
+            request = await asyncio.to_thread(self.fetch, order, folder, SMALL)
+            known = as_they_may(self.settings, request)
+            room = Room(settings=known, scratch=folder, tell=tell, log=log, alive=self.alive)
             bounds = Bounds(disk=most, seconds=self.seconds, patience=self.patience)
             if verb != "merge":
                 outcome: Outcome = await room.do("examine", verb, request, bounds=bounds)

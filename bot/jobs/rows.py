@@ -29,7 +29,8 @@ def of_order(order: Order) -> dict[str, Any]:
 def requester(order: Order) -> str:
     """Whose quota it counts against: `github:ada`. The pages know people by their name on the Hub."""
     host = {"page": "hub"}.get(order.origin.host, order.origin.host)
-    return plain(f"{host}:{order.job.asked_by or order.origin.repository.partition('/')[0]}")
+    origin = order.origin
+    return plain(f"{host}:{order.job.asked_by or origin.author or origin.repository.partition('/')[0]}")
 
 
 def document(record: Order | Outcome) -> str:

@@ -291,3 +291,19 @@ def test_nobody_but_us_decides_what_is_read(written, tmp_path, monkeypatch):
     (tmp_path / ".env").write_text("MERGE_BOT_SERVER__PORT=1\n")
     assert load(written("[server]\n"), {}).server.port == 8000
     assert os.environ.get("MERGE_BOT_SERVER__PORT") is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("owners = ['a', 'b']", True),
+        ("repositories = ['team-*/lora-*']", True),
+        ("repositories = ['a/x-*', 'b/x-*']", True),
+        ("owners = ['a']\nrepositories = ['A/x', '!b/*']", False),
+    ],
+)
+def test_results_of_several_owners_in_one_place_are_remarked(written, rule, said):
+    file = written(f"[[watch]]\n{rule}\ndestination = 'acme/{{name}}-on-{{base_name}}'\n")
+    assert ("several owners" in " ".join(check(file, {}).remarks)) == said
+    own = written(f"[[watch]]\n{rule}\ndestination = 'acme/{{owner}}-{{name}}'\n")
+    assert "several owners" not in " ".join(check(own, {}).remarks)

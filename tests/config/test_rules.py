@@ -178,3 +178,15 @@ def test_a_private_repository_is_never_made_public():
 def test_the_same_strictness_may_be_said_again():
     found = rules_for(config(), "acme/x", b"validation: tensors\nvisibility: public")
     assert found == rules_for(config(), "acme/x", b"visibility: public\nvalidation: tensors")
+
+
+@pytest.mark.parametrize("own", [b"publish: repository", b"publish: repository\nvisibility: public"])
+def test_a_review_by_others_is_not_shed(own):
+    reviewed = {"publish": "hub_pr", "destination": "acme/official", "visibility": "public"}
+    given = config(watch=[{"owners": ["partner"], **reviewed}])
+    with pytest.raises(InputError, match="may not set `publish` so: results for acme are Hub PRs"):
+        rules_for(given, "partner/lora", own)
+    elsewhere = rules_for(given, "partner/lora", own + b"\ndestination: '{owner}/{name}-merged'")
+    assert elsewhere.publish == "repository"
+    ours = config(watch=[{"owners": ["acme"], **reviewed}])
+    assert rules_for(ours, "acme/lora", own).publish == "repository"

@@ -298,6 +298,15 @@ def test_who_is_on_a_list_may_ask_for_what_the_rules_allow(hub, discussion, writ
     assert not desk.jobs
 
 
+@pytest.mark.parametrize("options", ["", " --public", " --pr"])
+@pytest.mark.parametrize("publish", ["hub_pr", "repository"])
+def test_who_names_the_ruled_destination_cannot_loosen_the_rule(discussion, write, desk, publish, options):
+    rule = Watch(owners=("alice",), destination="acme/official", publish=publish)
+    write(f"/merge --to Acme/official{options}", config=Config(watch=(rule,)))
+    kind = "hub_pr" if options == " --pr" else publish
+    assert only(desk).request.destination == Destination(kind=kind, location="acme/official")
+
+
 def test_an_adapter_elsewhere_needs_a_destination_of_its_own(hub, discussion, write, desk):
     write("/merge bob/other --to alice/out")
     assert (only(desk).request.adapter, only(desk).request.destination.location) == (

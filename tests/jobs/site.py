@@ -81,7 +81,7 @@ class Site:
             adapter=adapter,
             destination=Destination(kind=options.pop("kind", "repository"), location=to),
             attended=False,
-            requester_access="yes",
+            requester_access=options.pop("access", "yes"),
             requested_by=by,
             **{"validation": "structure", "reload": "never", **options},
         )

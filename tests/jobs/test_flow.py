@@ -1,5 +1,6 @@
 """Jobs through the real flow: workers as processes, real merges of tiny models, a Hub on this machine, and kill -9."""
 
+import json
 import signal
 import sqlite3
 import time
@@ -58,6 +59,20 @@ def test_what_cannot_be_done_is_refused_once_and_not_tried_again(site):
     asked = [r for r in site.hub.requests if "alice/nowhere" in r.path]
     assert len(asked) <= 3
     assert site.leftovers() == []
+
+
+@pytest.mark.slow
+def test_a_merge_of_what_the_requester_may_not_read_tells_nothing_of_it(site, models):
+    site.hub.commit("acme/hidden", models.base, private=True)
+    files = {p.name: p.read_bytes() for p in models.adapter.iterdir() if p.is_file()}
+    config = json.loads(files["adapter_config.json"]) | {"base_model_name_or_path": "acme/hidden"}
+    site.hub.commit("alice/on-hidden", files | {"adapter_config.json": json.dumps(config)})
+    site.hub.clear_requests()
+    site.start()
+    entry = site.ended(site.ask("alice/on-hidden", to="alice/flow-hidden", access="unknown"))
+    assert (entry.state, entry.outcome.failure.code) == ("failed", "no-access"), site.logs()
+    assert not [r for r in site.hub.requests if r.user and "acme/hidden" in r.path]
+    assert site.ended(site.ask(to="alice/flow-open", access="unknown")).state == "published", site.logs()
 
 
 @pytest.mark.slow

@@ -87,7 +87,9 @@ def test_a_command_becomes_one_order_that_survives_the_database(forge, desk, com
     assert order.origin.comment == str(said.id)
     assert (order.target.folder, order.job.head_sha) == ("adapter", pull.head_sha)
     assert order.job.key.endswith(f"-{pull.head_sha[:12]}")
-    assert on_github.order_of(on_github.task_of(order), number=1, ground=service()) == order
+    here = service()
+    seen = here.forge.pull_request(1)
+    assert on_github.order_of(on_github.task_of(order), pull=seen, ground=here) == order
     assert bodies(forge) == []
     assert reactions(said) == ["eyes"]
 
