@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from bot.errors import AccessError, HostError
 SCOPES = "openid profile"
 MOST_BYTES = 2**20  # of an answer
 MOST_ORGS = 200
+NAME = re.compile(r"[\w.-]+", re.ASCII)  # of a user; what we call others by ourselves is none
 LEEWAY = 60.0  # seconds that clocks may differ
 
 
@@ -87,7 +89,10 @@ class HubOAuth:
             about = _answer(client, "GET", f"{self.endpoint}/oauth/userinfo", headers=token)
         if about.get("sub") != subject:
             raise _failed("The Hub's two answers are about two different people.")
-        return Person(name=_text(about, "preferred_username"), orgs=_orgs(about))
+        name = _text(about, "preferred_username")
+        if not NAME.fullmatch(name):
+            raise _failed("The Hub's answer has a name that no user can have.")
+        return Person(name=name, orgs=_orgs(about))
 
     def _tokens(self, client: httpx2.Client, code: str, pending: Pending) -> dict[str, Any]:
         form = {

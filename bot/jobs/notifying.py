@@ -46,7 +46,7 @@ def document(entry: Entry) -> dict[str, Any]:
             "verb": order.job.verb,
             "adapter": order.job.what,
             "destination": to.location if to else None,
-            "asked_by": order.job.asked_by or None,
+            "asked_by": order.job.asker or None,
             "outcome": outcome.ended if outcome else None,
             "url": done.url if done else None,
             "commit": done.commit if done else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from bot.job import OPERATOR
 from bot.jobs.order import Entry
 from bot.serve.pages.site import Site
 from bot.trigger.command import Command, Misread
@@ -24,9 +25,14 @@ class Viewer:
         return self.operator or bool(self.name)
 
     @property
+    def id(self) -> str:
+        """Who they are in orders and keys: nobody else's name, whoever signs in."""
+        return self.name or OPERATOR
+
+    @property
     def called(self) -> str:
         """What they are called in logs."""
-        return self.name or "operator"
+        return self.name or "the operator"
 
     @property
     def namespaces(self) -> frozenset[str]:

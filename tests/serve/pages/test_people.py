@@ -133,6 +133,12 @@ def test_without_a_token_nobody_is_the_operator(serve, client):
     assert "Nobody can sign in here yet." in client.get(f"{served.url}/sign-in").text
 
 
+def by_token(client, served):
+    """Signs in as the operator."""
+    form = csrf_of(client.get(f"{served.url}/sign-in").text)
+    return client.post(f"{served.url}/sign-in/token", data={"csrf": form, "token": TOKEN})
+
+
 def test_a_new_token_ends_the_operators_sessions_and_a_new_secret_all(serve, client):
     first = serve()
     form = csrf_of(client.get(f"{first.url}/sign-in").text)
@@ -292,6 +298,30 @@ def test_an_operator_by_name_sees_everything(with_hub, client):
     served = with_hub("alice", operators=("Alice",))
     signed_in(client, served)
     assert "story-lora" in client.get(f"{served.url}/").text
+
+
+def test_a_user_of_the_hub_who_is_called_operator_is_not_the_operator(with_hub, hub, client):
+    hub.add_user("operator")
+    served = with_hub("operator", askers=("*",))
+    with httpx2.Client(timeout=10) as real:
+        by_token(real, served)
+        form = csrf_of(real.get(f"{served.url}/").text)
+        given = {"csrf": form, "verb": "merge", "adapter": "secret/lora", "to": "secret/merged"}
+        path = real.post(f"{served.url}/ask", data=given).headers["location"]
+        assert "by the operator" in real.get(served.url + path).text
+        assert "the operator, this page" in real.get(f"{served.url}/").text
+        real.post(f"{served.url}{path}/cancel", data={"csrf": form})
+    signed_in(client, served)
+    assert client.get(served.url + path).status_code == 404
+    assert "secret" not in client.get(f"{served.url}/").text
+    order = served.desk.entry(path.rpartition("/")[2]).order
+    assert (order.job.asked_by, order.request.requested_by) == (":operator", None)
+    assert [line.text for line in served.desk.lines(order.job.key)] == ["Cancelled by the operator."]
+
+
+def test_the_hub_names_nobody_as_we_name_the_operator(with_hub, hub, client):
+    hub.add_user(":operator")
+    assert signed_in(client, with_hub(":operator")).status_code == 403
 
 
 def test_the_operator_signs_in_by_a_form_that_says_when_the_token_is_wrong(serve, page):
