@@ -19,8 +19,8 @@ class Job:
     """What is worked on; all who ask for the same at the same head share it, by `key`.
 
     `what`: the adapter as it was named. `asked_by` is a user or `OPERATOR`, and `ask` their command as typed; both are
-    empty where an event started it. `head_sha`: the head of the GitHub PR that was pinned. `run` is the run that works on it, `url`
-    its page.
+    empty where an event started it. `head_sha`: the head of the GitHub PR that was pinned. `run` is the run that works
+    on it, `url` its page.
     """
 
     key: str

@@ -159,7 +159,9 @@ def _order(command: Command, *, line: str, viewer: Viewer, look: Look) -> Order:
     access: Access = "yes" if viewer.operator else "unknown"
     known = of_inputs(look.site.inputs, adapter=command.adapters[0])
     request = of_command(command, known, by=viewer.id, access=access)
-    request = replace(request, requested_by=viewer.name or None, thorough=look.site.thorough, reload=look.site.reload)
+    request = replace(
+        request, requested_by=viewer.name or None, thorough=look.site.thorough, reload=look.site.reload
+    )
     what = ", ".join(MAIN.sub("", adapter) for adapter in command.adapters)
     key = job_key(request, verb=command.verb, place=f"page:{viewer.id}")
     verb = next(verb for verb in VERBS if verb == command.verb)

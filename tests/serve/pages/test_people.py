@@ -9,6 +9,7 @@ import httpx2
 from playwright.sync_api import expect
 
 from bot.config.load import load
+from bot.jobs.order import Origin
 from bot.serve.pages import site as sites
 from tests.jobs.memory import MemoryDesk
 
@@ -228,6 +229,44 @@ def test_who_was_taken_off_the_list_repeats_nothing(with_hub, client):
     answer = client.post(f"{served.url}/jobs/{served.ids['published']}/retry", data={"csrf": csrf_of(shown)})
     assert answer.status_code == 403
     assert served.desk.entry(served.ids["published"]).attempt == 1
+
+
+def retried(client, served, order):
+    """What a retry of such a job, which has ended, is answered with, and the access that it has then."""
+    key = served.desk.enqueue(order).order.job.key
+    served.desk.end(key, published())
+    answer = client.post(
+        f"{served.url}/jobs/{key}/retry", data={"csrf": csrf_of(client.get(served.url).text)}
+    )
+    return answer.status_code, served.desk.entry(key).order.request.requester_access
+
+
+def test_a_retry_may_what_its_asker_may_today(with_hub, client):
+    order = an_order(to="alice/cat-7b")
+    once = replace(order, request=replace(order.request, requester_access="yes"))
+    asked = an_order(to="bob/cat-7b", key="e" * 32)
+    elsewhere = replace(asked, request=replace(asked.request, requester_access="yes"))
+    served = with_hub("alice", operators=("alice",))
+    signed_in(client, served)
+    assert retried(client, served, once) == (303, "yes")
+    assert retried(client, served, elsewhere) == (303, "yes")
+    served = with_hub("alice")  # no operator any more
+    signed_in(client, served)
+    assert retried(client, served, once) == (303, "unknown")
+    assert retried(client, served, elsewhere) == (403, "yes")
+
+
+def test_a_command_on_the_hub_is_repeated_by_askers_and_below_ones_own_name(with_hub, client):
+    below = [
+        replace(an_order(f"{owner}/it", host="hub"), origin=Origin(host="hub", repository=f"{owner}/it"))
+        for owner in ("alice", "acme")
+    ]
+    served = with_hub("alice", askers=("bob",))
+    signed_in(client, served)
+    assert [retried(client, served, order)[0] for order in below] == [303, 403]
+    served = with_hub("alice", askers=("alice",))
+    signed_in(client, served)
+    assert [retried(client, served, order)[0] for order in below] == [303, 303]
 
 
 def test_no_form_is_taken_that_is_not_ours(serve, client):
