@@ -6,6 +6,7 @@ from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
+import pytest
 from playwright.sync_api import expect
 
 from bot.config.load import load
@@ -79,6 +80,7 @@ def test_an_answer_of_the_hub_is_used_once(with_hub, client):
     assert client.get(back).status_code == 403
 
 
+@pytest.mark.slow
 def test_a_statement_that_is_not_for_this_sign_in_is_refused(with_hub, hub, client):
     served = with_hub("alice")
     elsewhere = {
