@@ -10,6 +10,7 @@ from bot.records import Plan, Publication, Report
 
 Verb = Literal["merge", "plan", "doctor"]
 Ended = Literal["published", "refused", "skipped", "failed"]
+OPERATOR = ":operator"  # who knows the operator's token; no host lets anybody be called so
 Stage = Literal["queued", "planning", "fetching", "merging", "validating", "publishing"]
 
 
@@ -17,9 +18,9 @@ Stage = Literal["queued", "planning", "fetching", "merging", "validating", "publ
 class Job:
     """What is worked on; all who ask for the same at the same head share it, by `key`.
 
-    `what`: the adapter as it was named. `asked_by` is a user, and `ask` their command as typed; both are empty where an
-    event started it. `head_sha`: the head of the GitHub PR that was pinned. `run` is the run that works on it, `url`
-    its page.
+    `what`: the adapter as it was named. `asked_by` is a user or `OPERATOR`, and `ask` their command as typed; both are
+    empty where an event started it. `head_sha`: the head of the GitHub PR that was pinned. `run` is the run that works
+    on it, `url` its page.
     """
 
     key: str
@@ -30,6 +31,11 @@ class Job:
     head_sha: str = ""
     run: str = ""
     url: str = ""
+
+    @property
+    def asker(self) -> str:
+        """Who asked, in words."""
+        return "the operator" if self.asked_by == OPERATOR else self.asked_by
 
     @property
     def thread(self) -> str:

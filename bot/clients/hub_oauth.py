@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ from bot.errors import AccessError, HostError
 SCOPES = "openid profile"
 MOST_BYTES = 2**20  # of an answer
 MOST_ORGS = 200
+NAME = re.compile(r"[\w.-]+", re.ASCII)  # of a user; what we call others by ourselves is none
+# Of an organisation: https://huggingface.co/docs/hub/organizations-security. A contributor writes as well, but only
+# to the repositories that they have made, and who has made a repository nobody tells us.
+WRITERS = frozenset({"write", "admin"})
 LEEWAY = 60.0  # seconds that clocks may differ
 
 
@@ -37,10 +42,11 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """A user of the Hub, and the organisations that the Hub says they are in."""
+    """A user of the Hub, the organisations that the Hub says they are in, and those of them where they write."""
 
     name: str
     orgs: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +93,12 @@ class HubOAuth:
             about = _answer(client, "GET", f"{self.endpoint}/oauth/userinfo", headers=token)
         if about.get("sub") != subject:
             raise _failed("The Hub's two answers are about two different people.")
-        return Person(name=_text(about, "preferred_username"), orgs=_orgs(about))
+        name = _text(about, "preferred_username")
+        if not NAME.fullmatch(name):
+            raise _failed("The Hub's answer has a name that no user can have.")
+        orgs = _orgs(about)
+        writes = tuple(org for org, role in orgs.items() if role in WRITERS)
+        return Person(name=name, orgs=tuple(orgs), writes=writes)
 
     def _tokens(self, client: httpx2.Client, code: str, pending: Pending) -> dict[str, Any]:
         form = {
@@ -152,14 +163,12 @@ def _claims(id_token: Any) -> dict[str, Any]:
     return found
 
 
-def _orgs(about: dict[str, Any]) -> tuple[str, ...]:
+def _orgs(about: dict[str, Any]) -> dict[str, str]:
+    """Organisations by name, with the role there; without a word about it, none."""
     listed = about.get("orgs")
-    names = (
-        [org.get("preferred_username") for org in listed if isinstance(org, dict)]
-        if isinstance(listed, list)
-        else []
-    )
-    return tuple(name for name in names if isinstance(name, str) and name)[:MOST_ORGS]
+    orgs = [org for org in listed if isinstance(org, dict)] if isinstance(listed, list) else []
+    named = ((org.get("preferred_username"), str(org.get("roleInOrg", ""))) for org in orgs[:MOST_ORGS])
+    return {name: role for name, role in named if isinstance(name, str) and name}
 
 
 def _text(found: dict[str, Any], key: str) -> str:

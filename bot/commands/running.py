@@ -102,14 +102,16 @@ def service(config: Config, database: Database, *, staff: Staff | None) -> Servi
     from bot.serve.service import Limits, Service
 
     there, given, metrics = config.server, Limits(), Metrics()
+    asked = {"database": checks.database(database), "scratch": checks.writable(scratch(config))}
     if staff is not None:
         metrics.registry.register(staff.figures)
+        asked["worker"] = staff.trouble
     body = there.request_bytes or given.body
     return Service(
         hub_secret=secret(config.hub.webhook_secret),
         github_secret=secret(config.github.webhook_secret),
         metrics_token=secret(there.metrics_token),
-        checks={"database": checks.database(database), "scratch": checks.writable(scratch(config))},
+        checks=asked,
         collect=lambda: stored.collect(database),
         metrics=metrics,
         limits=Limits(

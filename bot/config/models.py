@@ -34,7 +34,7 @@ class Server(Table):
     state: Path = key(Path("state"), "Folder for the database and for reports, relative to this file.")
     drain_seconds: float = key(30.0, "How long a stop waits for what is being answered.", ge=0, le=3600)
     request_seconds: float = key(20.0, "How long a request may take to arrive whole.", gt=0, le=600)
-    request_bytes: Bytes = key(4 * 2**20, "The largest body of a request.", ge=65_536, le=2**30)
+    request_bytes: Bytes = key(4 * 2**20, "The largest body of a webhook.", ge=65_536, le=2**30)
     connections: int = key(512, "How many connections are served at once.", ge=1, le=65535)
     metrics_token: Secret = key(None, "What /metrics takes as a bearer token. Without it, it is closed.")
     metrics_token_file: Path | None = key(None, "File with it.")

@@ -34,6 +34,10 @@ class Clerk:
         """Begins."""
         self._thread.start()
 
+    def alive(self) -> bool:
+        """Whether somebody reads."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Finishes what it has begun, and no more."""
         self._stop.set()

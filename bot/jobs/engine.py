@@ -50,6 +50,10 @@ class Engine:
             thread.submit(self._launch).result()
         self._tidier.start()
 
+    def alive(self) -> bool:
+        """Whether it has begun, goes on, and may go on: its lease is held."""
+        return self._tidier.is_alive() and self._lease.alive()
+
     def stop(self, *, seconds: float) -> None:
         """Takes no more, waits that long for what it has, and hands the rest back. Blocks."""
         self.draining = True

@@ -11,6 +11,8 @@ from bot.errors import MergeBotError
 from bot.jobs.order import Entry
 from bot.publish.outcome_text import title
 
+# https://docs.slack.dev/messaging/formatting-message-text/#escaping: mentions and links are between < and >.
+ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 log = logging.getLogger("bot.jobs")
 Post = Callable[[str, dict[str, Any]], None]
 
@@ -40,13 +42,13 @@ def document(entry: Entry) -> dict[str, Any]:
     failure = outcome.failure if outcome else None
     to = order.request.destination
     return {
-        "text": title(order.job, outcome) if outcome else "",
+        "text": title(order.job, outcome).translate(ENTITIES) if outcome else "",
         "job": {
             "id": order.job.key,
             "verb": order.job.verb,
             "adapter": order.job.what,
             "destination": to.location if to else None,
-            "asked_by": order.job.asked_by or None,
+            "asked_by": order.job.asker or None,
             "outcome": outcome.ended if outcome else None,
             "url": done.url if done else None,
             "commit": done.commit if done else None,

@@ -117,6 +117,14 @@ class Staff:
         """Its name, in the ledger and in logs."""
         return self._slot.name
 
+    def trouble(self) -> str:
+        """What keeps it from working, in a sentence; empty while it works."""
+        if not self._engine.alive():
+            return "The worker has not begun, has ended, or has lost its lease."
+        if self._clerk is not None and not self._clerk.alive():
+            return "Nobody reads the inbox."
+        return ""
+
     def start(self) -> None:
         """Begins to work; returns at once. Raises HostError without the database."""
         self._queues.prepare(self._pools)

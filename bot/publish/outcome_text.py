@@ -54,7 +54,7 @@ def title(job: Job, outcome: Outcome) -> str:
 
 def asked(job: Job) -> str:
     """Who asked for it and how, at which commit, and where its log is."""
-    by = f" by {plain(job.asked_by)}" if job.asked_by else ""
+    by = f" by {plain(job.asker)}" if job.asked_by else ""
     parts = [f"Asked{by}: {code(job.ask)}" if job.ask else "Started by an event"]
     parts += [f"at commit {job.head_sha[:12]}"] if job.head_sha else []
     log = f" [Log]({job.url})" if job.url else ""

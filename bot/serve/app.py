@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from bot.errors import AccessError, HostError, InputError, MergeBotError, RefusedError
 from bot.serve import health, webhooks
+from bot.serve.forms import Forms
 from bot.serve.requests import Requests
 from bot.serve.service import Service
 
@@ -40,6 +41,7 @@ def inner(service: Service) -> FastAPI:
 
 def _bare(service: Service) -> FastAPI:
     made = FastAPI(title="merge-bot", docs_url=None, redoc_url=None, openapi_url=None)
+    made.add_middleware(Forms)
     made.add_middleware(Requests, metrics=service.metrics)
     made.add_exception_handler(HTTPException, _refused)  # type: ignore[arg-type] # the handler is only called with these
     made.add_exception_handler(RequestValidationError, _misread)  # type: ignore[arg-type]

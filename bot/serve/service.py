@@ -18,16 +18,23 @@ Collect = Callable[[], Iterable[Metric]]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a stranger may take: `body` bytes a request, `bodies` bytes of all at one time, `connections` at one time.
+    """What a stranger may take: `body` bytes a request, `bodies` bytes of a door at a time, `connections` at a time.
 
-    `patience` is how many seconds a request may take to arrive whole, `idle` how many a connection waits for the next.
+    `patience` is how many seconds a request may take to arrive whole, `body_patience` how many the body of a webhook,
+    `idle` how many a connection waits for the next.
     """
 
     body: int = 4 * 2**20  # the longest comment under the longest description is a third of that
     bodies: int = 64 * 2**20
     connections: int = 512
     patience: float = 20.0
+    body_patience: float = 5.0  # hosts send theirs in one go
     idle: float = 30.0
+
+    @property
+    def share(self) -> int:
+        """Bytes of `bodies` that one address may hold: behind a proxy, all have its address."""
+        return max(self.body, self.bodies // 4)
 
 
 async def nowhere(_: Sequence[Delivery]) -> None:

@@ -31,14 +31,14 @@ log = logging.getLogger("bot.serve")
 def router(service: Service) -> APIRouter:
     """The two endpoints."""
     made = APIRouter(prefix="/webhooks")
-    bodies = Bodies(service.limits)
+    of_hubs, of_githubs = Bodies(service.limits), Bodies(service.limits)  # GitHub's come unproved
 
     @made.post("/hub")
     async def of_hub(request: Request) -> JSONResponse:
         """Whoever knows the secret is the Hub: https://huggingface.co/docs/hub/webhooks."""
         _open(service.hub_secret, "the Hub", "hub")
         _same(request, "x-webhook-secret", service.hub_secret.encode())
-        async with bodies.read(request) as body:
+        async with of_hubs.read(request) as body:
             event = hub.event(_json(body))
             asked = hub.intent(event)
             if isinstance(asked, hub.Ignored):
@@ -50,7 +50,7 @@ def router(service: Service) -> APIRouter:
     async def of_github(request: Request) -> JSONResponse:
         """https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries."""
         _open(service.github_secret, "GitHub", "github")
-        async with bodies.read(request) as body:
+        async with of_githubs.read(request) as body:
             digest = hmac.new(service.github_secret.encode(), body, hashlib.sha256).hexdigest()
             _same(request, "x-hub-signature-256", f"sha256={digest}".encode())
             name, delivery = _named(request)

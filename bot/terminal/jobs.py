@@ -62,7 +62,7 @@ def _row(entry: Entry, *, now: float) -> Iterator[Text | Wrapped]:
     yield Text(_state(entry), style=STYLES.get(entry.state, ""))
     yield Wrapped(job.what)
     yield Wrapped(request.destination.location if request.destination else "")
-    yield Wrapped(job.asked_by or entry.order.origin.host)
+    yield Wrapped(job.asker or entry.order.origin.host)
     yield Text(duration(max(0.0, now - entry.created)))
     yield Text(_took(entry, now=now))
 
@@ -78,7 +78,7 @@ def _facts(entry: Entry, *, now: float) -> Iterator[tuple[str, str]]:
     yield "To", request.destination.location if request.destination else ""
     yield (
         "Asked",
-        " ".join(part for part in (job.asked_by, f"({origin.host})", origin.repository) if part) + number,
+        " ".join(part for part in (job.asker, f"({origin.host})", origin.repository) if part) + number,
     )
     yield "Command", job.ask
     yield "Runner", entry.runner or entry.order.runner

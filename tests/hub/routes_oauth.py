@@ -27,6 +27,9 @@ class OAuth:
     person: str = ""  # empty: they decline
     codes: dict[str, dict[str, Any]] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
+    roles: dict[str, str] = field(
+        default_factory=dict
+    )  # in organisations, "write" by default; "": not a word
     claims: dict[str, Any] = field(default_factory=dict)  # what the ID token says in place of the truth
 
 
@@ -93,12 +96,14 @@ def userinfo(call: Call) -> Reply:
     person = call.state.oauth.tokens.get(call.headers.get("Authorization", "").removeprefix("Bearer "))
     if person is None:
         raise HubError(401, "Invalid access token")
-    orgs = [
-        {"sub": _subject(org), "name": org, "preferred_username": org, "picture": "", "roleInOrg": "write"}
-        for org in call.state.accounts.orgs(person)
-    ]
+    orgs = [_org(org, call.state.oauth.roles.get(org, "write")) for org in call.state.accounts.orgs(person)]
     about = {"sub": _subject(person), "name": person.title(), "preferred_username": person, "isPro": False}
     return as_json({**about, "profile": f"{call.state.url}/{person}", "picture": "", "orgs": orgs})
+
+
+def _org(name: str, role: str) -> dict[str, str]:
+    about = {"sub": _subject(name), "name": name, "preferred_username": name, "picture": ""}
+    return about | ({"roleInOrg": role} if role else {})
 
 
 def _subject(name: str) -> str:

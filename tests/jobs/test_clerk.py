@@ -11,10 +11,10 @@ import pytest
 from bot.clients.posting import post
 from bot.config.models import Notify
 from bot.errors import HostError, InputError
-from bot.job import Now
+from bot.job import Failure, Now
 from bot.jobs.clerk import Clerk
 from bot.jobs.inbox import Delivery, Inbox
-from bot.jobs.notifying import Notifier
+from bot.jobs.notifying import Notifier, document
 from bot.jobs.order import Entry
 from tests.jobs.orders import PUBLISHED, REFUSED, order
 
@@ -93,6 +93,16 @@ def listener():
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_a_notification_mentions_nobody_and_disguises_no_link():
+    live = "<!channel> <https://evil.example|the report> R&D"
+    failure = Failure(code="x", sentence=live, advice="", exit_code=3)
+    entry = Entry(order=order(live), now=Now(), created=1.0, outcome=replace(REFUSED, failure=failure))
+    told = document(entry)
+    assert not set("<>") & set(told["text"])
+    assert "&lt;!channel&gt; &lt;https://evil.example|the report&gt; R&amp;D" in told["text"]
+    assert told["job"]["adapter"] == live
 
 
 def test_who_wants_to_know_is_told_and_who_does_not_listen_is_let_be(listener, caplog):

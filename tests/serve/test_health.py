@@ -7,11 +7,13 @@ import sys
 import time
 from pathlib import Path
 from threading import Timer
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bot.jobs.staff import Staff
 from tests.serve.process import HERE, SCRAPING, SECRET, pushed, serving
 
 BEARER = {"Authorization": f"Bearer {SCRAPING}"}
@@ -72,6 +74,39 @@ def test_scratch_that_is_gone_is_not_ready_and_becomes_so_again(tmp_path):
         folder.mkdir()
         time.sleep(1.1)
         assert httpx2.get(f"{server.url}/readyz").status_code == 200
+
+
+@pytest.mark.slow
+def test_a_worker_whose_lease_others_have_is_not_ready(tmp_path):
+    with serving(tmp_path) as server:
+        assert _readiness(server, 200) == {"status": "ready"}
+        with sqlite3.connect(server.database) as other:  # no renewal gets through
+            other.execute(
+                "CREATE TRIGGER shut BEFORE UPDATE ON merge_bot_workers BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+        told = _readiness(server, 503)
+        assert told["troubles"] == {"worker": "The worker has not begun, has ended, or has lost its lease."}
+
+
+def _readiness(server, status, *, within=45):
+    """What `/readyz` says once it has that status."""
+    until = time.monotonic() + within
+    while (answer := httpx2.get(f"{server.url}/readyz")).status_code != status:
+        assert time.monotonic() < until, answer.text
+        time.sleep(0.5)
+    return answer.json()
+
+
+@pytest.mark.parametrize(
+    ("engine", "clerk", "told"),
+    [(True, True, ""), (True, None, ""), (False, True, "lost its lease"), (True, False, "Nobody reads")],
+)
+def test_a_worker_is_asked_whether_all_of_it_lives(engine, clerk, told):
+    staff = Staff.__new__(Staff)
+    staff._engine = SimpleNamespace(alive=lambda: engine)
+    staff._clerk = None if clerk is None else SimpleNamespace(alive=lambda: clerk)
+    assert told in staff.trouble()
+    assert bool(told) == bool(staff.trouble())
 
 
 @pytest.mark.slow

@@ -158,10 +158,12 @@ def _order(command: Command, *, line: str, viewer: Viewer, look: Look) -> Order:
     """The job. The operator's words are the operator's; of anybody else, nobody has asked what they may read."""
     access: Access = "yes" if viewer.operator else "unknown"
     known = of_inputs(look.site.inputs, adapter=command.adapters[0])
-    request = of_command(command, known, by=viewer.called, access=access)
-    request = replace(request, thorough=look.site.thorough, reload=look.site.reload)
+    request = of_command(command, known, by=viewer.id, access=access)
+    request = replace(
+        request, requested_by=viewer.name or None, thorough=look.site.thorough, reload=look.site.reload
+    )
     what = ", ".join(MAIN.sub("", adapter) for adapter in command.adapters)
-    key = job_key(request, verb=command.verb, place=f"page:{viewer.called}")
+    key = job_key(request, verb=command.verb, place=f"page:{viewer.id}")
     verb = next(verb for verb in VERBS if verb == command.verb)
-    job = Job(key=key, verb=verb, what=what, asked_by=viewer.called, ask=line)
+    job = Job(key=key, verb=verb, what=what, asked_by=viewer.id, ask=line)
     return Order(job=job, request=request, origin=Origin(host="page"), runner=look.site.runner)

@@ -5,6 +5,7 @@ As a program: evidence as JSON on standard input, pictures as JSON (path → bas
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -12,8 +13,8 @@ import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
-from threading import Lock
 
+from bot.errors import HostError
 from bot.evidence import Evidence
 from bot.jobs.order import Entry
 from bot.publish.pictures import drawn
@@ -23,31 +24,51 @@ from bot.temporary import TemporaryFolder
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 60  # seconds
-KEPT = 16  # reports
+KEPT = 64  # reports
+WAITING = 8  # that are to be drawn, with the one that is
+Key = tuple[str, int]
 log = logging.getLogger("bot.serve")
 
 
 class Drawings:
-    """The pictures of the reports that were last looked at; one report is drawn at a time."""
+    """The pictures of the reports that were last looked at.
+
+    One report is drawn at a time, and whoever waits for it takes no thread: drawing keeps no other page waiting.
+    """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._one = asyncio.Lock()
         self._home = TemporaryFolder("drawing")  # matplotlib keeps its list of fonts there
-        self._kept: OrderedDict[tuple[str, int], dict[str, bytes]] = OrderedDict()
+        self._kept: OrderedDict[Key, dict[str, bytes]] = OrderedDict()
+        self._going: dict[Key, asyncio.Task[dict[str, bytes]]] = {}
 
-    def of(self, entry: Entry) -> dict[str, bytes]:
-        """The pictures as PNG by their paths; none where there is no report, or where drawing fails."""
+    async def of(self, entry: Entry) -> dict[str, bytes]:
+        """The pictures as PNG by their paths; none where there is no report, or where drawing fails.
+
+        Raises HostError while too many others are to be drawn.
+        """
         report = entry.outcome.report if entry.outcome else None
         if report is None:
             return {}
         key = entry.order.job.key, entry.attempt
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = _drawn(report.evidence, home=str(self._home.path))
+        if key in self._kept:
             self._kept.move_to_end(key)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
             return self._kept[key]
+        if key not in self._going:
+            if len(self._going) >= WAITING:
+                raise HostError("Pictures are being drawn.", advice="Try again in a minute.", code="busy")
+            self._going[key] = asyncio.create_task(self._draw(key, report.evidence))
+        return await asyncio.shield(self._going[key])  # others may wait for it, too
+
+    async def _draw(self, key: Key, found: Evidence) -> dict[str, bytes]:
+        try:
+            async with self._one:
+                self._kept[key] = await asyncio.to_thread(_drawn, found, home=str(self._home.path))
+        finally:
+            del self._going[key]
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]
 
 
 def _drawn(found: Evidence, *, home: str) -> dict[str, bytes]:

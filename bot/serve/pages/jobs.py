@@ -16,7 +16,7 @@ from bot.jobs.desk import Desk
 from bot.jobs.order import ACTIVE, Entry, Line, State
 from bot.publish.pictures import pictures
 from bot.serve.pages.look import Look
-from bot.serve.pages.people import Viewer, may_repeat, owns, sees
+from bot.serve.pages.people import Viewer, as_of_now, may_repeat, owns, sees
 from bot.serve.pages.session import check_form
 from bot.serve.pages.words import log_line
 
@@ -114,8 +114,12 @@ class Jobs:
         """Begins an ended job anew."""
         entry, viewer = self._steered(request, id_, csrf)
         if not may_repeat(viewer, entry, self.look.site):
-            raise HTTPException(403, "You are not on the list of those who may ask this service for work.")
-        self.desk.retry(entry.order.job.key, by=viewer.called)
+            raise HTTPException(403, "You may not ask this service for that work, or not any more.")
+        order = as_of_now(entry.order, self.look.site)
+        if order == entry.order:
+            self.desk.retry(order.job.key, by=viewer.called)
+        else:
+            self.desk.enqueue(order)
         return RedirectResponse(f"/jobs/{entry.order.job.key}", 303)
 
     def visible(self, id_: str, viewer: Viewer) -> Entry:

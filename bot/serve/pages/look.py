@@ -49,6 +49,7 @@ TITLES = {
     403: "Not for you",
     404: "Nothing here",
     405: "Nothing here",
+    413: "Too large",
     429: "Too often",
     503: "Not reachable just now",
 }

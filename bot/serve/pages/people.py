@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from bot.jobs.order import Entry
+from bot.job import OPERATOR
+from bot.jobs.order import Entry, Order
+from bot.request import Access
 from bot.serve.pages.site import Site
 from bot.trigger.command import Command, Misread
 
 
 @dataclass(frozen=True, kw_only=True)
 class Viewer:
-    """Who looks: a Hub user by `name` with their organisations, an operator, or a stranger, who is neither."""
+    """Who looks: a Hub user by `name`, an operator, or a stranger, who is neither.
+
+    `orgs` are the organisations that a user is in, `writes` those of them where they may write to every repository.
+    """
 
     name: str = ""
     orgs: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
     operator: bool = False
 
     @property
@@ -24,14 +30,29 @@ class Viewer:
         return self.operator or bool(self.name)
 
     @property
-    def called(self) -> str:
-        """What they are called in logs."""
-        return self.name or "operator"
+    def id(self) -> str:
+        """Who they are in orders and keys: nobody else's name, whoever signs in."""
+        return self.name or OPERATOR
 
     @property
-    def namespaces(self) -> frozenset[str]:
-        """Where on the Hub they are at home, in lower case, as the Hub compares."""
+    def called(self) -> str:
+        """What they are called in logs."""
+        return self.name or "the operator"
+
+    @property
+    def belongs(self) -> frozenset[str]:
+        """Under which names the list of askers may have them, in lower case, as the Hub compares."""
         return frozenset(name.casefold() for name in (self.name, *self.orgs) if name)
+
+    def publishes(self, owner: str) -> bool:
+        """Whether the Hub would let them write to whatever lies below this name."""
+        home = frozenset(name.casefold() for name in (self.name, *self.writes) if name)
+        return self.operator or owner.casefold() in home
+
+
+def is_operator(id_: str, site: Site) -> bool:
+    """Whether this is an operator by what an order calls them."""
+    return id_ == OPERATOR or (bool(id_) and id_.casefold() in {name.casefold() for name in site.operators})
 
 
 def may_look(viewer: Viewer, site: Site) -> bool:
@@ -54,12 +75,24 @@ def sees(viewer: Viewer, entry: Entry) -> bool:
 def may_ask(viewer: Viewer, site: Site) -> bool:
     """Whether they may have the service work for them."""
     globs = [glob.casefold() for glob in site.askers]
-    return viewer.operator or any(fnmatchcase(name, glob) for name in viewer.namespaces for glob in globs)
+    return viewer.operator or any(fnmatchcase(name, glob) for name in viewer.belongs for glob in globs)
 
 
 def may_repeat(viewer: Viewer, entry: Entry, site: Site) -> bool:
-    """Whether they may have it done once more: what was asked for here, only while they are on the list."""
-    return owns(viewer, entry) and (entry.order.origin.host != "page" or may_ask(viewer, site))
+    """Whether they may have it done once more: it is theirs, and they might still ask for it, there or here."""
+    origin, to = entry.order.origin, entry.order.request.destination
+    owner = origin.repository.partition("/")[0].casefold()
+    asks = may_ask(viewer, site) or (origin.host == "hub" and owner == viewer.name.casefold())
+    open_ = origin.host != "page" or to is None or viewer.publishes(to.location.partition("/")[0])
+    return viewer.operator or (owns(viewer, entry) and asks and open_)
+
+
+def as_of_now(order: Order, site: Site) -> Order:
+    """The order, if it was given here, with what whoever gave it may read today."""
+    access: Access = "yes" if is_operator(order.job.asked_by, site) else "unknown"
+    if order.origin.host != "page" or order.request.requester_access == access:
+        return order
+    return replace(order, request=replace(order.request, requester_access=access))
 
 
 def objection(command: Command, *, viewer: Viewer) -> Misread | None:
@@ -78,9 +111,9 @@ def objection(command: Command, *, viewer: Viewer) -> Misread | None:
             sentence="Nothing says where the merged model goes.", advice="Write owner/name as its repository."
         )
     owner = command.to.partition("/")[0]
-    if viewer.operator or owner.casefold() in viewer.namespaces:
+    if viewer.publishes(owner):
         return None
     return Misread(
-        sentence=f"{owner} is neither you nor an organisation of yours.",
-        advice="Choose a repository of your own, or of an organisation that you are in.",
+        sentence=f"{owner} is neither you nor an organisation where your role is write or admin.",
+        advice="Choose a repository of your own, or sign in again if your role is new.",
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 
 from bot.jobs.desk import Desk
+from bot.jobs.order import Entry
 from bot.publish import page
 from bot.publish.pictures import FOLDER, NAMES
 from bot.serve.pages.ask import Ask
@@ -62,25 +65,27 @@ class Reports:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs, self._drawings = jobs, Drawings()
 
-    def report(self, request: Request, id_: str) -> Response:
+    async def report(self, request: Request, id_: str) -> Response:
         """The whole report, as one page that can be saved."""
-        entry = self._jobs.visible(id_, self._jobs.look.enter(request).viewer)
+        entry = await to_thread.run_sync(self._entry, request, id_)
         outcome = entry.outcome
         if outcome is None or outcome.plan is None or outcome.report is None:
             raise HTTPException(404, "This job has no report.")
-        drawn, endpoint = self._drawings.of(entry), self._jobs.look.site.endpoint
-        text = page.as_html(outcome.plan, outcome.report, drawn=drawn, endpoint=endpoint)
-        return HTMLResponse(
-            text, headers={"Content-Security-Policy": f"{page.POLICY}; frame-ancestors 'none'"}
-        )
+        drawn, endpoint = await self._drawings.of(entry), self._jobs.look.site.endpoint
+        made = partial(page.as_html, outcome.plan, outcome.report, drawn=drawn, endpoint=endpoint)
+        headers = {"Content-Security-Policy": f"{page.POLICY}; frame-ancestors 'none'"}
+        return HTMLResponse(await to_thread.run_sync(made), headers=headers)
 
-    def picture(self, request: Request, id_: str, name: str) -> Response:
+    async def picture(self, request: Request, id_: str, name: str) -> Response:
         """One picture of it."""
-        entry = self._jobs.visible(id_, self._jobs.look.enter(request).viewer)
-        found = self._drawings.of(entry).get(f"{FOLDER}/{name}.png") if name in NAMES else None
+        entry = await to_thread.run_sync(self._entry, request, id_)
+        found = (await self._drawings.of(entry)).get(f"{FOLDER}/{name}.png") if name in NAMES else None
         if found is None:
             raise HTTPException(404, "There is no such picture.")
         return Response(found, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+    def _entry(self, request: Request, id_: str) -> Entry:
+        return self._jobs.visible(id_, self._jobs.look.enter(request).viewer)
 
 
 def nothing(path: str) -> Response:

@@ -12,7 +12,7 @@ from fastapi import HTTPException, Request, Response
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from bot.clients.hub_oauth import Pending, Person
-from bot.serve.pages.people import Viewer
+from bot.serve.pages.people import Viewer, is_operator
 from bot.serve.pages.site import Site
 
 LASTS = 12 * 3600  # seconds until one has to sign in again
@@ -44,9 +44,9 @@ class Sessions:
         if data is None:
             return Session(csrf=secrets.token_urlsafe(24), fresh=True)
         name, orgs = str(data.get("name", "")), tuple(data.get("orgs", ()))
+        writes = tuple(data.get("writes", ()))
         knows = bool(data.get("key")) and hmac.compare_digest(str(data["key"]), self._key())
-        listed = bool(name) and name.casefold() in {user.casefold() for user in self._site.operators}
-        viewer = Viewer(name=name, orgs=orgs, operator=knows or listed)
+        viewer = Viewer(name=name, orgs=orgs, writes=writes, operator=knows or is_operator(name, self._site))
         return Session(viewer=viewer, csrf=str(data["csrf"]))
 
     def keep(self, response: Response, session: Session) -> None:
@@ -56,7 +56,7 @@ class Sessions:
     def sign_in(self, response: Response, person: Person | None) -> None:
         """The browser is theirs, None the operator's; all in the cookie is new, so nobody can have planted it."""
         told: dict[str, Any] = {"csrf": secrets.token_urlsafe(24)}
-        told |= {"key": self._key()} if person is None else {"name": person.name, "orgs": person.orgs}
+        told |= {"key": self._key()} if person is None else asdict(person)
         self._write(response, told)
 
     def sign_out(self, response: Response) -> None:

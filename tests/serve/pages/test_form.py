@@ -92,7 +92,7 @@ def test_people_publish_where_they_are_at_home(with_hub, client):
     served = with_hub("alice")
     signed_in(client, served)
     assert (
-        "neither you nor an organisation of yours"
+        "neither you nor an organisation where your role"
         in ask(client, served, adapter="a/b", to="victim/model").text
     )
     for to in ("alice/model", "ACME/model"):
@@ -101,6 +101,15 @@ def test_people_publish_where_they_are_at_home(with_hub, client):
     assert {order.request.requester_access for order in made} == {"unknown"}
     assert {(order.job.asked_by, order.request.requested_by) for order in made} == {("alice", "alice")}
     assert ask(client, served, adapter="victim/lora", verb="plan").status_code == 303
+
+
+def test_who_may_not_write_in_an_organisation_does_not_publish_there(with_hub, hub, client):
+    served = with_hub("alice", askers=("acme",))
+    for role, status in {"read": 422, "contributor": 422, "": 422, "write": 303, "admin": 303}.items():
+        hub.state.oauth.roles = {"acme": role}
+        signed_in(client, served)
+        assert ask(client, served, adapter="a/b", to="acme/model").status_code == status, role
+        assert ask(client, served, adapter="a/b", to="alice/model").status_code == 303, role
 
 
 def test_who_is_on_no_list_asks_for_nothing(with_hub, client):

@@ -173,6 +173,7 @@ def test_what_went_wrong_is_said_with_what_to_do(serve, page):
     assert page.get_by_text("To undo it,").count() == 0
 
 
+@pytest.mark.slow
 def test_a_job_is_stopped_and_begun_anew_without_javascript(serve, browser):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

@@ -6,9 +6,11 @@ from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
+import pytest
 from playwright.sync_api import expect
 
 from bot.config.load import load
+from bot.jobs.order import Origin
 from bot.serve.pages import site as sites
 from tests.jobs.memory import MemoryDesk
 
@@ -78,6 +80,7 @@ def test_an_answer_of_the_hub_is_used_once(with_hub, client):
     assert client.get(back).status_code == 403
 
 
+@pytest.mark.slow
 def test_a_statement_that_is_not_for_this_sign_in_is_refused(with_hub, hub, client):
     served = with_hub("alice")
     elsewhere = {
@@ -131,6 +134,12 @@ def test_without_a_token_nobody_is_the_operator(serve, client):
     served = serve(operator_token="")
     assert client.post(f"{served.url}/sign-in/token", data={"csrf": form, "token": ""}).status_code == 403
     assert "Nobody can sign in here yet." in client.get(f"{served.url}/sign-in").text
+
+
+def by_token(client, served):
+    """Signs in as the operator."""
+    form = csrf_of(client.get(f"{served.url}/sign-in").text)
+    return client.post(f"{served.url}/sign-in/token", data={"csrf": form, "token": TOKEN})
 
 
 def test_a_new_token_ends_the_operators_sessions_and_a_new_secret_all(serve, client):
@@ -224,6 +233,44 @@ def test_who_was_taken_off_the_list_repeats_nothing(with_hub, client):
     assert served.desk.entry(served.ids["published"]).attempt == 1
 
 
+def retried(client, served, order):
+    """What a retry of such a job, which has ended, is answered with, and the access that it has then."""
+    key = served.desk.enqueue(order).order.job.key
+    served.desk.end(key, published())
+    answer = client.post(
+        f"{served.url}/jobs/{key}/retry", data={"csrf": csrf_of(client.get(served.url).text)}
+    )
+    return answer.status_code, served.desk.entry(key).order.request.requester_access
+
+
+def test_a_retry_may_what_its_asker_may_today(with_hub, client):
+    order = an_order(to="alice/cat-7b")
+    once = replace(order, request=replace(order.request, requester_access="yes"))
+    asked = an_order(to="bob/cat-7b", key="e" * 32)
+    elsewhere = replace(asked, request=replace(asked.request, requester_access="yes"))
+    served = with_hub("alice", operators=("alice",))
+    signed_in(client, served)
+    assert retried(client, served, once) == (303, "yes")
+    assert retried(client, served, elsewhere) == (303, "yes")
+    served = with_hub("alice")  # no operator any more
+    signed_in(client, served)
+    assert retried(client, served, once) == (303, "unknown")
+    assert retried(client, served, elsewhere) == (403, "yes")
+
+
+def test_a_command_on_the_hub_is_repeated_by_askers_and_below_ones_own_name(with_hub, client):
+    below = [
+        replace(an_order(f"{owner}/it", host="hub"), origin=Origin(host="hub", repository=f"{owner}/it"))
+        for owner in ("alice", "acme")
+    ]
+    served = with_hub("alice", askers=("bob",))
+    signed_in(client, served)
+    assert [retried(client, served, order)[0] for order in below] == [303, 403]
+    served = with_hub("alice", askers=("alice",))
+    signed_in(client, served)
+    assert [retried(client, served, order)[0] for order in below] == [303, 303]
+
+
 def test_no_form_is_taken_that_is_not_ours(serve, client):
     served = serve()
     form = csrf_of(client.get(f"{served.url}/sign-in").text)
@@ -292,6 +339,30 @@ def test_an_operator_by_name_sees_everything(with_hub, client):
     served = with_hub("alice", operators=("Alice",))
     signed_in(client, served)
     assert "story-lora" in client.get(f"{served.url}/").text
+
+
+def test_a_user_of_the_hub_who_is_called_operator_is_not_the_operator(with_hub, hub, client):
+    hub.add_user("operator")
+    served = with_hub("operator", askers=("*",))
+    with httpx2.Client(timeout=10) as real:
+        by_token(real, served)
+        form = csrf_of(real.get(f"{served.url}/").text)
+        given = {"csrf": form, "verb": "merge", "adapter": "secret/lora", "to": "secret/merged"}
+        path = real.post(f"{served.url}/ask", data=given).headers["location"]
+        assert "by the operator" in real.get(served.url + path).text
+        assert "the operator, this page" in real.get(f"{served.url}/").text
+        real.post(f"{served.url}{path}/cancel", data={"csrf": form})
+    signed_in(client, served)
+    assert client.get(served.url + path).status_code == 404
+    assert "secret" not in client.get(f"{served.url}/").text
+    order = served.desk.entry(path.rpartition("/")[2]).order
+    assert (order.job.asked_by, order.request.requested_by) == (":operator", None)
+    assert [line.text for line in served.desk.lines(order.job.key)] == ["Cancelled by the operator."]
+
+
+def test_the_hub_names_nobody_as_we_name_the_operator(with_hub, hub, client):
+    hub.add_user(":operator")
+    assert signed_in(client, with_hub(":operator")).status_code == 403
 
 
 def test_the_operator_signs_in_by_a_form_that_says_when_the_token_is_wrong(serve, page):
