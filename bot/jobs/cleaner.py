@@ -50,5 +50,7 @@ class Cleaner:
                     log.info("removed what is old", extra={"facts": vars(swept)})
             except HostError as error:
                 log.warning("what is old stays for now: %s", error.sentence)
+            except Exception:  # an hour later it may go
+                log.exception("what is old stays for now")
             if self._stop.wait(EVERY):
                 return

@@ -29,7 +29,10 @@ class Ledger(Reader):
     """Reads and writes of jobs. All raise HostError (`database-gone`) while the database cannot be reached."""
 
     def enqueue(self, order: Order) -> Entry:
-        """The job, queued. One that goes on stays as it is, one that has ended is queued as its next attempt."""
+        """The job, queued. One that goes on stays as it is, one that has ended is queued as its next attempt.
+
+        But for one of the same `run`: that is what was delivered, decided a second time, and no new wish.
+        """
         return self._database.write(lambda connection: self._enqueue(connection, order))
 
     def begin(self, id_: str, attempt: int, *, worker: str) -> bool:
@@ -87,7 +90,7 @@ class Ledger(Reader):
             if found is None or found.state in ACTIVE:
                 return found
             self._write(connection, found.order.job.key, [f"Begun anew by {by}."])
-            return self._enqueue(connection, found.order)
+            return self._enqueue(connection, found.order, anew=True)
 
         return self._database.write(work)
 
@@ -108,8 +111,12 @@ class Ledger(Reader):
         self._database.write(lambda connection: connection.execute(ended))
         return self.waiting(make)
 
-    def _enqueue(self, connection: Connection, order: Order) -> Entry:
+    def _enqueue(self, connection: Connection, order: Order, *, anew: bool = False) -> Entry:
         of_order, id_ = rows.of_order(order), order.job.key
+        if order.job.run and not anew:
+            found = self._entry(connection, id_)
+            if found is not None and found.order.job.run == order.job.run:
+                return found
         new: dict[str, Any] = _NEW | of_order | {"created": self._database.now(), "attempt": 1}
         begun = self._database.insert(jobs).values(new).on_conflict_do_nothing().returning(jobs.c.id)
         if connection.scalar(begun) is None:

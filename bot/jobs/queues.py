@@ -15,7 +15,9 @@ from dbos._serialization import DBOSPortableJSON
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from bot.errors import HostError
 from bot.jobs import faults
 from bot.jobs.database import Database
 
@@ -154,6 +156,12 @@ class Queues:
     def _asked(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
+        except PoolTimeoutError as error:
+            raise HostError(
+                f"The database {self._database.place} is too busy: no connection to it became free.",
+                advice="Try again in a moment.",
+                code="database-gone",
+            ) from error
         except DBAPIError as error:
             ours = faults.as_ours(error, place=self._database.place)
             if ours is None:
