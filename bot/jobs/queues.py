@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
+from threading import Lock
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSClient
@@ -28,6 +29,7 @@ NAME = "merge-bot"
 VERSION = "1"
 SERIALIZER = DBOSPortableJSON
 JOBS, LOCAL, HF_JOBS, POOL = "jobs", "local", "hf-jobs", "pool-"
+ANSWERS, STOPS = "answers", "stops"  # of their own: whoever waits for one does not wait for a thousand plans
 DEAD = frozenset({"ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 ENDED = ["SUCCESS", "CANCELLED", *sorted(DEAD)]
 EVERY = 0.5  # seconds between two looks into a queue
@@ -63,6 +65,8 @@ class Queues:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lock = Lock()
+        self._made: DBOSClient | None = None
 
     def prepare(self, most: Mapping[str, int]) -> None:
         """Makes DBOS's tables and these queues, which begin so many at once on each executor."""
@@ -82,11 +86,11 @@ class Queues:
 
     def answer(self, id_: str, attempt: int) -> None:
         """Puts it in line that somebody is told how their job ended."""
-        self._start("answer", id_, attempt, id_=f"{job_id(id_, attempt)}-answer")
+        self._start("answer", id_, attempt, id_=f"{job_id(id_, attempt)}-answer", queue=ANSWERS)
 
     def stop(self, id_: str, attempt: int) -> None:
         """Puts it in line that a job is called off."""
-        self._start("stop", id_, attempt, id_=f"{job_id(id_, attempt)}-stop")
+        self._start("stop", id_, attempt, id_=f"{job_id(id_, attempt)}-stop", queue=STOPS)
 
     def _start(self, workflow: str, *given: Any, id_: str, queue: str = JOBS) -> None:
         options: Any = {
@@ -140,18 +144,23 @@ class Queues:
 
     def close(self) -> None:
         """Lets go of the database."""
-        if "_client" in vars(self):
-            self._client.destroy()
+        if self._made is not None:
+            self._made.destroy()
 
-    @cached_property
+    @property
     def _client(self) -> DBOSClient:
-        return DBOSClient(
-            system_database_url=address(self._database.url),
-            serializer=SERIALIZER,
-            application_name=NAME,
-            lazy=True,
-            retry_connection_errors=False,
-        )
+        with (
+            self._lock
+        ):  # many threads ask; `cached_property` would make one for each of them from Python 3.12 on
+            if self._made is None:
+                self._made = DBOSClient(
+                    system_database_url=address(self._database.url),
+                    serializer=SERIALIZER,
+                    application_name=NAME,
+                    lazy=True,
+                    retry_connection_errors=False,
+                )
+            return self._made
 
     def _asked(self, ask: Callable[[], T]) -> T:
         try:

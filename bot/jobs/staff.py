@@ -23,7 +23,7 @@ from bot.jobs.notifying import Notifier
 from bot.jobs.office import Office
 from bot.jobs.places import Places
 from bot.jobs.planning import Planning, Quota
-from bot.jobs.queues import HF_JOBS, JOBS, LOCAL, Queues, queue_of
+from bot.jobs.queues import ANSWERS, HF_JOBS, JOBS, LOCAL, STOPS, Queues, queue_of
 from bot.jobs.runners.choose import choose, rental
 from bot.jobs.runners.hf_jobs import HfJobs
 from bot.jobs.runners.runner import Runner
@@ -32,7 +32,7 @@ from bot.jobs.slot import Slot
 from bot.jobs.workers import Workers
 from bot.settings import Settings
 
-AT_ONCE = 4  # plans and answers
+AT_ONCE = 4  # plans, answers, and jobs that are called off: of each
 RENTED = 16  # jobs on the Hub that one executor follows
 log = logging.getLogger("bot.jobs")
 
@@ -94,7 +94,8 @@ class Staff:
         )
         self.figures = flow.figures
         takes = {queue_of(f"pool:{name}"): 1 for name in pools}
-        takes = takes or {JOBS: AT_ONCE, LOCAL: there.jobs, HF_JOBS: RENTED}
+        first = dict.fromkeys((JOBS, ANSWERS, STOPS), AT_ONCE)
+        takes = takes or {**first, LOCAL: there.jobs, HF_JOBS: RENTED}
         self._engine = Engine(flow, database=database, lease=lease, scratch=scratch, takes=takes)
         runners["local"] = runners["pool"] = Local(
             settings=known,

@@ -103,7 +103,11 @@ def test_a_slow_delivery_keeps_no_other_from_being_finished_and_a_stop_waits_onl
 def test_what_nobody_expected_of_the_database_does_not_end_the_clerk(inbox, monkeypatch):
     real, faults = (
         inbox.take,
-        [PoolTimeoutError("no connection"), RuntimeError("a fail-over"), HostError("Away.")],
+        [
+            PoolTimeoutError("no connection"),
+            RuntimeError("a fail-over"),
+            HostError("Away.", advice="Later.", code="database-gone"),
+        ],
     )
 
     def take(**given):
