@@ -15,7 +15,7 @@ from bot.job import Now, Outcome
 from bot.jobs import rows
 from bot.jobs.order import ACTIVE, Entry, Order
 from bot.jobs.reading import Reader
-from bot.jobs.tables import jobs, lines, makes, orders, outcomes
+from bot.jobs.tables import attempts, jobs, lines, makes, orders, outcomes
 
 MOST_LINES = 5000  # of a job: the newest stay
 LONGEST = 4000  # characters of a line
@@ -43,7 +43,16 @@ class Ledger(Reader):
 
     def assign(self, id_: str, attempt: int, *, runner: str, size: int) -> bool:
         """Where it will be merged, and how many bytes its model will have. False: it is over."""
-        return self._change(id_, attempt, {"runner": runner, "bytes": size})
+
+        def work(connection: Connection) -> bool:
+            if not _changed(connection, id_, attempt, {"runner": runner, "bytes": size}):
+                return False
+            this = attempts.c.job == id_, attempts.c.attempt == attempt
+            first = func.coalesce(attempts.c.sized, self._database.now())
+            connection.execute(update(attempts).where(*this).values(bytes=size, sized=first))
+            return True
+
+        return self._database.write(work)
 
     def tell(self, id_: str, attempt: int, now: Now) -> bool:
         """How far it is; `Teller` keeps this rare. False: it is over."""
@@ -127,7 +136,10 @@ class Ledger(Reader):
         for table in (outcomes, orders):
             connection.execute(delete(table).where(table.c.job == id_))
         connection.execute(insert(orders).values(job=id_, document=rows.document(order)))
-        return self._known(connection, id_)
+        made = self._known(connection, id_)
+        counts = {"job": id_, "attempt": made.attempt, "requester": of_order["requester"], "at": made.created}
+        connection.execute(insert(attempts).values(counts))
+        return made
 
     def _known(self, connection: Connection, id_: str) -> Entry:
         found = self._entry(connection, id_)
