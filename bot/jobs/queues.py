@@ -32,6 +32,7 @@ JOBS, LOCAL, HF_JOBS, POOL = "jobs", "local", "hf-jobs", "pool-"
 ANSWERS, STOPS = "answers", "stops"  # of their own: whoever waits for one does not wait for a thousand plans
 DEAD = frozenset({"ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 ENDED = ["SUCCESS", "CANCELLED", *sorted(DEAD)]
+MOST = 500  # workflows that are looked at in one queue
 EVERY = 0.5  # seconds between two looks into a queue
 
 
@@ -114,6 +115,24 @@ class Queues:
             )
             found |= {each.workflow_id: each.status for each in self._asked(asked)}
         return found
+
+    def waiting(self, queue: str, *, since: float) -> tuple[str, ...]:
+        """What has waited in a queue since before that time, if nobody has taken anything from it since then."""
+        asked = partial(
+            self._client.list_workflows,
+            queue_name=queue,
+            sort_desc=True,
+            limit=MOST,
+            load_input=False,
+            load_output=False,
+        )
+        there = self._asked(asked)
+        taken = [each for each in there if each.status != "ENQUEUED"]
+        if any(each.status == "PENDING" or (each.updated_at or 0) > since * 1000 for each in taken):
+            return ()
+        return tuple(
+            each.workflow_id for each in there if each not in taken and (each.created_at or 0) < since * 1000
+        )
 
     def forget(self, *, before: float) -> None:
         """Removes what was put in line before that time, in seconds since 1970, and has ended."""

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from bot.errors import InputError
 from bot.jobs import rows
 from bot.jobs.database import Database
-from bot.jobs.order import Entry, Line, State
+from bot.jobs.order import ACTIVE, Entry, Line, State
 from bot.jobs.tables import attempts, jobs, lines, orders, outcomes
 
 SHORTEST = 8  # digits of an id
@@ -116,6 +116,11 @@ class Reader:
         asked = select(func.coalesce(func.sum(case((earlier, 1), else_=0)), 0), size).where(*mine)
         count, total = self._database.read(lambda connection: connection.execute(asked).one())
         return Usage(jobs=int(count), bytes=int(total))
+
+    def wanted(self) -> frozenset[str]:
+        """The makes that somebody waits for."""
+        asked = select(jobs.c.make).where(jobs.c.state.in_(ACTIVE), jobs.c.make != "").distinct()
+        return frozenset(self._database.read(lambda connection: connection.scalars(asked).all()))
 
     def waiting(self, make: str) -> tuple[Entry, ...]:
         """The jobs that wait for this make, the first to ask first."""

@@ -125,16 +125,14 @@ def test_what_nobody_expected_of_the_database_does_not_end_the_clerk(inbox, monk
     clerk.stop()
 
 
-def test_what_nobody_expected_does_not_end_the_cleaner(database, monkeypatch):
+def test_what_nobody_expected_does_not_end_the_cleaner():
     tried = []
-    monkeypatch.setattr("bot.jobs.cleaner.EVERY", 0.01)
 
-    def clean(*_, **__):
+    def clean():
         tried.append(1)
         raise ValueError("a row that nobody can read")
 
-    monkeypatch.setattr("bot.jobs.cleaner.clean", clean)
-    cleaner = Cleaner(database, None, log_days=1, job_days=2)
+    cleaner = Cleaner(clean, every=0.01)
     cleaner.start()
     until(lambda: len(tried) > 2)
     cleaner.stop()
