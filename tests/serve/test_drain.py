@@ -24,7 +24,7 @@ def test_what_takes_longer_than_the_drain_is_handed_back_and_gone_on_with_at_onc
     given = {key: site.environment[key] for key in ("HF_HOME", "MERGE_BOT_ISOLATION", "OMP_NUM_THREADS")}
     given |= {**hub.environment("alice"), "MERGE_BOT_TIMEOUT": "200"}
     given |= {"MERGE_BOT_SERVER__DRAIN_SECONDS": str(DRAIN), "MERGE_BOT_DATABASE_URL": site.url}
-    hub.faults.add(Fault(match="api/models/alice/tiny-lora", hang=120, times=1))
+    hub.faults.add(Fault(match="api/models/alice/tiny-lora", hang=25, times=1))
     try:
         with serving(tmp_path, **given) as server:
             id_ = site.ask(to="alice/drained")
@@ -34,13 +34,12 @@ def test_what_takes_longer_than_the_drain_is_handed_back_and_gone_on_with_at_onc
             assert server.process.wait(DRAIN + 5) == 0
             assert time.monotonic() - began < DRAIN + 1
             assert "not handed back" not in (tmp_path / "log").read_text()
-        assert site.office.entry(id_).state == "running"
-        began = time.monotonic()
+        drained = site.office.entry(id_)
+        assert drained.state == "running"
         with serving(other, **given):  # the lease of the first would lapse after 120 seconds
-            entry = site.ended(id_, seconds=100)
+            site.until(lambda: site.office.entry(id_).worker != drained.worker, seconds=15)
+            entry = site.ended(id_)
         assert (entry.state, entry.attempt) == ("published", 1), site.logs()
-        assert entry.worker
-        assert time.monotonic() - began < 100
     finally:
         hub.clear_faults()
         site.close()
