@@ -19,11 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from benchmarks.sections import http, inbox, listing
+from benchmarks.sections import draining, http, inbox, listing
 from benchmarks.sections.place import Figure, Place, Section
 from tests.jobs import postgres
 
-SECTIONS: dict[str, Section] = {"http": http.SECTION, "inbox": inbox.SECTION, "listing": listing.SECTION}
+SECTIONS: dict[str, Section] = {
+    "http": http.SECTION,
+    "inbox": inbox.SECTION,
+    "listing": listing.SECTION,
+    "draining": draining.SECTION,
+}
 SCHEMA = 1
 RESULTS = Path(__file__).with_name("results") / "service.json"
 PACKAGES = ("SQLAlchemy", "psycopg", "dbos", "fastapi", "uvicorn")
@@ -45,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of everything, and nothing is written down"
     )
+    parser.add_argument("--jobs", type=int, default=1000, help="to be drained (%(default)s; quick: 10)")
     parser.add_argument("--no-postgres", action="store_true", help="SQLite alone")
     parser.add_argument("--dir", type=Path, help="for databases and scratch (default: the temporary folder)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file (%(default)s)")
@@ -57,7 +63,7 @@ def _measure(name: str, given: argparse.Namespace) -> list[Figure]:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="service-", dir=given.dir)))
         wanted = not given.no_postgres and postgres.program("initdb")
         server = stack.enter_context(postgres.running(durable=True)) if wanted else None
-        figures = section.measure(Place(folder=folder, quick=given.quick, server=server))
+        figures = section.measure(Place(folder=folder, quick=given.quick, server=server, jobs=given.jobs))
     table = Table(title=section.title, title_justify="left")
     for heading in ("", "measured", "required", ""):
         table.add_column(heading, justify="left" if heading == "" else "right")

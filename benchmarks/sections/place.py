@@ -33,10 +33,14 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a section may work: a folder of its own, and databases. `quick` asks for a tenth of everything."""
+    """Where a section may work: a folder of its own, and databases. `quick` asks for a tenth of everything.
+
+    `jobs`: how many are drained from a queue.
+    """
 
     folder: Path
     quick: bool = False
+    jobs: int = 1000
     server: postgres.Postgres | None = None
 
     @contextmanager

@@ -1,10 +1,11 @@
-"""Removes what is old from the database, at the start and then each hour, in a thread of its own."""
+"""Sees now and then, in a thread of its own, to what nobody waits for: what is old or forgotten goes."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from bot.errors import HostError
 from bot.jobs.database import Database
@@ -12,7 +13,7 @@ from bot.jobs.queues import Queues
 from bot.jobs.reading import DAY
 from bot.jobs.retention import Swept, sweep
 
-EVERY = 3600.0  # seconds
+HOURLY, EVERY = 3600.0, 60.0  # seconds between two rounds
 PATIENCE = 5.0  # seconds that a stop waits for it
 log = logging.getLogger("bot.jobs")
 
@@ -23,15 +24,17 @@ def clean(database: Database, queues: Queues, *, log_days: float, job_days: floa
     Those go a day earlier: attempts at a job that is gone are counted from 1 again, and may find no old workflow.
     """
     queues.forget(before=time.time() - (job_days - 1) * DAY)
-    return sweep(database, log_days=log_days, job_days=job_days)
+    swept = sweep(database, log_days=log_days, job_days=job_days)
+    if swept.jobs or swept.lines or swept.deliveries:
+        log.info("removed what is old", extra={"facts": vars(swept)})
+    return swept
 
 
 class Cleaner:
-    """`start` it and `stop` it; what fails is tried again an hour later."""
+    """`start` it and `stop` it: it does `work` at once and then so often; what fails is tried again the next time."""
 
-    def __init__(self, database: Database, queues: Queues, *, log_days: float, job_days: float) -> None:
-        self._database, self._queues = database, queues
-        self._log_days, self._job_days = log_days, job_days
+    def __init__(self, work: Callable[[], object], *, every: float) -> None:
+        self._work, self._every = work, every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cleaner", daemon=True)
 
@@ -45,10 +48,10 @@ class Cleaner:
     def _run(self) -> None:
         while True:
             try:
-                swept = clean(self._database, self._queues, log_days=self._log_days, job_days=self._job_days)
-                if swept.jobs or swept.lines or swept.deliveries:
-                    log.info("removed what is old", extra={"facts": vars(swept)})
+                self._work()
             except HostError as error:
-                log.warning("what is old stays for now: %s", error.sentence)
-            if self._stop.wait(EVERY):
+                log.warning("what is to be cleared away stays for now: %s", error.sentence)
+            except Exception:  # the next round may do better
+                log.exception("what is to be cleared away stays for now")
+            if self._stop.wait(self._every):
                 return

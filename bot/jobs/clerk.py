@@ -1,7 +1,7 @@
 """What was delivered, one after the other: a door decides what it asks for, and puts that in line.
 
 A delivery is finished once its door has decided; until then it is given out again, after a crash, too. What comes of
-doing that twice is what comes of it once: jobs are known by their keys.
+doing that twice is what comes of it once: jobs are known by their keys, and an ended one by the run that asked for it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from bot.errors import HostError, MergeBotError
 from bot.jobs.inbox import Delivery, Inbox
@@ -38,28 +38,41 @@ class Clerk:
         """Whether somebody reads."""
         return self._thread.is_alive()
 
-    def stop(self) -> None:
-        """Finishes what it has begun, and no more."""
+    def stop(self, *, seconds: float | None = None) -> None:
+        """Finishes what it has begun, and no more; waits so long for that. What is left is given out again."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout=seconds)
 
     def _run(self) -> None:
+        going: set[Future[None]] = set()
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="door") as pool:
             while not self._stop.is_set():
-                try:
-                    taken = self._inbox.take(limit=AT_ONCE, lease=LEASE)
-                    done = [
-                        d.key
-                        for d, is_done in zip(taken, pool.map(self._decided, taken), strict=True)
-                        if is_done
-                    ]
-                    if done:
-                        self._inbox.finish(done)
-                except HostError as error:
-                    log.warning("the inbox is not read: %s", error.sentence)
-                    taken = ()
-                if not taken:
+                going = {each for each in going if not each.done()}
+                if taken := self._taken(AT_ONCE - len(going)):
+                    going |= {pool.submit(self._see_to, each) for each in taken}
+                elif len(going) == AT_ONCE:
+                    wait(going, timeout=EVERY, return_when=FIRST_COMPLETED)
+                else:
                     self._stop.wait(EVERY)
+
+    def _taken(self, most: int) -> tuple[Delivery, ...]:
+        try:
+            return self._inbox.take(limit=most, lease=LEASE) if most else ()
+        except HostError as error:
+            log.warning("the inbox is not read: %s", error.sentence)
+        except Exception:  # whatever it was, the next look may do better
+            log.exception("the inbox is not read")
+        return ()
+
+    def _see_to(self, delivery: Delivery) -> None:
+        """Decides it and finishes it by itself: a slow one keeps no other from being finished."""
+        try:
+            if self._decided(delivery):
+                self._inbox.finish([delivery.key])
+        except HostError as error:
+            log.warning("a delivery comes again: %s", error.sentence)
+        except Exception:
+            log.exception("a delivery comes again")
 
     def _decided(self, delivery: Delivery) -> bool:
         door = self._doors.get(delivery.source)

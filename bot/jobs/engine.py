@@ -19,10 +19,12 @@ from bot.jobs.flow import Flow
 from bot.jobs.lease import Lease
 from bot.jobs.office import MOST, Office
 from bot.jobs.order import ACTIVE
+from bot.jobs.process import GRACE
 from bot.jobs.queues import NAME, SERIALIZER, VERSION, address
 from bot.jobs.scratch import Scratch
 
 RECOVERIES = 50  # of one workflow; then it is what kills us, and is given up
+HANDS = 5.0  # seconds of a stop that handing back may take, beside what a step has to clear up
 TIDIES = 5.0  # seconds: what a command has put into the ledger is in line by then
 log = logging.getLogger("bot.jobs")
 
@@ -58,7 +60,8 @@ class Engine:
         """Takes no more, waits that long for what it has, and hands the rest back. Blocks."""
         self.draining = True
         self._stop.set()
-        DBOS.destroy(workflow_completion_timeout_sec=int(seconds))
+        # Less than there is: what is still going on then has to be called off, and handed back.
+        DBOS.destroy(workflow_completion_timeout_sec=max(0, int(seconds - GRACE - HANDS)))
         self._lease.stop()
 
     def _tidy(self) -> None:

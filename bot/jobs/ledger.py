@@ -15,7 +15,7 @@ from bot.job import Now, Outcome
 from bot.jobs import rows
 from bot.jobs.order import ACTIVE, Entry, Order
 from bot.jobs.reading import Reader
-from bot.jobs.tables import jobs, lines, makes, orders, outcomes
+from bot.jobs.tables import attempts, jobs, lines, makes, orders, outcomes
 
 MOST_LINES = 5000  # of a job: the newest stay
 LONGEST = 4000  # characters of a line
@@ -29,7 +29,10 @@ class Ledger(Reader):
     """Reads and writes of jobs. All raise HostError (`database-gone`) while the database cannot be reached."""
 
     def enqueue(self, order: Order) -> Entry:
-        """The job, queued. One that goes on stays as it is, one that has ended is queued as its next attempt."""
+        """The job, queued. One that goes on stays as it is, one that has ended is queued as its next attempt.
+
+        But for one of the same `run`: that is what was delivered, decided a second time, and no new wish.
+        """
         return self._database.write(lambda connection: self._enqueue(connection, order))
 
     def begin(self, id_: str, attempt: int, *, worker: str) -> bool:
@@ -40,7 +43,16 @@ class Ledger(Reader):
 
     def assign(self, id_: str, attempt: int, *, runner: str, size: int) -> bool:
         """Where it will be merged, and how many bytes its model will have. False: it is over."""
-        return self._change(id_, attempt, {"runner": runner, "bytes": size})
+
+        def work(connection: Connection) -> bool:
+            if not _changed(connection, id_, attempt, {"runner": runner, "bytes": size}):
+                return False
+            this = attempts.c.job == id_, attempts.c.attempt == attempt
+            first = func.coalesce(attempts.c.sized, self._database.now())
+            connection.execute(update(attempts).where(*this).values(bytes=size, sized=first))
+            return True
+
+        return self._database.write(work)
 
     def tell(self, id_: str, attempt: int, now: Now) -> bool:
         """How far it is; `Teller` keeps this rare. False: it is over."""
@@ -87,7 +99,7 @@ class Ledger(Reader):
             if found is None or found.state in ACTIVE:
                 return found
             self._write(connection, found.order.job.key, [f"Begun anew by {by}."])
-            return self._enqueue(connection, found.order)
+            return self._enqueue(connection, found.order, anew=True)
 
         return self._database.write(work)
 
@@ -108,8 +120,12 @@ class Ledger(Reader):
         self._database.write(lambda connection: connection.execute(ended))
         return self.waiting(make)
 
-    def _enqueue(self, connection: Connection, order: Order) -> Entry:
+    def _enqueue(self, connection: Connection, order: Order, *, anew: bool = False) -> Entry:
         of_order, id_ = rows.of_order(order), order.job.key
+        if order.job.run and not anew:
+            found = self._entry(connection, id_)
+            if found is not None and found.order.job.run == order.job.run:
+                return found
         new: dict[str, Any] = _NEW | of_order | {"created": self._database.now(), "attempt": 1}
         begun = self._database.insert(jobs).values(new).on_conflict_do_nothing().returning(jobs.c.id)
         if connection.scalar(begun) is None:
@@ -120,7 +136,10 @@ class Ledger(Reader):
         for table in (outcomes, orders):
             connection.execute(delete(table).where(table.c.job == id_))
         connection.execute(insert(orders).values(job=id_, document=rows.document(order)))
-        return self._known(connection, id_)
+        made = self._known(connection, id_)
+        counts = {"job": id_, "attempt": made.attempt, "requester": of_order["requester"], "at": made.created}
+        connection.execute(insert(attempts).values(counts))
+        return made
 
     def _known(self, connection: Connection, id_: str) -> Entry:
         found = self._entry(connection, id_)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy import Connection, inspect, select, text
 
 from bot.errors import InputError
 from bot.jobs.database import Database, touch
-from bot.jobs.tables import metadata, settings
+from bot.jobs.tables import attempts, metadata, settings
 
 LOCK = 0x6D626F74  # "mbot": of PostgreSQL's advisory locks, so that two servers do not migrate at once
 # STEPS[n] leads from version n to n + 1. A step is never changed once it was released: another follows it.
-STEPS: tuple[Callable[[Connection], None], ...] = (metadata.create_all,)
+STEPS: tuple[Callable[[Connection], None], ...] = (
+    metadata.create_all,
+    partial(attempts.create, checkfirst=True),
+)
 VERSION = len(STEPS)
 
 

@@ -14,7 +14,6 @@ from bot.doors.asked import with_destination
 from bot.doors.work import as_they_may
 from bot.errors import RefusedError
 from bot.job import Outcome
-from bot.jobs import rows
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import Entry, Order
 from bot.jobs.process import Bounds, Room
@@ -31,7 +30,7 @@ SMALL = 2 * GB  # bytes: of an adapter in a GitHub PR, and of what a plan writes
 
 @dataclass(frozen=True, kw_only=True)
 class Quota:
-    """How much one requester may have in 24 hours: jobs, and GB of merged weights. None: no limit."""
+    """How much one requester may have in 24 hours, retries included: jobs, and GB of merged weights. None: no limit."""
 
     jobs: int | None = None
     gb: float | None = None
@@ -65,7 +64,7 @@ class Planning:
                 code="not-validated",
             )
         most = self.quota.jobs
-        if most is not None and self.ledger.used(rows.requester(entry.order)).jobs > most:
+        if most is not None and self.ledger.used(entry).jobs > most:
             raise RefusedError(
                 f"You have asked for {most} jobs in the last 24 hours, which is as many as are allowed here.",
                 advice="Ask again tomorrow, or ask whoever runs this bot for more.",
@@ -75,7 +74,7 @@ class Planning:
     def admit_size(self, entry: Entry) -> None:
         """Raises RefusedError when this and what was asked for before are too large together."""
         most = self.quota.gb
-        if most is not None and self.ledger.used(rows.requester(entry.order)).bytes > most * GB:
+        if most is not None and self.ledger.used(entry).bytes > most * GB:
             raise RefusedError(
                 f"With this job you would have more than {most:g} GB merged in 24 hours, which is the limit here.",
                 advice="Ask again tomorrow, or ask whoever runs this bot for more.",

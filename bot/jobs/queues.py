@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
+from threading import Lock
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSClient
@@ -15,7 +16,9 @@ from dbos._serialization import DBOSPortableJSON
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from bot.errors import HostError
 from bot.jobs import faults
 from bot.jobs.database import Database
 
@@ -26,8 +29,10 @@ NAME = "merge-bot"
 VERSION = "1"
 SERIALIZER = DBOSPortableJSON
 JOBS, LOCAL, HF_JOBS, POOL = "jobs", "local", "hf-jobs", "pool-"
+ANSWERS, STOPS = "answers", "stops"  # of their own: whoever waits for one does not wait for a thousand plans
 DEAD = frozenset({"ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 ENDED = ["SUCCESS", "CANCELLED", *sorted(DEAD)]
+MOST = 500  # workflows that are looked at in one queue
 EVERY = 0.5  # seconds between two looks into a queue
 
 
@@ -61,6 +66,8 @@ class Queues:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lock = Lock()
+        self._made: DBOSClient | None = None
 
     def prepare(self, most: Mapping[str, int]) -> None:
         """Makes DBOS's tables and these queues, which begin so many at once on each executor."""
@@ -80,11 +87,11 @@ class Queues:
 
     def answer(self, id_: str, attempt: int) -> None:
         """Puts it in line that somebody is told how their job ended."""
-        self._start("answer", id_, attempt, id_=f"{job_id(id_, attempt)}-answer")
+        self._start("answer", id_, attempt, id_=f"{job_id(id_, attempt)}-answer", queue=ANSWERS)
 
     def stop(self, id_: str, attempt: int) -> None:
         """Puts it in line that a job is called off."""
-        self._start("stop", id_, attempt, id_=f"{job_id(id_, attempt)}-stop")
+        self._start("stop", id_, attempt, id_=f"{job_id(id_, attempt)}-stop", queue=STOPS)
 
     def _start(self, workflow: str, *given: Any, id_: str, queue: str = JOBS) -> None:
         options: Any = {
@@ -108,6 +115,24 @@ class Queues:
             )
             found |= {each.workflow_id: each.status for each in self._asked(asked)}
         return found
+
+    def waiting(self, queue: str, *, since: float) -> tuple[str, ...]:
+        """What has waited in a queue since before that time, if nobody has taken anything from it since then."""
+        asked = partial(
+            self._client.list_workflows,
+            queue_name=queue,
+            sort_desc=True,
+            limit=MOST,
+            load_input=False,
+            load_output=False,
+        )
+        there = self._asked(asked)
+        taken = [each for each in there if each.status != "ENQUEUED"]
+        if any(each.status == "PENDING" or (each.updated_at or 0) > since * 1000 for each in taken):
+            return ()
+        return tuple(
+            each.workflow_id for each in there if each not in taken and (each.created_at or 0) < since * 1000
+        )
 
     def forget(self, *, before: float) -> None:
         """Removes what was put in line before that time, in seconds since 1970, and has ended."""
@@ -138,22 +163,33 @@ class Queues:
 
     def close(self) -> None:
         """Lets go of the database."""
-        if "_client" in vars(self):
-            self._client.destroy()
+        if self._made is not None:
+            self._made.destroy()
 
-    @cached_property
+    @property
     def _client(self) -> DBOSClient:
-        return DBOSClient(
-            system_database_url=address(self._database.url),
-            serializer=SERIALIZER,
-            application_name=NAME,
-            lazy=True,
-            retry_connection_errors=False,
-        )
+        with (
+            self._lock
+        ):  # many threads ask; `cached_property` would make one for each of them from Python 3.12 on
+            if self._made is None:
+                self._made = DBOSClient(
+                    system_database_url=address(self._database.url),
+                    serializer=SERIALIZER,
+                    application_name=NAME,
+                    lazy=True,
+                    retry_connection_errors=False,
+                )
+            return self._made
 
     def _asked(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
+        except PoolTimeoutError as error:
+            raise HostError(
+                f"The database {self._database.place} is too busy: no connection to it became free.",
+                advice="Try again in a moment.",
+                code="database-gone",
+            ) from error
         except DBAPIError as error:
             ours = faults.as_ours(error, place=self._database.place)
             if ours is None:

@@ -6,13 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Select,
+    Text,
+    and_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
 
 from bot.errors import InputError
 from bot.jobs import rows
 from bot.jobs.database import Database
-from bot.jobs.order import Entry, Line, State
-from bot.jobs.tables import jobs, lines, orders, outcomes
+from bot.jobs.order import ACTIVE, Entry, Line, State
+from bot.jobs.tables import attempts, jobs, lines, orders, outcomes
 
 SHORTEST = 8  # digits of an id
 DAY = 86_400.0
@@ -87,12 +100,27 @@ class Reader:
         found = self._database.read(lambda connection: connection.execute(asked).all())
         return tuple(Queue(runner=name, depth=count, age=max(0.0, age)) for name, count, age in found)
 
-    def used(self, requester: str, *, seconds: float = DAY) -> Usage:
-        """What `rows.requester` asked for in the last seconds, whatever became of it."""
-        mine = jobs.c.requester == requester, jobs.c.created > self._database.now() - seconds
-        asked = select(func.count(), func.coalesce(func.sum(jobs.c.bytes), 0)).where(*mine)
-        count, size = self._database.read(lambda connection: connection.execute(asked).one())
-        return Usage(jobs=count, bytes=int(size))
+    def used(self, entry: Entry, *, seconds: float = DAY) -> Usage:
+        """What its requester had asked for in these seconds when this was asked for, this and each retry included.
+
+        Whatever became of it. What came later is not counted, or of several at once each would count all others;
+        bytes come in the order in which they were known.
+        """
+        id_, a = entry.order.job.key, attempts.c
+        this = a.job == id_, a.attempt == entry.attempt
+        own = select(attempts.c.sized).where(*this).scalar_subquery()
+        earlier = tuple_(a.at, a.job) <= tuple_(literal(entry.created, Double), literal(id_, Text))
+        before = or_(a.sized < own, and_(a.sized == own, a.job <= id_))
+        size = func.coalesce(func.sum(case((before, a.bytes), else_=0)), 0)
+        mine = a.requester == rows.requester(entry.order), a.at > self._database.now() - seconds
+        asked = select(func.coalesce(func.sum(case((earlier, 1), else_=0)), 0), size).where(*mine)
+        count, total = self._database.read(lambda connection: connection.execute(asked).one())
+        return Usage(jobs=int(count), bytes=int(total))
+
+    def wanted(self) -> frozenset[str]:
+        """The makes that somebody waits for."""
+        asked = select(jobs.c.make).where(jobs.c.state.in_(ACTIVE), jobs.c.make != "").distinct()
+        return frozenset(self._database.read(lambda connection: connection.scalars(asked).all()))
 
     def waiting(self, make: str) -> tuple[Entry, ...]:
         """The jobs that wait for this make, the first to ask first."""

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Delete, delete, select
 
 from bot.jobs.database import Database
 from bot.jobs.reading import DAY
-from bot.jobs.tables import inbox, jobs, lines, makes
+from bot.jobs.tables import attempts, inbox, jobs, lines, makes
 
 BATCH = 200  # rows of one transaction: nobody waits for long
 DELIVERIES = 30.0  # days in which a host may deliver once more
@@ -31,6 +31,7 @@ class Swept:
 def sweep(database: Database, *, log_days: float, job_days: float) -> Swept:
     """Removes what ended longer ago than that. What goes on stays, and so does what is not finished."""
     before = database.now() - job_days * DAY
+    _batches(database, attempts.c.job, attempts.c.at < database.now() - DAY)
     return Swept(
         lines=_logs(database, database.now() - log_days * DAY),
         jobs=_batches(database, jobs.c.id, jobs.c.ended < before),

@@ -10,13 +10,15 @@ import asyncio
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from bot.errors import MergeError
 from bot.wording import size
 
+T = TypeVar("T")
 LOOKS = 2.0  # seconds between two looks at whether there is room now
 SPARE = 256 * 2**20  # bytes that a job is given beside its estimate: temporary files, reports, pictures
 SPACE = ".space"
@@ -55,7 +57,7 @@ class Scratch:
         Raises MergeError (`scratch-full`) for what does not fit when nobody holds any.
         """
         told = False
-        while (handle := await asyncio.to_thread(self._taken, name, needed + self._spare)) is None:
+        while (handle := await self._reservation(name, needed + self._spare, keeps)) is None:
             if not told:
                 waits(f"Waiting for {size(needed + self._spare)} of scratch space")
             told = True
@@ -68,7 +70,8 @@ class Scratch:
             kept = keeps()
             raise
         finally:
-            self._released(name, handle, kept=kept)
+            # Not in the event loop, which sends steps their signs of life while a large folder goes.
+            await _in_full(asyncio.to_thread(self._released, name, handle, kept=kept))
 
     def sweep(self, *, keep: frozenset[str] = frozenset()) -> None:
         """Clears away what nobody works on and nobody will go on with; `keep` are names that somebody will."""
@@ -78,6 +81,21 @@ class Scratch:
                 name = path.name.removesuffix(SPACE)
                 if name not in held and name not in keep and not path.name.startswith("."):
                     _removed(path)
+
+    async def _reservation(self, name: str, needed: int, keeps: Callable[[], bool]) -> int | None:
+        """As `_taken`. Called off meanwhile, it leaves nothing reserved: the thread goes on by itself."""
+        taking = asyncio.ensure_future(asyncio.to_thread(self._taken, name, needed))
+
+        async def given_back() -> None:
+            with suppress(MergeError):
+                if (handle := await taking) is not None:
+                    await asyncio.to_thread(self._released, name, handle, kept=keeps())
+
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            await _in_full(given_back())
+            raise
 
     def _taken(self, name: str, needed: int) -> int | None:
         with self._locked():
@@ -133,6 +151,20 @@ class Scratch:
             yield
         finally:
             os.close(handle)
+
+
+async def _in_full(work: Awaitable[T]) -> T:
+    """What it comes to, also where we are cancelled meanwhile; that is then passed on."""
+    going, cancelled = asyncio.ensure_future(work), False
+    while not going.done():
+        try:
+            await asyncio.wait({going})
+        except asyncio.CancelledError:
+            cancelled = True
+    done = going.result()
+    if cancelled:
+        raise asyncio.CancelledError
+    return done
 
 
 def used_by(folder: Path) -> int:

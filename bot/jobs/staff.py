@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from bot.clients.posting import post
 from bot.config.models import Config
 from bot.doors.pushed import within
 from bot.jobs.answers import Answerer
-from bot.jobs.cleaner import Cleaner
+from bot.jobs.cleaner import EVERY, HOURLY, Cleaner, clean
 from bot.jobs.clerk import Clerk
 from bot.jobs.database import Database
 from bot.jobs.engine import Engine
@@ -23,16 +24,17 @@ from bot.jobs.notifying import Notifier
 from bot.jobs.office import Office
 from bot.jobs.places import Places
 from bot.jobs.planning import Planning, Quota
-from bot.jobs.queues import HF_JOBS, JOBS, LOCAL, Queues, queue_of
+from bot.jobs.queues import ANSWERS, HF_JOBS, JOBS, LOCAL, STOPS, Queues, queue_of
 from bot.jobs.runners.choose import choose, rental
 from bot.jobs.runners.hf_jobs import HfJobs
 from bot.jobs.runners.runner import Runner
 from bot.jobs.scratch import Scratch
 from bot.jobs.slot import Slot
+from bot.jobs.unserved import swept, unserved
 from bot.jobs.workers import Workers
 from bot.settings import Settings
 
-AT_ONCE = 4  # plans and answers
+AT_ONCE = 4  # plans, answers, and jobs that are called off: of each
 RENTED = 16  # jobs on the Hub that one executor follows
 log = logging.getLogger("bot.jobs")
 
@@ -94,7 +96,8 @@ class Staff:
         )
         self.figures = flow.figures
         takes = {queue_of(f"pool:{name}"): 1 for name in pools}
-        takes = takes or {JOBS: AT_ONCE, LOCAL: there.jobs, HF_JOBS: RENTED}
+        first = dict.fromkeys((JOBS, ANSWERS, STOPS), AT_ONCE)
+        takes = takes or {**first, LOCAL: there.jobs, HF_JOBS: RENTED}
         self._engine = Engine(flow, database=database, lease=lease, scratch=scratch, takes=takes)
         runners["local"] = runners["pool"] = Local(
             settings=known,
@@ -110,7 +113,14 @@ class Staff:
             runners["hf-jobs"] = HfJobs(rented, settings=known, keeps=lambda: self._engine.draining)
         self._clerk = Clerk(inbox, places.doors()) if inbox is not None else None
         kept = config.retention
-        self._cleaner = Cleaner(database, self._queues, log_days=kept.log_days, job_days=kept.job_days)
+        days = {"log_days": kept.log_days, "job_days": kept.job_days}
+        sweep = partial(clean, database, self._queues, **days)
+        forgotten = [partial(swept, scratch, self.office)]
+        if inbox is not None:
+            forgotten.append(partial(unserved, self.office, self._queues, [*self._pools]))
+        self._cleaners = [Cleaner(each, every=EVERY) for each in forgotten]
+        if inbox is not None:
+            self._cleaners.append(Cleaner(sweep, every=HOURLY))
 
     @property
     def executor(self) -> str:
@@ -131,14 +141,17 @@ class Staff:
         self._engine.start()
         if self._clerk is not None:
             self._clerk.start()
-            self._cleaner.start()
+        for each in self._cleaners:
+            each.start()
         log.info("the executor %s takes jobs", self.executor)
 
     def stop(self, *, seconds: float) -> None:
         """Takes no more, waits that long for what it has, and hands the rest back. Blocks."""
+        began = time.monotonic()
         if self._clerk is not None:
-            self._clerk.stop()
-            self._cleaner.stop()
-        self._engine.stop(seconds=seconds)
+            self._clerk.stop(seconds=seconds / 4)  # what a slow host keeps it from deciding comes again
+        for each in self._cleaners:
+            each.stop()
+        self._engine.stop(seconds=max(0.0, seconds - (time.monotonic() - began)))
         self._queues.close()
         self._slot.close()

@@ -86,6 +86,20 @@ Index(f"{PREFIX}jobs_requester", jobs.c.requester, jobs.c.created)
 Index(f"{PREFIX}jobs_make", jobs.c.make)
 Index(f"{PREFIX}jobs_ended", jobs.c.ended)
 
+attempts = (
+    Table(  # what counts against a quota: each attempt, with the bytes of its model and when they were known
+        f"{PREFIX}attempts",
+        metadata,
+        Column("job", _ID, ForeignKey(_JOB, ondelete="CASCADE"), primary_key=True),
+        Column("attempt", Integer, primary_key=True),
+        Column("requester", Text, nullable=False),
+        Column("at", Double, nullable=False),
+        Column("bytes", BigInteger, nullable=False, server_default="0"),
+        Column("sized", Double),
+    )
+)
+Index(f"{PREFIX}attempts_requester", attempts.c.requester, attempts.c.at)
+
 orders = Table(
     f"{PREFIX}orders",
     metadata,

@@ -23,9 +23,11 @@ class MemoryDesk:
     log: dict[str, list[Line]] = field(default_factory=dict)
     clock: float = 0.0
 
-    def enqueue(self, order: Order) -> Entry:
+    def enqueue(self, order: Order, *, anew: bool = False) -> Entry:
         known = self.jobs.get(order.job.key)
         if known and known.state in ACTIVE:
+            return known
+        if known and order.job.run and known.order.job.run == order.job.run and not anew:
             return known
         attempt = known.attempt + 1 if known else 1
         return self._keep(Entry(order=order, now=Now(), attempt=attempt, created=self._time()))
@@ -75,7 +77,7 @@ class MemoryDesk:
         if entry is None or entry.state in ACTIVE:
             return entry
         self.write(entry.order.job.key, f"Begun anew by {by}.")
-        return self.enqueue(entry.order)
+        return self.enqueue(entry.order, anew=True)
 
     def counts(self) -> Mapping[State, int]:
         states = [entry.state for entry in self.jobs.values()]

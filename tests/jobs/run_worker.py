@@ -17,7 +17,7 @@ from bot.jobs.ledger import Ledger
 from bot.jobs.local import Local
 from bot.jobs.migration import opened
 from bot.jobs.planning import Planning
-from bot.jobs.queues import JOBS, LOCAL, Queues
+from bot.jobs.queues import ANSWERS, JOBS, LOCAL, STOPS, Queues
 from bot.jobs.scratch import Scratch
 from bot.jobs.slot import Slot
 from bot.jobs.workers import Workers
@@ -41,7 +41,9 @@ def main() -> None:
         executor=slot.name, settings=known, ledger=ledger, queues=queues, answers=Answerer(), planning=planning,
         runners=runners, wait=wait_fixed(1),
     )  # fmt: skip
-    engine = Engine(flow, database=database, lease=lease, scratch=scratch, takes={JOBS: 4, LOCAL: 1})
+    engine = Engine(
+        flow, database=database, lease=lease, scratch=scratch, takes={JOBS: 4, ANSWERS: 4, STOPS: 4, LOCAL: 1}
+    )
     runners["local"] = Local(
         settings=known, scratch=scratch, alive=lease.alive, patience=lease.patience,
         gate=lambda make: flow.gate(make.id), keeps=lambda: engine.draining,

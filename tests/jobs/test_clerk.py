@@ -7,11 +7,15 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from bot.clients.posting import post
 from bot.config.models import Notify
 from bot.errors import HostError, InputError
 from bot.job import Failure, Now
+from bot.jobs import tables
+from bot.jobs.cleaner import Cleaner
 from bot.jobs.clerk import Clerk
 from bot.jobs.inbox import Delivery, Inbox
 from bot.jobs.notifying import Notifier, document
@@ -69,6 +73,69 @@ def test_one_that_a_host_s_fault_kept_from_being_decided_stays(inbox):
     clerk.stop()
     assert inbox.take() == ()  # not at once
     assert [d.key for d in inbox.take(lease=-1.0)] == ["a"]
+
+
+def unfinished(database):
+    return database.read(
+        lambda c: [*c.scalars(select(tables.inbox.c.key).where(tables.inbox.c.finished.is_(None)))]
+    )
+
+
+def test_a_slow_delivery_keeps_no_other_from_being_finished_and_a_stop_waits_only_so_long(inbox, database):
+    slow = threading.Event()
+
+    def door(delivery):
+        if delivery.key == "slow":
+            slow.wait(10)
+        return ()
+
+    inbox.put([Delivery(key=key, source="hub", body=b"{}") for key in ("slow", *"abcdef")])
+    clerk = Clerk(inbox, {"hub": door})
+    clerk.start()
+    until(lambda: unfinished(database) == ["slow"])
+    began = time.monotonic()
+    clerk.stop(seconds=0.1)
+    assert time.monotonic() - began < 5
+    slow.set()
+    until(lambda: not unfinished(database))
+
+
+def test_what_nobody_expected_of_the_database_does_not_end_the_clerk(inbox, monkeypatch):
+    real, faults = (
+        inbox.take,
+        [
+            PoolTimeoutError("no connection"),
+            RuntimeError("a fail-over"),
+            HostError("Away.", advice="Later.", code="database-gone"),
+        ],
+    )
+
+    def take(**given):
+        if faults:
+            raise faults.pop()
+        return real(**given)
+
+    seen = []
+    monkeypatch.setattr("bot.jobs.clerk.EVERY", 0.01)
+    monkeypatch.setattr(inbox, "take", take)
+    inbox.put([Delivery(key="a", source="hub", body=b"{}")])
+    clerk = Clerk(inbox, {"hub": lambda delivery: seen.append(delivery.key) or ()})
+    clerk.start()
+    until(lambda: seen == ["a"])
+    clerk.stop()
+
+
+def test_what_nobody_expected_does_not_end_the_cleaner():
+    tried = []
+
+    def clean():
+        tried.append(1)
+        raise ValueError("a row that nobody can read")
+
+    cleaner = Cleaner(clean, every=0.01)
+    cleaner.start()
+    until(lambda: len(tried) > 2)
+    cleaner.stop()
 
 
 @pytest.fixture

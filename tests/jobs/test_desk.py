@@ -66,6 +66,22 @@ def test_an_ended_job_is_begun_anew_and_keeps_its_log(desk):
     assert len(desk.lines(key, limit=1)) == 1
 
 
+def test_a_delivery_that_is_decided_again_begins_no_ended_job_anew(desk):
+    """The server was killed after the door had put the job in line and before the delivery was finished."""
+    given = order()
+    given = replace(given, job=replace(given.job, run="delivery-1"))
+    key = desk.enqueue(given).order.job.key
+    desk.cancel(key, by="ada")
+    desk.end(key, replace(REFUSED, ended="skipped"))
+    ended = desk.entry(key)
+    assert desk.enqueue(given) == ended
+    assert desk.retry(key, by="ada").attempt == 2
+    desk.end(key, PUBLISHED)
+    assert desk.enqueue(given).outcome.ended == "published"
+    wished = replace(given, job=replace(given.job, run="delivery-2"))
+    assert (desk.enqueue(wished).attempt, desk.entry(key).state) == (3, "queued")
+
+
 def test_a_job_is_found_by_the_beginning_of_its_id(desk):
     given = order()
     twin = replace(given, job=replace(given.job, key=given.job.key[:12] + "f" * 20))

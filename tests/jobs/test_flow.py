@@ -119,6 +119,20 @@ def test_cancelled_while_queued_it_never_begins(site):
 
 
 @pytest.mark.slow
+def test_one_that_is_called_off_does_not_wait_for_the_plans_before_it(site):
+    site.hub.faults.add(Fault(match="api/models/alice/tiny-lora", hang=15, times=4))
+    before = [site.ask(verb="plan", to=f"alice/flow-before-{n}") for n in range(8)]
+    id_ = site.ask(verb="plan", to="alice/flow-off-queued")
+    site.start()
+    site.until(lambda: sum(site.office.entry(i).now.stage == "planning" for i in before) >= 4)
+    began = time.monotonic()
+    site.office.cancel(id_, by="alice")
+    assert site.ended(id_).state == "skipped"
+    assert time.monotonic() - began < 8
+    assert any(site.office.entry(i).state in ACTIVE for i in before)
+
+
+@pytest.mark.slow
 def test_cancelled_while_planning_it_is_gone_within_seconds(site, slow_hub):
     site.start()
     id_ = site.ask(verb="plan", to="alice/flow-planning")

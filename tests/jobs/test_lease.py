@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from bot.jobs.lease import Lease
-from bot.jobs.queues import JOBS, Queues
+from bot.jobs.queues import ANSWERS, JOBS, STOPS, Queues
 from bot.jobs.slot import Slot
 from bot.jobs.workers import Workers
 
@@ -115,6 +115,17 @@ def test_an_id_is_begun_once_and_what_was_cancelled_is_not(queues):
     queues.cancel("a-1")
     queues.job("a", 1)
     assert queues.states(["a-1", "a-2"]) == {"a-1": "CANCELLED"}
+
+
+def test_stops_and_answers_wait_in_no_line_behind_plans(database, queues):
+    for n in range(3):
+        queues.job(f"job-{n}", 1)
+    queues.stop("job-2", 1)
+    queues.answer("job-1", 1)
+    table = "workflow_status" if database.is_sqlite else "dbos.workflow_status"
+    asked = text(f"SELECT workflow_uuid, queue_name FROM {table}")
+    found = dict(database.read(lambda c: [tuple(row) for row in c.execute(asked)]))
+    assert [found[name] for name in ("job-0-1", "job-2-1-stop", "job-1-1-answer")] == [JOBS, STOPS, ANSWERS]
 
 
 def test_a_slot_keeps_its_name_and_is_nobody_else_s(tmp_path):

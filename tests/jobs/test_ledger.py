@@ -9,17 +9,21 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import update
 
+from bot.errors import RefusedError
 from bot.job import Now, Outcome
 from bot.jobs import ledger as ledgers
 from bot.jobs import tables
 from bot.jobs.cleaner import clean
 from bot.jobs.office import Office
+from bot.jobs.planning import Planning, Quota
 from bot.jobs.queues import Queues
 from bot.jobs.reading import Queue, Usage
 from bot.jobs.retention import Swept, sweep
 from bot.jobs.rows import requester
+from bot.jobs.scratch import Scratch
 from bot.jobs.teller import Teller
 from bot.jobs.workers import Workers
+from bot.settings import Settings
 from tests.conftest import MARKED
 from tests.jobs import many
 from tests.jobs.orders import PUBLISHED, REFUSED, order
@@ -149,20 +153,55 @@ def test_progress_is_written_at_each_stage_and_else_once_a_second(ledger):
 
 def test_a_quota_counts_jobs_and_bytes_of_a_day_by_who_asked(ledger, database):
     mine = [order(f"ada/{n}", host="hub") for n in range(3)]
-    for given in (*mine, order("ada/github"), order("x/y", by="grace", host="hub")):
+    for given in (order("ada/github"), order("x/y", by="grace", host="hub"), *mine):
         ledger.enqueue(given)
+    keys = [each.job.key for each in mine]
     ledger.assign(mine[0].job.key, 1, runner="local", size=2**40)
     assert (
         requester(mine[0])
         == requester(replace(mine[0], origin=replace(mine[0].origin, host="page")))
         == "hub:ada"
     )
-    assert ledger.used("hub:ada") == Usage(jobs=3, bytes=2**40)
-    moved(database, tables.jobs.c.created, -DAY - 1, tables.jobs.c.id == mine[0].job.key)
-    assert ledger.used("hub:ada") == Usage(jobs=2, bytes=0)
-    assert ledger.used("hub:nobody") == Usage(jobs=0, bytes=0)
+    used = [ledger.used(ledger.entry(key)) for key in keys]
+    assert used == [Usage(jobs=1, bytes=2**40), Usage(jobs=2, bytes=0), Usage(jobs=3, bytes=0)]
+    ledger.assign(keys[2], 1, runner="local", size=5)
+    ledger.assign(keys[0], 1, runner="local", size=2**40)  # said again: it stays the first
+    assert [ledger.used(ledger.entry(key)).bytes for key in keys] == [2**40, 0, 2**40 + 5]
+    moved(database, tables.attempts.c.at, -DAY - 1, tables.attempts.c.job == keys[0])
+    assert ledger.used(ledger.entry(keys[2])) == Usage(jobs=2, bytes=5)
     watch = order("acme/lora", by="", host="watch", repository="acme/lora")
     assert requester(watch) == "watch:acme"
+
+
+def test_of_several_at_once_only_those_above_the_quota_are_refused_and_a_retry_counts(ledger, tmp_path):
+    planning = Planning(
+        settings=Settings(), ledger=ledger, scratch=Scratch(tmp_path / "scratch"), quota=Quota(jobs=3, gb=10)
+    )
+    entries = [ledger.enqueue(order(f"ada/{n}")) for n in range(4)]
+    assert [refusal(planning.admit, entry) for entry in entries] == ["", "", "", "quota-jobs"]
+    for entry in reversed(entries[:3]):
+        ledger.assign(entry.order.job.key, 1, runner="local", size=4 * 10**9)
+    assert [refusal(planning.admit_size, entry) for entry in entries[:3]] == ["quota-gb", "", ""]
+    key = ledger.enqueue(order("x/y", by="grace")).order.job.key
+    for _ in range(2):
+        ledger.assign(key, ledger.entry(key).attempt, runner="local", size=4 * 10**9)
+        ledger.end(key, ledger.entry(key).attempt, REFUSED)
+        ledger.retry(key, by="grace")
+    third = ledger.entry(key)
+    assert (third.attempt, refusal(planning.admit, third)) == (3, "")
+    ledger.assign(key, 3, runner="local", size=4 * 10**9)
+    assert refusal(planning.admit_size, third) == "quota-gb"
+    ledger.end(key, 3, REFUSED)
+    assert refusal(planning.admit, ledger.retry(key, by="grace")) == "quota-jobs"
+
+
+def refusal(admit, entry):
+    """The code, if it is refused."""
+    try:
+        admit(entry)
+    except RefusedError as error:
+        return error.code
+    return ""
 
 
 def test_queues_say_how_much_waits_and_since_when(ledger, database):

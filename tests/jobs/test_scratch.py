@@ -82,6 +82,39 @@ def test_after_an_error_it_is_gone_and_kept_only_for_who_goes_on(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_one_that_is_called_off_while_it_asks_for_space_leaves_none_reserved(tmp_path):
+    async def called_off(space):
+        with space._locked():  # by somebody else, for a moment
+            task = asyncio.create_task(held(space, "a", 80 * KB))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            await asyncio.sleep(0.1)
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        return await asyncio.wait_for(held(space, "a", 80 * KB), 1)
+
+    assert asyncio.run(called_off(scratch(tmp_path))) == 80 * KB
+    assert names(tmp_path) == []
+
+
+def test_clearing_away_holds_up_nobody_else_and_is_not_called_off(tmp_path):
+    async def cleared(space):
+        done, beats = asyncio.Event(), []
+        task = asyncio.create_task(held(space, "a", KB, until=done))
+        await asyncio.sleep(0.1)
+        with space._locked():
+            done.set()
+            for _ in range(5):
+                await asyncio.sleep(0.02)
+                beats.append(task.done())
+                task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert beats == [False] * 5
+
+    asyncio.run(cleared(scratch(tmp_path)))
+    assert names(tmp_path) == []
+
+
 HOLDER = """
 import asyncio, sys, time
 from pathlib import Path

@@ -84,11 +84,11 @@ class HfJobs:
                 raise why
             jobs = hub_jobs(self._settings, namespace=self._rental.namespace)
             machines = await asyncio.to_thread(jobs.hardware)
-            job = await self._begin(make, jobs, machines, log)
+            job, terms = await self._begin(make, jobs, machines, log)
         except (RefusedError, InputError) as error:
             return failed(error)
         machine = next((one for one in machines if one.name == job.flavor), None)
-        following = _Following(jobs, job, machine=machine, terms=self._terms(make), every=self._rental.every)
+        following = _Following(jobs, job, machine=machine, terms=terms, every=self._rental.every)
         try:
             said = await following.end(tell=tell, log=log)
         except asyncio.CancelledError:
@@ -97,7 +97,9 @@ class HfJobs:
             raise
         return await asyncio.to_thread(self._outcome, make, following, said)
 
-    async def _begin(self, make: Make, jobs: HubJobs, machines: tuple[Hardware, ...], log: Log) -> HubJob:
+    async def _begin(
+        self, make: Make, jobs: HubJobs, machines: tuple[Hardware, ...], log: Log
+    ) -> tuple[HubJob, rent.Terms]:
         """As `_begun`. Called off meanwhile, it leaves no job behind."""
         loop = asyncio.get_running_loop()
 
@@ -109,7 +111,7 @@ class HfJobs:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
             with suppress(MergeBotError):
-                job = await beginning
+                job, _ = await beginning
                 if not self._keeps():
                     await asyncio.to_thread(_cancel, jobs, job)
             raise
@@ -120,17 +122,23 @@ class HfJobs:
         seconds = terms.seconds if make.seconds is None else min(terms.seconds, make.seconds)
         return replace(terms, seconds=seconds, dollars=min(dollars, default=None))
 
-    def _begun(self, make: Make, jobs: HubJobs, machines: tuple[Hardware, ...], log: Log) -> HubJob:
-        """The job that works on it, if there is one, or has just done so; else a new one."""
+    def _begun(
+        self, make: Make, jobs: HubJobs, machines: tuple[Hardware, ...], log: Log
+    ) -> tuple[HubJob, rent.Terms]:
+        """The job that works on it, if there is one, or has just done so; else a new one. With what it may cost."""
         found = jobs.find(label(make))
+        spent = rent.spent([job for job in found if job.ended], hardware=machines)
+        terms = rent.less(self._terms(make), spent)
         if going := next((job for job in found if not job.ended), None):
             log(f"Taken up again: {going.url}")
-            return going
+            return going, terms
         done = [job for job in found if job.stage == "COMPLETED"]
         if done and self._published(make):
             log(f"It was done meanwhile: {done[-1].url}")
-            return done[-1]
-        offer = rent.offer(make.request, make.plan, hardware=machines, terms=self._terms(make))
+            return done[-1], self._terms(make)
+        if spent:
+            log(f"Earlier tries at it have cost ${spent:.2f}, which counts.")
+        offer = rent.offer(make.request, make.plan, hardware=machines, terms=terms)
         log(
             f"Renting {offer.machine.name}: about {duration(offer.seconds)} and ${offer.dollars:.2f},"
             f" at most {duration(offer.limit)} and ${rent.price(offer.machine, offer.limit):.2f}"
@@ -140,7 +148,7 @@ class HfJobs:
         if going.id != mine.id:  # somebody else was a moment earlier
             jobs.cancel(mine.id)
         log(f"Job: {going.url}")
-        return going
+        return going, terms
 
     def _wanted(self, make: Make, offer: rent.Offer) -> Wanted:
         sources = sorted({(source.location, source.commit) for source in make.plan.sources})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bot.clients.hub_jobs import Hardware
+from bot.clients.hub_jobs import Hardware, HubJob
 from bot.errors import RefusedError
 from bot.records import Plan
 from bot.request import MergeRequest, Way
@@ -42,6 +42,17 @@ class Offer:
 def price(machine: Hardware, seconds: float) -> float:
     """US dollars for so long."""
     return seconds / 60 * machine.dollars_per_minute
+
+
+def spent(jobs: Iterable[HubJob], *, hardware: Iterable[Hardware]) -> float:
+    """US dollars that these jobs have cost, as far as the Hub tells."""
+    known = {one.name: one for one in hardware}
+    return sum(price(known[job.flavor], job.seconds or 0.0) for job in jobs if job.flavor in known)
+
+
+def less(terms: Terms, dollars: float) -> Terms:
+    """What is left of them when so much is spent."""
+    return terms if terms.dollars is None else replace(terms, dollars=max(0.0, terms.dollars - dollars))
 
 
 def limit(machine: Hardware, terms: Terms) -> float:

@@ -309,6 +309,17 @@ def test_the_time_that_is_paid_for_is_the_jobs_time_out(stuck, ears, monkeypatch
     assert outcome.bill.dollars == pytest.approx(0.02)
 
 
+def test_what_earlier_tries_have_cost_counts_so_that_a_make_never_costs_more(stuck, ears, monkeypatch):
+    monkeypatch.setattr("bot.jobs.runners.rent.START", 1.0)
+    stuck.hub.jobs.hardware = [{**stuck.hub.jobs.hardware[0], "unitCostUSD": 0.6}]
+    what = make("alice/again")
+    assert ears.outcome(what, rental(dollars=0.02)).failure.code == "job-cost"
+    again = ears.outcome(what, rental(dollars=0.02))
+    assert (again.ended, again.failure.code) == ("refused", "job-too-dear")
+    assert only(stuck)
+    assert ears.lines[-1] == "Earlier tries at it have cost $0.02, which counts."
+
+
 def test_a_hub_that_stumbles_is_waited_for(stuck, ears, monkeypatch):
     """The status cannot be asked for, a while; nor the log be read to its end."""
     monkeypatch.setattr("bot.jobs.runners.listening.AGAIN", 0.1)
