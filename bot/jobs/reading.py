@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Text, func, literal, s
 from bot.errors import InputError
 from bot.jobs import rows
 from bot.jobs.database import Database
-from bot.jobs.order import Entry, Line, State
+from bot.jobs.order import ACTIVE, Entry, Line, State
 from bot.jobs.tables import jobs, lines, orders, outcomes
 
 SHORTEST = 8  # digits of an id
@@ -93,6 +93,14 @@ class Reader:
         asked = select(func.count(), func.coalesce(func.sum(jobs.c.bytes), 0)).where(*mine)
         count, size = self._database.read(lambda connection: connection.execute(asked).one())
         return Usage(jobs=count, bytes=int(size))
+
+    def ended(self, *, seconds: float) -> tuple[tuple[str, int], ...]:
+        """The jobs that ended within the last seconds, with their attempts."""
+        asked = select(jobs.c.id, jobs.c.attempt).where(
+            jobs.c.ended > self._database.now() - seconds, jobs.c.state.not_in(ACTIVE)
+        )
+        found = self._database.read(lambda connection: connection.execute(asked).all())
+        return tuple((row.id, row.attempt) for row in found)
 
     def waiting(self, make: str) -> tuple[Entry, ...]:
         """The jobs that wait for this make, the first to ask first."""
