@@ -1,4 +1,4 @@
-"""What DBOS has claimed for this executor and then dropped: a full disk ends its coroutine, and the row does not know."""
+"""What DBOS has claimed for this executor and then dropped: a full disk ends the coroutine, and the row stays."""
 
 from __future__ import annotations
 

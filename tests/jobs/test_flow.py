@@ -1,5 +1,6 @@
 """Jobs through the real flow: workers as processes, real merges of tiny models, a Hub on this machine, and kill -9."""
 
+import resource
 import signal
 import sqlite3
 import time
@@ -7,6 +8,7 @@ import time
 import pytest
 
 from bot.jobs.order import ACTIVE
+from bot.jobs.queues import answer_id
 from tests.e2e import hub, models
 from tests.hub.faults import Fault
 from tests.jobs import postgres as private
@@ -200,6 +202,24 @@ def test_a_database_that_is_locked_for_thirty_seconds_loses_nothing(site):
     entry = site.ended(before, after)
     assert [site.office.entry(i).outcome.failure for i in (before, after)] == [None, None], site.logs()
     assert entry.attempt == 1
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_a_while_leaves_no_job_running(site, slow_hub):
+    """The worker may write no file any more, which ends what DBOS does for the job in the middle of a step's end."""
+    worker = site.start(lease=600)
+    id_ = site.ask(verb="plan", to="alice/flow-full")
+    site.reaches(id_, "planning")
+    _, most = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (1, most))
+    time.sleep(15)
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (most, most))
+    entry = site.ended(id_, seconds=120)
+    assert (entry.state, entry.outcome.failure, entry.attempt) == ("skipped", None, 1), site.logs()
+    site.until(
+        lambda: site.queues.states([answer_id(id_, 1)]).get(answer_id(id_, 1)) == "SUCCESS", seconds=60
+    )
+    assert worker.poll() is None
 
 
 @pytest.mark.slow
