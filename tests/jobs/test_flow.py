@@ -1,14 +1,13 @@
 """Jobs through the real flow: workers as processes, real merges of tiny models, a Hub on this machine, and kill -9."""
 
-import resource
 import signal
 import sqlite3
 import time
 
 import pytest
+from sqlalchemy import text
 
 from bot.jobs.order import ACTIVE
-from bot.jobs.queues import answer_id
 from tests.e2e import hub, models
 from tests.hub.faults import Fault
 from tests.jobs import postgres as private
@@ -205,20 +204,16 @@ def test_a_database_that_is_locked_for_thirty_seconds_loses_nothing(site):
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_for_a_while_leaves_no_job_running(site, slow_hub):
-    """The worker may write no file any more, which ends what DBOS does for the job in the middle of a step's end."""
+def test_what_its_executor_has_claimed_and_dropped_is_begun_again_without_a_restart(site):
+    """As after a full disk: the row says that it is begun, its executor lives, and nobody works on it."""
     worker = site.start(lease=600)
-    id_ = site.ask(verb="plan", to="alice/flow-full")
-    site.reaches(id_, "planning")
-    _, most = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (1, most))
-    time.sleep(15)
-    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (most, most))
-    entry = site.ended(id_, seconds=120)
-    assert (entry.state, entry.outcome.failure, entry.attempt) == ("skipped", None, 1), site.logs()
-    site.until(
-        lambda: site.queues.states([answer_id(id_, 1)]).get(answer_id(id_, 1)) == "SUCCESS", seconds=60
-    )
+    worker.send_signal(signal.SIGSTOP)
+    id_ = site.ask("alice/nowhere", verb="plan")
+    set_ = "UPDATE workflow_status SET status = 'PENDING', executor_id = :name WHERE workflow_uuid = :id"
+    given = {"name": site.name(worker), "id": f"{id_}-1"}
+    site.database.write(lambda connection: connection.execute(text(set_), given))
+    worker.send_signal(signal.SIGCONT)
+    assert site.ended(id_, seconds=120).attempt == 1
     assert worker.poll() is None
 
 
