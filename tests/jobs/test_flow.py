@@ -206,13 +206,12 @@ def test_a_database_that_is_locked_for_thirty_seconds_loses_nothing(site):
 @pytest.mark.slow
 def test_what_its_executor_has_claimed_and_dropped_is_begun_again_without_a_restart(site):
     """As after a full disk: the row says that it is begun, its executor lives, and nobody works on it."""
-    worker = site.start(lease=600)
-    worker.send_signal(signal.SIGSTOP)
     id_ = site.ask("alice/nowhere", verb="plan")
-    set_ = "UPDATE workflow_status SET status = 'PENDING', executor_id = :name WHERE workflow_uuid = :id"
-    given = {"name": site.name(worker), "id": f"{id_}-1"}
-    site.database.write(lambda connection: connection.execute(text(set_), given))
-    worker.send_signal(signal.SIGCONT)
+    set_ = text("UPDATE workflow_status SET status = 'PENDING', executor_id = :name")
+    site.database.write(lambda connection: connection.execute(set_, {"name": "nobody"}))
+    worker = site.start(lease=600)
+    name = site.name(worker)
+    site.database.write(lambda connection: connection.execute(set_, {"name": name}))
     assert site.ended(id_, seconds=120).attempt == 1
     assert worker.poll() is None
 
