@@ -12,7 +12,6 @@ import select
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +26,7 @@ from bot.errors import HostError, MergeBotError
 from bot.isolation import exchange, seal
 from bot.isolation.piped import Piped
 from bot.job import Outcome, Verb
+from bot.jobs.clock import passed
 from bot.progress import Progress
 from bot.records import Plan, Publication, Report
 from bot.request import MergeRequest
@@ -34,6 +34,7 @@ from bot.settings import Settings
 from bot.terminal import quiet
 
 Gate = Callable[[], None]
+TURN = 1.0  # seconds between two looks at the clock
 
 
 def plan(request: MergeRequest, *, settings: Settings, progress: Progress, gate: Gate) -> Plan:  # noqa: ARG001
@@ -100,16 +101,19 @@ class Lifeline:
         return self._answers.get()
 
     def _listen(self) -> None:
-        heard = time.monotonic()
+        heard = passed()
         while True:
-            ready = select.select([0], [], [], self._patience)[0]
-            data = os.read(0, 1 << 16) if ready else b""
+            # In short turns: what `select` waits by stands still while the machine sleeps.
+            ready = select.select([0], [], [], min(self._patience, TURN))[0]
+            data = os.read(0, 1 << 16) if ready else None
             # Also when it comes late: if this process was paused, somebody else may have taken the job over.
-            if not data or time.monotonic() - heard > self._patience:
+            if data == b"" or passed() - heard >= self._patience:
                 with suppress(OSError):
                     self._progress.tell(alone=True)
                 end()
-            heard = time.monotonic()
+            if data is None:
+                continue
+            heard = passed()
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in filter(None, lines):
                 self._answers.put(exchange.loads(line))

@@ -12,13 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dbos import DBOS, DBOSConfig
+from dbos._dbos import _get_dbos_instance
 
 from bot.errors import HostError
 from bot.jobs.database import Database
+from bot.jobs.dropped import Dropped
 from bot.jobs.flow import Flow
 from bot.jobs.lease import Lease
 from bot.jobs.office import MOST, Office
 from bot.jobs.order import ACTIVE
+from bot.jobs.patience import patient
 from bot.jobs.process import GRACE
 from bot.jobs.queues import NAME, SERIALIZER, VERSION, address
 from bot.jobs.scratch import Scratch
@@ -60,17 +63,23 @@ class Engine:
         """Takes no more, waits that long for what it has, and hands the rest back. Blocks."""
         self.draining = True
         self._stop.set()
+        if self._lease.gone:  # what we have is somebody else's
+            seconds = 0
         # Less than there is: what is still going on then has to be called off, and handed back.
         DBOS.destroy(workflow_completion_timeout_sec=max(0, int(seconds - GRACE - HANDS)))
         self._lease.stop()
 
     def _tidy(self) -> None:
         office = Office(self._database, self._flow.queues)
+        dropped = Dropped(self._lease.executor, queues=self._flow.queues, active=_active)
         while not self._stop.is_set():
-            try:
-                office.tidy()
-            except HostError as error:
-                log.warning("nothing is tidied: %s", error.sentence)
+            for work in (office.tidy, office.remind, dropped.look):
+                try:
+                    work()
+                except HostError as error:
+                    log.warning("nothing is tidied: %s", error.sentence)
+                except Exception:  # the thread has to live as long as we do
+                    log.exception("tidying met a fault of its own")
             self._stop.wait(TIDIES)
 
     def _launch(self) -> None:
@@ -113,10 +122,16 @@ def register(flow: Flow) -> None:
         DBOS.workflow(name=workflow.__name__, max_recovery_attempts=RECOVERIES)(workflow)
 
 
+def _active() -> frozenset[str]:
+    return frozenset(_get_dbos_instance()._active_workflows_set.activeList())  # noqa: SLF001 - there is no public way
+
+
 async def _step(function: Any, *given: Any) -> Any:
-    return await DBOS.run_step_async({"name": function.__name__}, function, *given)
+    return await DBOS.run_step_async({"name": function.__name__}, patient(function), *given)
 
 
 async def _preemptible(function: Any, *given: Any) -> Any:
     """A step that is cancelled in the middle when its workflow is."""
-    return await DBOS.run_step_async({"name": function.__name__, "preemptible": True}, function, *given)
+    return await DBOS.run_step_async(
+        {"name": function.__name__, "preemptible": True}, patient(function), *given
+    )

@@ -8,35 +8,32 @@ a workflow is its id, its arguments and which steps are done. `bot.jobs.engine` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception_type, wait_exponential
+from sqlalchemy import Connection
 
 from bot.connect import publisher
 from bot.doors.work import failed
 from bot.errors import HostError, MergeBotError, StoppedError
 from bot.job import Outcome
+from bot.jobs.closing import Closing
 from bot.jobs.figures import Figures
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import ACTIVE, Entry
+from bot.jobs.patience import WAITS, Patience, is_ours
 from bot.jobs.planning import Planning
-from bot.jobs.queues import Queues, job_id
+from bot.jobs.queues import Queues
 from bot.jobs.reporter import Answers, Reporter
 from bot.jobs.runners.runner import Make, Runner
 from bot.serial import as_dict, from_dict
 from bot.settings import Settings
 
-T = TypeVar("T")
-TRIES = 6  # of something that the host is at fault for: two and a half minutes in all
-WAITS = wait_exponential(multiplier=5, max=80)
-CANCELLED = failed(
-    StoppedError(
-        "It was cancelled; nothing was published.", advice="Ask for it again when you like.", code="cancelled"
-    )
-)
+
+def _held(_: Connection) -> None:
+    """Nobody else could have taken it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,8 @@ class Flow:
     """One executor's: what its steps need.
 
     `answers` finds where a job is answered; `planning` plans; `runners` are those that this executor serves, by the
-    name of a runner without its queue; `notify` tells others how a job ended.
+    name of a runner without its queue; `notify` tells others how a job ended. `held` raises HostError, in the
+    transaction of the last look, when others may have taken over what this executor had begun.
     """
 
     executor: str
@@ -55,6 +53,7 @@ class Flow:
     planning: Planning
     runners: Mapping[str, Runner]
     notify: Callable[[Entry], None] = field(default=lambda _: None)
+    held: Callable[[Connection], None] = field(default=_held)
     figures: Figures = field(default_factory=Figures)
     wait: Any = WAITS
 
@@ -67,8 +66,10 @@ class Flow:
         entry = self._entry(id_)
         try:
             self.planning.admit(entry)
-            elsewhere = self._persistently(self.answers(entry).begin)
+            elsewhere = self._patience.ask(self.answers(entry).begin)
         except HostError as error:  # the work is worth more than the comment
+            if is_ours(error):
+                raise
             self.ledger.write(id_, [f"It could not be said that the job has begun: {error.sentence}"])
             elsewhere = None
         except MergeBotError as error:
@@ -85,7 +86,7 @@ class Flow:
         entry = await asyncio.to_thread(self._entry, id_)
         try:
             async with self._reporter(lambda: (entry,)) as reporter:
-                found = await self._persistently_async(
+                found = await self._patience.ask_async(
                     lambda: self.planning.planned(entry, tell=reporter.tell, log=reporter.log)
                 )
         except MergeBotError as error:
@@ -112,41 +113,45 @@ class Flow:
         """What has ended without a make gets its answer."""
         entry = self._entry(id_)
         if entry.attempt == attempt and entry.state not in ACTIVE:
-            self._answer(entry)
+            self._closing.answer(entry)
 
     # make
 
     def look(self, make: str, document: dict[str, Any]) -> bool:
         """Whether there is somebody who waits for it, and no earlier run has published it."""
-        there = self._begun(make)
+        # Where nobody is there, nobody may come any more: who joined a make that ends here would wait for ever.
+        there = self._begun(make) or (self.ledger.close(make) and self._begun(make))
         wanted = from_dict(Make, document)
         to = wanted.request.destination
         if not there or to is None or to.kind == "folder" or wanted.request.dry_run:
             return bool(there)
         try:
-            found = self._persistently(lambda: publisher(self.settings, to).find(to, key=wanted.plan.key))
+            hub = publisher(self.settings, to)
+            found = self._patience.ask(lambda: hub.find(to, key=wanted.plan.key))
             if found is None:
                 return True
-            public = publisher(self.settings, to).is_private(to) is False
+            public = self._patience.ask(lambda: hub.is_private(to)) is False
             outcome = Outcome(ended="skipped", plan=wanted.plan, publication=found, public=public)
         except MergeBotError as error:
             outcome = replace(failed(error), plan=wanted.plan)
-        self._end_all(make, outcome)
+        self._closing.end_all(make, outcome)
         return False
 
     async def carry_out(self, make: str, document: dict[str, Any]) -> None:
         """Merges and publishes, and writes down how that ended for all who waited."""
         await asyncio.to_thread(self._begun, make)
+        if not await asyncio.to_thread(self._is_awaited, make):  # begun again after its end
+            return
         wanted = from_dict(Make, document)
         runner = self.runners[wanted.runner.partition(":")[0]]
         try:
             async with self._reporter(partial(self.ledger.waiting, make)) as reporter:
-                outcome = await self._persistently_async(
+                outcome = await self._patience.ask_async(
                     lambda: runner.carry_out(replace(wanted, id=make), tell=reporter.tell, log=reporter.log)
                 )
         except MergeBotError as error:
             outcome = replace(failed(error), plan=wanted.plan)
-        await asyncio.to_thread(self._end_all, make, outcome)
+        await asyncio.to_thread(self._closing.end_all, make, outcome)
 
     async def gate(self, make: str) -> None:
         """The last look before a publication. From here on those who still want it get it, and none can call it off."""
@@ -157,6 +162,7 @@ class Flow:
         for entry in self.ledger.joined(make):
             id_, attempt = entry.order.job.key, entry.attempt
             if entry.state == "cancelling" and entry.now.stage == "publishing":
+                self.ledger.hold(self.held)
                 left += 1  # it came too late
                 continue
             if entry.state not in ACTIVE or entry.state == "cancelling":
@@ -168,23 +174,15 @@ class Flow:
             except HostError:
                 raise
             except MergeBotError as error:
-                self._end(entry, failed(error))
+                self._closing.end(entry, failed(error))
                 continue
-            left += self.ledger.publish(id_, attempt)
+            left += self.ledger.publish(id_, attempt, held=self.held)
         if not left:
             raise StoppedError(
                 "Nobody wants it any more; nothing was published.",
                 advice="Ask for it again when you like.",
                 code="cancelled",
             )
-
-    def _end_all(self, make: str, outcome: Outcome) -> None:
-        self.ledger.close(make)
-        for entry in self.ledger.joined(make):
-            if entry.state not in ACTIVE:
-                continue
-            called_off = entry.state == "cancelling" and outcome.ended != "published"
-            self._end(entry, CANCELLED if called_off else outcome)
 
     def _begun(self, make: str) -> tuple[Entry, ...]:
         """Those who wait, and whom this executor works for from now on."""
@@ -193,11 +191,14 @@ class Flow:
             self.ledger.begin(entry.order.job.key, entry.attempt, worker=self.executor)
         return there
 
+    def _is_awaited(self, make: str) -> bool:
+        return any(entry.state in ACTIVE for entry in self.ledger.joined(make))
+
     def hand_over(self, make: str) -> None:
         """Everybody who waited gets an answer."""
         for entry in self.ledger.joined(make):
             if entry.state not in ACTIVE:
-                self._answer(entry)
+                self._closing.answer(entry)
 
     # answer
 
@@ -216,7 +217,7 @@ class Flow:
                 self.ledger.write(id_, [answering.note])
 
         try:
-            self._persistently(said)
+            self._patience.ask(said)
         except MergeBotError as error:
             self.ledger.write(id_, [f"The end could not be told where it was asked for: {error.sentence}"])
 
@@ -231,22 +232,18 @@ class Flow:
     def stop(self, id_: str, attempt: int) -> None:
         """Calls it off: its plan, and its make if nobody else waits for that."""
         entry = self._entry(id_)
-        if entry.attempt != attempt or entry.state != "cancelling" or entry.now.stage == "publishing":
-            return
-        self.queues.cancel(job_id(id_, attempt))
-        entry = self._entry(id_)
-        if entry.make and not self.ledger.waiting(entry.make) and not self.ledger.close(entry.make):
-            self.queues.cancel(entry.make)
-        self._end(entry, CANCELLED)
+        if entry.attempt == attempt:
+            self._closing.stop(entry, fresh=partial(self._entry, id_), patience=self._patience)
 
     # what they share
 
-    def _end(self, entry: Entry, outcome: Outcome) -> None:
-        self.ledger.end(entry.order.job.key, entry.attempt, outcome)
-        self._answer(entry)
+    @property
+    def _closing(self) -> Closing:
+        return Closing(ledger=self.ledger, queues=self.queues, runners=self.runners)
 
-    def _answer(self, entry: Entry) -> None:
-        self.queues.answer(entry.order.job.key, entry.attempt)
+    @property
+    def _patience(self) -> Patience:
+        return Patience(wait=self.wait, tried=self.figures.tried)
 
     def _entry(self, id_: str) -> Entry:
         found = self.ledger.entry(id_)
@@ -264,29 +261,6 @@ class Flow:
         id_ = entry.order.job.key
         if self.ledger.cancel(id_, by=error.sentence) is not None:
             self.queues.stop(id_, entry.attempt)
-
-    def _persistently(self, ask: Callable[[], T]) -> T:
-        return Retrying(**self._again)(ask)
-
-    async def _persistently_async(self, ask: Callable[[], Awaitable[T]]) -> T:
-        trying = AsyncRetrying(**self._again)
-
-        async def asked() -> T:  # a lambda would not be seen to be a coroutine function
-            return await ask()
-
-        return await trying(asked)
-
-    @property
-    def _again(self) -> dict[str, Any]:
-        again = {"retry": retry_if_exception_type(HostError), "stop": _enough, "wait": self.wait}
-        return {**again, "after": self.figures.tried, "reraise": True}
-
-
-def _enough(state: RetryCallState) -> bool:
-    """A database that is away is waited for; a host gets so many tries."""
-    error = state.outcome.exception() if state.outcome else None
-    ours = isinstance(error, HostError) and error.code.startswith(("database-", "lease-"))
-    return not ours and state.attempt_number >= TRIES
 
 
 def _elsewhere(url: str) -> StoppedError:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
+from sqlalchemy import Connection
+
 from bot.errors import HostError
+from bot.jobs.clock import passed
 from bot.jobs.queues import Queues
-from bot.jobs.workers import TAKEN, Workers
+from bot.jobs.workers import Workers, holds
 
 SECONDS = 120.0
 log = logging.getLogger("bot.jobs")
@@ -46,18 +48,48 @@ class Lease:
 
     def alive(self) -> bool:
         """Whether this executor may go on with what it has begun."""
-        return not self._gone and time.monotonic() - self._renewed < self.seconds / 4
+        return not self._gone and passed() - self._renewed < self.seconds / 4
+
+    @property
+    def gone(self) -> bool:
+        """Whether somebody else has taken our jobs over."""
+        return self._gone
+
+    def held(self, connection: Connection) -> None:
+        """Raises HostError (`lease-lost`) where others may have taken over what we have begun, or soon may."""
+        if not self.alive() or not holds(connection, self.executor, self._beat):
+            raise lost()
 
     def start(self) -> None:
-        """Begins. Raises HostError without the database."""
-        self._renewed = time.monotonic()
+        """Begins, once nobody takes over any more what we had begun earlier.
+
+        Raises HostError without the database.
+        """
+        begun = passed()
         self._beat = self._workers.beat(self.executor)
+        while self._beat < 0 and not self._stop.is_set():
+            self._wait_for_taker()
+            begun = passed()
+            self._beat = self._workers.beat(self.executor)
+        self._renewed = begun
         self._thread.start()
+
+    def _wait_for_taker(self) -> None:
+        """What we had begun would run twice if we began it now, and it were handed back to others a moment later.
+
+        A taker that was killed in the middle stands still like any other, and then we do what it has left.
+        """
+        while self.executor in {worker.executor for worker in self._workers.all()}:
+            if self.executor in self._workers.gone(seconds=self.seconds):
+                self._take(self.executor)
+            elif self._stop.wait(self.seconds / 24):
+                return
 
     def stop(self) -> None:
         """Ends it: what was begun is somebody else's from now on."""
         self._stop.set()
-        self._thread.join(timeout=10)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
         if not self._gone:
             self._queues.hand_back(self.executor)
             self._workers.leave(self.executor)
@@ -75,24 +107,35 @@ class Lease:
                 log.exception("the lease met a fault of its own")
 
     def _renew(self) -> None:
-        begun, before = time.monotonic(), self._beat
-        self._beat = self._workers.beat(self.executor)
-        if before < self._beat < before + TAKEN:
-            self._renewed = begun
+        begun, before = passed(), self._beat
+        beat = self._workers.beat(self.executor)
+        if before < beat:
+            self._beat, self._renewed = beat, begun
         else:
             self._gone = True
             log.error("another executor has taken over what this one had begun; it stops")
             self._lost()
 
     def _look(self) -> None:
-        now, before = time.monotonic(), self._looked
+        now, before = passed(), self._looked
         self._looked = now
         if now - before > self.seconds / 4:  # we were away, or the database was, and so perhaps were they
             self._workers.forget()
         for executor in self._workers.gone(seconds=self.seconds):
-            if executor == self.executor:
-                continue
-            if self._workers.take(executor):
-                count = self._queues.hand_back(executor)
-                self._workers.leave(executor)
-                log.warning("%s is gone; %d of its jobs are begun again", executor, count)
+            if executor != self.executor and self.alive():
+                self._take(executor)
+
+    def _take(self, executor: str) -> None:
+        if self._workers.take(executor):
+            count = self._queues.hand_back(executor)
+            self._workers.leave(executor)
+            log.warning("%s is gone; %d of its jobs are begun again", executor, count)
+
+
+def lost() -> HostError:
+    """What ends a step whose executor may not be the owner any more."""
+    return HostError(
+        "The database was out of reach for too long, so the work was stopped.",
+        advice="It is begun again by itself.",
+        code="lease-lost",
+    )

@@ -5,10 +5,10 @@ What is done for a job is not decided here; a late write of an older attempt fin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 
 from bot.errors import InternalError
 from bot.job import Now, Outcome
@@ -56,12 +56,31 @@ class Ledger(Reader):
 
     def tell(self, id_: str, attempt: int, now: Now) -> bool:
         """How far it is; `Teller` keeps this rare. False: it is over."""
-        return self._change(id_, attempt, {"stage": now.stage, "done": now.done, "total": now.total})
+        changes: dict[str, Any] = {"stage": now.stage, "done": now.done, "total": now.total}
+        if (
+            now.stage != "publishing"
+        ):  # there is no way back from it: what is told then was true a moment earlier
+            stays = jobs.c.stage == "publishing"
+            changes = {name: case((stays, jobs.c[name]), else_=value) for name, value in changes.items()}
+        return self._change(id_, attempt, changes)
 
-    def publish(self, id_: str, attempt: int) -> bool:
-        """From here on it is not called off any more. False: it was before, or is over."""
+    def publish(self, id_: str, attempt: int, *, held: Callable[[Connection], None] | None = None) -> bool:
+        """From here on it is not called off any more. False: it was before, or is over.
+
+        `held` is asked in the same transaction, and what it raises stops that.
+        """
         changes = {"stage": "publishing", "done": 0, "total": 0}
-        return self._change(id_, attempt, changes, states=("queued", "running"))
+
+        def work(connection: Connection) -> bool:
+            if held is not None:
+                held(connection)
+            return _changed(connection, id_, attempt, changes, states=("queued", "running"))
+
+        return self._database.write(work)
+
+    def hold(self, held: Callable[[Connection], None]) -> None:
+        """Asks that in a transaction of its own."""
+        self._database.write(held)
 
     def end(self, id_: str, attempt: int, outcome: Outcome) -> bool:
         """How it ended. False: it had ended already in another way, or is at another attempt."""
@@ -100,6 +119,20 @@ class Ledger(Reader):
                 return found
             self._write(connection, found.order.job.key, [f"Begun anew by {by}."])
             return self._enqueue(connection, found.order, anew=True)
+
+        return self._database.write(work)
+
+    def anew(self, entry: Entry) -> Entry | None:
+        """Its make has ended and left it out: it is queued as its next attempt. None: that was a moment ago."""
+        id_ = entry.order.job.key
+
+        def work(connection: Connection) -> Entry | None:
+            this = jobs.c.id == id_, jobs.c.attempt == entry.attempt, jobs.c.make == entry.make
+            waits = jobs.c.state.in_(["queued", "running"])
+            new = _NEW | {"attempt": entry.attempt + 1}
+            if not connection.execute(update(jobs).where(*this, waits).values(new)).rowcount:
+                return None
+            return self._entry(connection, id_)
 
         return self._database.write(work)
 

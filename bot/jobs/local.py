@@ -75,6 +75,9 @@ class Local:
             outcome = failed(error)
             return replace(outcome, plan=outcome.plan or make.plan)
 
+    def call_off(self, make: str) -> None:
+        """Nothing outlives its executor."""
+
     async def _carried_out(self, make: Make, *, room: Room, bounds: Bounds, space: int) -> Outcome:
         request = await asyncio.to_thread(self.fetch, make, room.scratch, space)
         merged = room.scratch / "merged"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from bot.doors.work import broken
+from bot.jobs.clock import passed
+from bot.jobs.closing import CANCELLED
 from bot.jobs.database import Database
-from bot.jobs.flow import CANCELLED
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import ACTIVE, Entry, Order
-from bot.jobs.queues import DEAD, Queues, job_id
+from bot.jobs.queues import DEAD, Queues, answer_id, job_id
 
 MOST = 100_000  # jobs that are looked through at once
+REMINDS = 60.0  # seconds between two looks for answers that were left out
+LATELY = 3600.0  # seconds in which an end may still lack its answer
 
 
 class Office(Ledger):
@@ -18,6 +21,7 @@ class Office(Ledger):
     def __init__(self, database: Database, queues: Queues) -> None:
         super().__init__(database)
         self._queues = queues
+        self._reminded: float | None = None
 
     def enqueue(self, order: Order) -> Entry:
         return self._in_line(super().enqueue(order))
@@ -40,8 +44,34 @@ class Office(Ledger):
             if outcome is None:
                 if state is None or entry.state == "cancelling":
                     self._in_line(entry)
-            elif self.end(entry.order.job.key, entry.attempt, outcome):
-                self._queues.answer(entry.order.job.key, entry.attempt)
+            else:
+                if states.get(entry.make) == state:  # else whoever asks again would wait for what is dead
+                    self.close(entry.make)
+                if self.end(entry.order.job.key, entry.attempt, outcome):
+                    self._queues.answer(entry.order.job.key, entry.attempt)
+            if states.get(entry.make) == "SUCCESS":
+                self._left_out(entry)
+
+    def remind(self) -> None:
+        """Puts answers in line that whoever wrote an end was killed before."""
+        if self._reminded is not None and passed() - self._reminded < REMINDS:
+            return
+        ended = self.ended(seconds=LATELY)
+        there = self._queues.states(answer_id(*each) for each in ended)
+        for each in ended:
+            if answer_id(*each) not in there:
+                self._queues.answer(*each)
+        self._reminded = passed()
+
+    def _left_out(self, entry: Entry) -> None:
+        """Joined a make that then ended without it; looked at anew, for `entry` may be older than that end."""
+        fresh = self.entry(entry.order.job.key)
+        if fresh is None or fresh.make != entry.make:
+            return
+        self.close(entry.make)
+        again = self.anew(fresh)
+        if again is not None:
+            self._in_line(again)
 
     def _in_line(self, entry: Entry) -> Entry:
         id_, attempt = entry.order.job.key, entry.attempt

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bot.errors import HostError, MergeBotError, MergeError
+from bot.errors import MergeBotError, MergeError
 from bot.isolation import exchange
 from bot.isolation.piped import replay
+from bot.jobs.lease import lost
 from bot.jobs.meter import Meter
 from bot.jobs.runners.runner import Log, Tell
 from bot.jobs.scratch import used_by
@@ -84,6 +85,10 @@ class _Run:
         self._stdin: asyncio.StreamWriter | None = None
 
     async def done(self, step: str, given: tuple[Any, ...], *, writes: bool) -> Any:
+        if (
+            not self.room.alive()
+        ):  # it would live for a while without a sign of life, and others may do the same by then
+            raise lost()
         environment = step_environment(self.room.settings, scratch=self.room.scratch, writes=writes)
         async with _started(step, environment=environment) as (process, pipe):
             self._stdin = process.stdin
@@ -128,11 +133,7 @@ class _Run:
         if "failed" in last:
             raise exchange.raised(last["failed"])
         if "alone" in last:
-            raise HostError(
-                "The database was out of reach for too long, so the work was stopped.",
-                advice="It is begun again by itself.",
-                code="lease-lost",
-            )
+            raise lost()
         raise _died(code)
 
     async def _hear(self, pipe: asyncio.StreamReader) -> dict[str, Any]:
@@ -151,6 +152,8 @@ class _Run:
     async def _asked(self) -> dict[str, Any]:
         try:
             await self.room.gate()
+            if not self.room.alive():  # the answer would be a sign of life
+                raise lost()
         except MergeBotError as error:
             return {"failed": exchange.failure(error, trace="")}
         return {"go": True}

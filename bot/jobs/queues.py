@@ -46,6 +46,11 @@ def job_id(id_: str, attempt: int) -> str:
     return f"{id_}-{attempt}"
 
 
+def answer_id(id_: str, attempt: int) -> str:
+    """The id of the workflow that tells how a job ended."""
+    return f"{job_id(id_, attempt)}-answer"
+
+
 def address(url: URL) -> str:
     """The URL as DBOS takes it, password and all."""
     plain = url if url.get_backend_name() == "sqlite" else url.set(drivername="postgresql")
@@ -87,7 +92,7 @@ class Queues:
 
     def answer(self, id_: str, attempt: int) -> None:
         """Puts it in line that somebody is told how their job ended."""
-        self._start("answer", id_, attempt, id_=f"{job_id(id_, attempt)}-answer", queue=ANSWERS)
+        self._start("answer", id_, attempt, id_=answer_id(id_, attempt), queue=ANSWERS)
 
     def stop(self, id_: str, attempt: int) -> None:
         """Puts it in line that a job is called off."""
@@ -153,13 +158,23 @@ class Queues:
 
         Only for one that does not work any more. DBOS does this at start for its own executor id and, in
         `DBOS._recover_pending_workflows`, for others; what that calls is called here, where nothing has to run.
+        There is no public way.
         """
-        system = self._client._sys_db  # noqa: SLF001 - there is no public way; test_takeover watches it
-        there = self._asked(lambda: system.get_pending_workflows(executor, VERSION))
-        for each in there:
-            name = each.workflow_id
-            self._asked(partial(system.reenqueue_for_recovery, name, [executor], INTERNAL_QUEUE_NAME))
+        there = self.begun(executor)
+        for name in there:
+            self.put_back(name, executor)
         return len(there)
+
+    def begun(self, executor: str) -> list[str]:
+        """The ids of what this executor has begun and not ended."""
+        system = self._client._sys_db  # noqa: SLF001 - as in `hand_back`
+        found = self._asked(lambda: system.get_pending_workflows(executor, VERSION))
+        return [each.workflow_id for each in found]
+
+    def put_back(self, id_: str, executor: str) -> None:
+        """This one goes back into its queue, if that executor still has it."""
+        system = self._client._sys_db  # noqa: SLF001 - as in `hand_back`
+        self._asked(lambda: system.reenqueue_for_recovery(id_, [executor], INTERNAL_QUEUE_NAME))
 
     def close(self) -> None:
         """Lets go of the database."""

@@ -122,6 +122,14 @@ class Reader:
         asked = select(jobs.c.make).where(jobs.c.state.in_(ACTIVE), jobs.c.make != "").distinct()
         return frozenset(self._database.read(lambda connection: connection.scalars(asked).all()))
 
+    def ended(self, *, seconds: float) -> tuple[tuple[str, int], ...]:
+        """The jobs that ended within the last seconds, with their attempts."""
+        asked = select(jobs.c.id, jobs.c.attempt).where(
+            jobs.c.ended > self._database.now() - seconds, jobs.c.state.not_in(ACTIVE)
+        )
+        found = self._database.read(lambda connection: connection.execute(asked).all())
+        return tuple((row.id, row.attempt) for row in found)
+
     def waiting(self, make: str) -> tuple[Entry, ...]:
         """The jobs that wait for this make, the first to ask first."""
         conditions = jobs.c.make == make, jobs.c.state.in_(["queued", "running"])

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, delete, select
+from sqlalchemy import ColumnElement, Delete, Text, and_, cast, delete, or_, select
 
 from bot.jobs.database import Database
+from bot.jobs.order import ACTIVE
 from bot.jobs.reading import DAY
 from bot.jobs.tables import attempts, inbox, jobs, lines, makes
 
@@ -35,9 +36,16 @@ def sweep(database: Database, *, log_days: float, job_days: float) -> Swept:
     return Swept(
         lines=_logs(database, database.now() - log_days * DAY),
         jobs=_batches(database, jobs.c.id, jobs.c.ended < before),
-        makes=_batches(database, makes.c.id, makes.c.ended < before),
+        makes=_batches(database, makes.c.id, or_(makes.c.ended < before, _left(before))),
         deliveries=_batches(database, inbox.c.number, inbox.c.finished < database.now() - DELIVERIES * DAY),
     )
+
+
+def _left(before: ColumnElement[float]) -> ColumnElement[bool]:
+    """Makes that nobody has ended, and nobody waits for."""
+    this = jobs.c.make == makes.c.id.concat("-").concat(cast(makes.c.attempt, Text))
+    awaited = select(jobs.c.id).where(this, jobs.c.state.in_(ACTIVE)).exists()
+    return and_(makes.c.ended.is_(None), makes.c.created < before, ~awaited)
 
 
 def _logs(database: Database, before: ColumnElement[float]) -> int:

@@ -92,6 +92,7 @@ class Staff:
             answers=Answerer({"github": places.thread, "hub": places.thread}),
             planning=planning,
             runners=runners,
+            held=lease.held,
             notify=Notifier(config.notify, post=partial(post, timeout=known.timeout)),
         )
         self.figures = flow.figures

@@ -5,15 +5,13 @@ No clock is asked: one that is set forward by an hour would make everybody look 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select, update
 
+from bot.jobs.clock import passed
 from bot.jobs.database import Database
 from bot.jobs.tables import workers
-
-TAKEN = 1_000_000  # beats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +30,13 @@ class Workers:
         self._database = database
         self._seen: dict[
             str, tuple[int, float]
-        ] = {}  # its beat, and when it was new here by the monotonic clock
+        ] = {}  # its beat, and when it was new here by a clock that nobody sets
 
     def beat(self, executor: str) -> int:
-        """It lives. The answer is its beat: not above the last one, or far above it, where somebody has `take`n it."""
+        """It lives. The answer is its beat: not above the last one where somebody has `take`n it.
+
+        It is negative until that somebody has handed its jobs back.
+        """
 
         def work(connection: Connection) -> int:
             new = self._database.insert(workers).values(executor=executor, beat=1, at=self._database.now())
@@ -51,7 +52,7 @@ class Workers:
         def work(connection: Connection) -> bool:
             beat = self._seen[executor][0]
             this = workers.c.executor == executor, workers.c.beat == beat
-            return bool(connection.execute(update(workers).where(*this).values(beat=beat + TAKEN)).rowcount)
+            return bool(connection.execute(update(workers).where(*this).values(beat=-abs(beat) - 1)).rowcount)
 
         return self._database.write(work)
 
@@ -71,8 +72,15 @@ class Workers:
 
     def gone(self, *, seconds: float) -> tuple[str, ...]:
         """Those whose beat has stood still for that long under our eyes."""
-        there, now = self.all(), time.monotonic()
+        there, now = self.all(), passed()
         for worker in there:
             if self._seen.get(worker.executor, (None,))[0] != worker.beat:
                 self._seen[worker.executor] = worker.beat, now
         return tuple(w.executor for w in there if now - self._seen[w.executor][1] >= seconds)
+
+
+def holds(connection: Connection, executor: str, beat: int) -> bool:
+    """Whether it is still the owner of what it has begun; nobody can take that until this transaction ends."""
+    asked = select(workers.c.beat).where(workers.c.executor == executor).with_for_update(read=True)
+    found = connection.scalar(asked)
+    return found is not None and found >= beat

@@ -39,7 +39,7 @@ def main() -> None:
     runners: dict = {}
     flow = Flow(
         executor=slot.name, settings=known, ledger=ledger, queues=queues, answers=Answerer(), planning=planning,
-        runners=runners, wait=wait_fixed(1),
+        runners=runners, wait=wait_fixed(1), held=lease.held,
     )  # fmt: skip
     engine = Engine(
         flow, database=database, lease=lease, scratch=scratch, takes={JOBS: 4, ANSWERS: 4, STOPS: 4, LOCAL: 1}

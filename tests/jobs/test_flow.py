@@ -6,6 +6,7 @@ import sqlite3
 import time
 
 import pytest
+from sqlalchemy import text
 
 from bot.jobs.order import ACTIVE
 from tests.e2e import hub, models
@@ -229,6 +230,19 @@ def test_a_database_that_is_locked_for_thirty_seconds_loses_nothing(site):
     entry = site.ended(before, after)
     assert [site.office.entry(i).outcome.failure for i in (before, after)] == [None, None], site.logs()
     assert entry.attempt == 1
+
+
+@pytest.mark.slow
+def test_what_its_executor_has_claimed_and_dropped_is_begun_again_without_a_restart(site):
+    """As after a full disk: the row says that it is begun, its executor lives, and nobody works on it."""
+    id_ = site.ask("alice/nowhere", verb="plan")
+    set_ = text("UPDATE workflow_status SET status = 'PENDING', executor_id = :name")
+    site.database.write(lambda connection: connection.execute(set_, {"name": "nobody"}))
+    worker = site.start(lease=600)
+    name = site.name(worker)
+    site.database.write(lambda connection: connection.execute(set_, {"name": name}))
+    assert site.ended(id_, seconds=120).attempt == 1
+    assert worker.poll() is None
 
 
 @pytest.mark.slow

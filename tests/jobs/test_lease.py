@@ -1,5 +1,6 @@
 """Who lives and who is gone: leases, slots, and what is handed back, on SQLite and on PostgreSQL."""
 
+import threading
 import time
 
 import pytest
@@ -99,6 +100,49 @@ def test_one_that_was_paused_hears_that_it_is_not_the_owner_any_more(database, q
     until(lambda: queues.states([id_]) == {id_: "ENQUEUED"})
     until(lambda: lease_of.lost == ["paused"])
     assert not paused.alive()
+
+
+def taken(database, name):
+    """As whoever takes it over leaves it in the middle: it has said so, and handed nothing back yet."""
+    other = Workers(database)
+    other.beat(name)
+    other.gone(seconds=0)
+    assert other.take(name)
+    return other
+
+
+def test_one_that_starts_while_it_is_taken_over_waits_for_that(database, queues, lease_of):
+    """Both would run what it had begun: it by its own recovery, the other by what is handed back."""
+    id_ = begun_by(database, queues, "again")
+    other, ready = taken(database, "again"), []
+    starting = threading.Thread(target=lambda: ready.append(lease_of("again")), daemon=True)
+    starting.start()
+    starting.join(SECONDS / 2)
+    assert ready == []
+    assert queues.hand_back("again") == 1
+    other.leave("again")
+    starting.join(10)
+    assert ready[0].alive()
+    assert queues.states([id_]) == {id_: "ENQUEUED"}
+    assert [w.beat > 0 for w in Workers(database).all()] == [True]
+
+
+def test_one_whose_taker_was_killed_in_the_middle_goes_on_with_it_by_itself(database, queues, lease_of):
+    id_ = begun_by(database, queues, "again")
+    taken(database, "again")
+    lease = lease_of("again")
+    assert lease.alive()
+    assert queues.states([id_]) == {id_: "ENQUEUED"}
+
+
+def test_one_that_was_taken_over_hears_it_at_once_or_after_it_was_handed_back(database, lease_of):
+    one, two = lease_of("one"), lease_of("two")
+    taken(database, "one")
+    other = taken(database, "two")
+    other.leave("two")
+    until(lambda: sorted(lease_of.lost) == ["one", "two"])
+    assert one.gone
+    assert not two.alive()
 
 
 def test_who_stops_hands_back_at_once(database, queues, lease_of):

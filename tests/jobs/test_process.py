@@ -13,7 +13,8 @@ import pytest
 
 from bot import settings
 from bot.errors import HostError, InputError, MergeError, StoppedError
-from bot.jobs.process import Bounds, Room
+from bot.jobs.clock import passed
+from bot.jobs.process import Bounds, Room, _Run
 from bot.records import Plan
 from bot.request import Destination, MergeRequest
 from bot.settings import Settings, step_environment
@@ -107,10 +108,30 @@ def test_too_much_disk_ends_it(room, asked, monkeypatch):
 def test_without_a_sign_of_life_it_ends_itself(room, asked):
     """The executor has lost its database: somebody else may do the job by now."""
     here, _ = room
-    deaf = replace(here, alive=lambda: False)
+    once = iter([True])  # when it is begun
+    deaf = replace(here, alive=lambda: next(once, False))
     with pytest.raises(HostError) as error:
         asyncio.run(deaf.do("merge", asked, bounds=Bounds(patience=0.5)))
     assert error.value.code == "lease-lost"
+
+
+def test_without_the_lease_no_step_is_begun(room, asked):
+    here, heard = room
+    with pytest.raises(HostError) as error:
+        asyncio.run(replace(here, alive=lambda: False).do("merge", asked))
+    assert error.value.code == "lease-lost"
+    assert heard == {"now": [], "lines": []}
+
+
+def test_a_look_that_took_too_long_is_no_leave_to_publish(room):
+    """The lease ran out while it was asked: the answer would keep the step alive for another while."""
+    here, _ = room
+    answer = asyncio.run(_Run(room=replace(here, alive=lambda: False), bounds=Bounds())._asked())
+    assert answer["failed"]["code"] == "lease-lost"
+
+
+def test_the_clock_goes_on_while_the_machine_sleeps():
+    assert abs(passed() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
 
 
 ORPHAN = """

@@ -97,6 +97,13 @@ class HfJobs:
             raise
         return await asyncio.to_thread(self._outcome, make, following, said)
 
+    def call_off(self, make: str) -> None:
+        """Also where its executor was killed: the job on the Hub goes on without, and would publish."""
+        jobs = hub_jobs(self._settings, namespace=self._rental.namespace)
+        for job in jobs.find(_label(make)):
+            if not job.ended:
+                jobs.cancel(job.id)
+
     async def _begin(
         self, make: Make, jobs: HubJobs, machines: tuple[Hardware, ...], log: Log
     ) -> tuple[HubJob, rent.Terms]:
@@ -238,4 +245,8 @@ class _Following:
 
 def label(make: Make) -> str:
     """What its job is found again by: 40 of the characters that a label may have."""
-    return hashlib.sha256(make.id.encode()).hexdigest()[:40]
+    return _label(make.id)
+
+
+def _label(make: str) -> str:
+    return hashlib.sha256(make.encode()).hexdigest()[:40]

@@ -47,6 +47,9 @@ class Runner(Protocol):
         when trying again later helps, and passes CancelledError on when everything that it had started has ended.
         """
 
+    def call_off(self, make: str) -> None:
+        """Ends what works on the make of this id elsewhere, also when nobody follows it any more. May block."""
+
 
 def pinned(request: MergeRequest, plan: Plan) -> MergeRequest:
     """The request, with every model of the Hub at the commit that the plan found.

@@ -208,6 +208,26 @@ def test_called_off_it_is_cancelled_on_the_hub(rented, ears):
     assert published(rented, "alice/called-off") is None
 
 
+def test_another_executor_calls_off_what_a_killed_one_has_rented(rented, ears):
+    what = make("alice/left-behind")
+
+    async def left():
+        runner = HfJobs(
+            rental(), settings=settings.load(), keeps=lambda: True
+        )  # the job stays, as after kill -9
+        task = asyncio.create_task(runner.carry_out(what, tell=ears.now.append, log=ears.lines.append))
+        await soon(lambda: running(rented))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(left())
+    assert not only(rented).ended
+    HfJobs(rental(), settings=settings.load()).call_off(what.id)
+    assert until(lambda: only(rented).ended)
+    assert only(rented).stage == "CANCELED"
+    assert published(rented, "alice/left-behind") is None
+
+
 def test_called_off_while_it_is_started_it_leaves_no_job_behind(rented, ears):
     what = make("alice/called-off")
     rented.hub.jobs.delay = 30
