@@ -41,6 +41,9 @@ class LazyHub:
     def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
         return self._hub.download(model, names=names, progress=progress)
 
+    def fetch(self, model: Model, *, name: str, out: Path, progress: Progress) -> Path:
+        return self._hub.fetch(model, name=name, out=out, progress=progress)
+
 
 def publisher(settings: Settings, to: Destination) -> HubPublisher:
     """The publisher, with a write token. Raises AccessError without one: before the work, not after it."""

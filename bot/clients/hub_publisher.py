@@ -15,6 +15,7 @@ from bot.clients import hub_target, hub_upload, hub_withdrawal
 from bot.clients.http import retrying
 from bot.clients.hub_errors import redacted, translated
 from bot.clients.hub_finder import Finder, ReadMarker, is_pr
+from bot.clients.hub_parcel import Parcel
 from bot.clients.hub_target import ADAPTER_FILE, INDEX, Target
 from bot.errors import AccessError, HostError, InputError, InternalError
 from bot.progress import Progress
@@ -66,6 +67,7 @@ class HubPublisher:
         texts: Mapping[str, str | bytes] | None = None,
         delete: tuple[str, ...] = (),
         checked: Mapping[str, str] | None = None,
+        parcel: Parcel | None = None,
         progress: Progress,
     ) -> Publication:
         """Publish every file of `folder` in one commit; what an earlier run has published is only found.
@@ -75,10 +77,11 @@ class HubPublisher:
         without local paths, pictures). `delete` names files to delete in the same commit when they are there and not
         among what is published; the adapter's own, and weights of an earlier result of ours, are deleted without being
         named. `checked` is the SHA-256 of files as the checks have seen them: the check `stored` of what was published
-        says whether the Hub holds just these; it may have failed, and `take_back` is for that. Raises RefusedError
+        says whether the Hub holds just these; it may have failed, and `take_back` is for that. `parcel` holds those of
+        the files that were sent ahead, of which the folder has no more than the names. Raises RefusedError
         (`destination-exists`, `wider-than-base`), InputError, AccessError or HostError.
         """
-        additions = hub_upload.additions(folder, texts or {})
+        additions = hub_upload.additions(folder, texts or {}, sent=parcel.sent if parcel else None)
         self._must_carry_the_key(destination, plan, additions, message)
         with translated(f"publish to {destination.location}"):
             target = self._look(destination)
@@ -86,7 +89,7 @@ class HubPublisher:
             if found := self._finder.find(destination, target, key=plan.key):
                 return found
             with self._existing(destination, target, plan, progress) as now:
-                self._before[destination.location] = now, target is None
+                self._before[destination.location] = now, target is None or (parcel is not None and parcel.made)
                 deletions = self._deletions(now, additions, plan, delete)
                 hub_upload.upload(
                     self._api,
@@ -98,6 +101,29 @@ class HubPublisher:
                 )
                 done = self._commit(destination, now, [*additions, *deletions], plan.key, message)
             return self._with_check(done, additions, checked or {})
+
+    @contextmanager
+    def ahead(
+        self, destination: Destination, *, plan: Plan, made: bool = False, progress: Progress
+    ) -> Iterator[Parcel]:
+        """A parcel to fill before `publish`, in the repository, which is created when it is missing.
+
+        `made`: an earlier run has created it for this. It is taken back when what is done with the parcel raises, unless
+        that is a fault of the Hub: what was sent then waits for the next run. Raises what `publish` raises.
+        """
+        with translated(f"publish to {destination.location}"):
+            target = self._look(destination)
+            self._refuse(destination, target, plan)
+            made = target is None or (made and target.files <= {".gitattributes"})
+            now = self._create(destination) if target is None else target
+        parcel = Parcel(self._api, now, pr=is_pr(destination), made=made, attempts=self._attempts)
+        try:
+            hub_target.refuse_wider(destination, plan, private=now.private)
+            yield parcel
+        except BaseException as error:
+            if made and not isinstance(error, HostError):
+                self._take_back(now, progress)
+            raise
 
     def take_back(self, done: Publication, *, comment: str) -> str:
         """Undoes a publication of this object that is not as it was checked, as far as may be; says how far, in words.

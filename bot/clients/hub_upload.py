@@ -28,8 +28,14 @@ Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 NOTHING_IGNORED = "# nothing is ignored\n"  # else a .gitignore of the repository silently drops weights
 
 
-def additions(folder: Path, texts: Mapping[str, str | bytes]) -> list[Addition]:
-    """Every file of the folder, hidden ones aside, and the texts; a text replaces the file of its name."""
+def additions(
+    folder: Path, texts: Mapping[str, str | bytes], *, sent: Mapping[str, Addition] | None = None
+) -> list[Addition]:
+    """Every file of the folder, hidden ones aside, and the texts; a text replaces the file of its name.
+
+    `sent`: files that are in the Hub's storage already, by their names.
+    """
+    sent = sent or {}
     paths = {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
@@ -42,7 +48,7 @@ def additions(folder: Path, texts: Mapping[str, str | bytes]) -> list[Addition]:
             advice="Please report this; nothing was published.",
             code="adapter-in-result",
         )
-    files = [CommitOperationAdd(name, path) for name, path in shown.items() if name not in texts]
+    files = [sent.get(n) or CommitOperationAdd(n, path) for n, path in shown.items() if n not in texts]
     given = {name: text.encode() if isinstance(text, str) else text for name, text in texts.items()}
     return files + [CommitOperationAdd(name, data) for name, data in given.items()]
 
@@ -60,10 +66,11 @@ def upload(  # file by file, so that there is something to tell
     api: HfApi, repo_id: str, added: list[Addition], *, pr: bool, attempts: int, progress: Progress
 ) -> None:
     """Bring the files into the Hub's storage, without a commit. Doing it again uploads only what is missing."""
+    added = [addition for addition in added if not addition._is_uploaded]  # noqa: SLF001 - the client has no other word
     progress.begin(f"Uploading to {repo_id}", total=sum(addition.upload_info.size for addition in added))
-    with _quiet():
-        for addition in sorted(added, key=lambda one: one.upload_info.size):
-            _one(api, repo_id, addition, pr=pr, attempts=attempts)
+    with quiet():
+        for addition in sorted(added, key=lambda a: a.upload_info.size):
+            one(api, repo_id, addition, pr=pr, attempts=attempts)
             progress.advance(addition.upload_info.size)
     progress.end()
 
@@ -97,7 +104,9 @@ def fault(added: list[Addition], there: Mapping[str, RepoFile], *, checked: Mapp
     )
 
 
-def _one(api: HfApi, repo_id: str, addition: Addition, *, pr: bool, attempts: int) -> None:
+def one(api: HfApi, repo_id: str, addition: Addition, *, pr: bool, attempts: int) -> None:
+    """Bring one file into the Hub's storage, unless it is there. Raises HostError, or the client's errors."""
+
     def send() -> None:
         api.preupload_lfs_files(
             repo_id, [addition], create_pr=pr, free_memory=False, gitignore_content=NOTHING_IGNORED
@@ -124,7 +133,7 @@ def _same(addition: Addition, there: RepoFile | None, *, checked: str | None) ->
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the client's own progress bars, which would write over ours."""
     if are_progress_bars_disabled():
         yield
