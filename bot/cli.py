@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot import __version__, options
+from bot import __version__, options, scratch_option
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -86,6 +86,7 @@ def doctor(**flags: Any) -> int:
 @options.job
 @options.validate("full")
 @options.to(required=False)
+@scratch_option.scratch_limit
 @options.output
 def plan(**flags: Any) -> None:
     """Show what a merge would do; download no weights."""
@@ -194,6 +195,7 @@ def publish(folder: Path, **flags: Any) -> None:
 @options.questions
 @options.to(required=True)
 @options.reload
+@scratch_option.scratch_limit
 @options.output
 def run(**flags: Any) -> None:
     """Plan, merge, validate and publish ADAPTER: the whole way."""

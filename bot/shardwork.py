@@ -21,7 +21,6 @@ from bot.secret_text import masked
 from bot.shard import MergedShard
 from bot.weights import memory
 from bot.weights.layout import INDEX, Layout
-from bot.weights.sparse import write_outline
 
 
 def merge_shard(
@@ -65,7 +64,9 @@ def merge_shard(
         )
     if witness is not None:
         shard = next(shard for shard in base.shards if shard.file == file)
-        subject = _subject(plan, base=base, config=config, folders=folders, request=request, progress=progress)
+        subject = _subject(
+            plan, base=base, config=config, folders=folders, request=request, progress=progress
+        )
         seen = replace(witness.found(), ours=True)
         header = merged_header(plan, base=base, shard=shard)
         found: Found = checking.look_at(subject, file=file, header=header, seen=seen)
@@ -83,16 +84,6 @@ def merge_shard(
         peak_bytes=memory.peak(),
         device=merged.device,
     )
-
-
-def outline(plan: Plan, file: str, *, base: Layout, out: Path) -> int:
-    """Puts the outline of a merged shard where it was, or would be; the answer is the shard's size."""
-    from bot.merge.shards import merged_header  # noqa: PLC0415
-
-    shard = next(shard for shard in base.shards if shard.file == file)
-    header = merged_header(plan, base=base, shard=shard)
-    write_outline(out / file, header)
-    return header.file_size
 
 
 def conclude(

@@ -63,7 +63,9 @@ class Parcel:
             )[0]
 
         with translated(f"look for what {self._target.id} has"):
-            found = {str(each["oid"]) for each in retrying(ask, attempts=self._attempts) if not each.get("actions")}
+            found = {
+                str(each["oid"]) for each in retrying(ask, attempts=self._attempts) if not each.get("actions")
+            }
         there = {name: file for name, file in files.items() if file[0] in found}
         for name, (sha256, size) in there.items():
             self._keep(name, size=size, sha256=sha256)

@@ -19,9 +19,8 @@ from bot.clients.hub_parcel import Parcel
 from bot.clients.hub_target import ADAPTER_FILE, INDEX, Target
 from bot.errors import AccessError, HostError, InputError, InternalError
 from bot.progress import Progress
-from bot.records import Check, Plan, Publication, Verdict
+from bot.records import Plan, Publication
 from bot.request import Destination
-from bot.wording import counted, size
 
 CLIENT_ERRORS = (HfHubHTTPError, httpx2.TransportError)
 
@@ -89,7 +88,10 @@ class HubPublisher:
             if found := self._finder.find(destination, target, key=plan.key):
                 return found
             with self._existing(destination, target, plan, progress) as now:
-                self._before[destination.location] = now, target is None or (parcel is not None and parcel.made)
+                self._before[destination.location] = (
+                    now,
+                    target is None or (parcel is not None and parcel.made),
+                )
                 deletions = self._deletions(now, additions, plan, delete)
                 hub_upload.upload(
                     self._api,
@@ -289,20 +291,15 @@ class HubPublisher:
         """With the check `stored`: whether the Hub lists at that commit what was checked and sent."""
         if done.existed or done.commit is None:
             return done
-        figure = f"{counted(len(additions), 'file')}, {size(sum(a.upload_info.size for a in additions))}"
-        try:
-            there = hub_upload.stored(
-                self._api, done.destination.location, done.commit, attempts=self._attempts
-            )
-        except CLIENT_ERRORS as error:  # it is published all the same
-            detail = f"The Hub did not list them ({redacted(str(error)).rstrip('.')})."
-            return replace(
-                done, checks=(Check(name="stored", verdict="skipped", figure=figure, detail=detail),)
-            )
-        fault = hub_upload.fault(additions, there, checked=checked)
-        detail = f"{fault}." if fault else "The Hub lists every file with the digest that it had here."
-        verdict: Verdict = "failed" if fault else "passed"
-        return replace(done, checks=(Check(name="stored", verdict=verdict, figure=figure, detail=detail),))
+        check = hub_upload.check_stored(
+            self._api,
+            done.destination.location,
+            done.commit,
+            additions,
+            checked=checked,
+            attempts=self._attempts,
+        )
+        return replace(done, checks=(check,))
 
 
 def _may_still_run(error: BaseException) -> bool:

@@ -99,9 +99,7 @@ class HubReader:
             code="download-damaged",
         )
 
-    def _fetch(
-        self, pinned: Pinned, *, path: str, progress: Progress, folder: Path | None = None
-    ) -> str:
+    def _fetch(self, pinned: Pinned, *, path: str, progress: Progress, folder: Path | None = None) -> str:
         """One file, in this thread: for the threads of snapshot_download, Ctrl-C waits until their files are there."""
 
         def call() -> str:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 from huggingface_hub.utils.tqdm import (
@@ -22,6 +24,8 @@ from bot.clients.hub_errors import redacted
 from bot.clients.hub_target import ADAPTER_FILE
 from bot.errors import HostError, InternalError
 from bot.progress import Progress
+from bot.records import Check, Verdict
+from bot.wording import counted, size
 
 Addition = CommitOperationAdd
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
@@ -83,6 +87,22 @@ def stored(api: HfApi, repo_id: str, commit: str, *, attempts: int) -> dict[str,
         return [file for file in found if isinstance(file, RepoFile)]
 
     return {file.path: file for file in retrying(listed, attempts=attempts)}
+
+
+def check_stored(
+    api: HfApi, repo_id: str, commit: str, added: list[Addition], *, checked: Mapping[str, str], attempts: int
+) -> Check:
+    """Check `stored`: whether the Hub lists at that commit what was checked and sent."""
+    figure = f"{counted(len(added), 'file')}, {size(sum(a.upload_info.size for a in added))}"
+    try:
+        there = stored(api, repo_id, commit, attempts=attempts)
+    except (HfHubHTTPError, httpx2.TransportError) as error:  # it is published all the same
+        detail = f"The Hub did not list them ({redacted(str(error)).rstrip('.')})."
+        return Check(name="stored", verdict="skipped", figure=figure, detail=detail)
+    found = fault(added, there, checked=checked)
+    detail = f"{found}." if found else "The Hub lists every file with the digest that it had here."
+    verdict: Verdict = "failed" if found else "passed"
+    return Check(name="stored", verdict=verdict, figure=figure, detail=detail)
 
 
 def fault(added: list[Addition], there: Mapping[str, RepoFile], *, checked: Mapping[str, str]) -> str | None:

@@ -63,7 +63,9 @@ class Stream:
         self._let_go = plan.estimate.output_bytes > memory.available() * KEPT
         self._lock = threading.Lock()
 
-    def run(self, *, workers: int | None = None, digest: bool = False, only: str | None = None) -> MergedModel:
+    def run(
+        self, *, workers: int | None = None, digest: bool = False, only: str | None = None
+    ) -> MergedModel:
         """Writes every shard and the index. The bytes do not depend on the number of workers.
 
         `digest`: the shards' SHA-256 are taken on the way. `only`: the one shard that is written, and no index; the

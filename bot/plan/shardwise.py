@@ -13,9 +13,13 @@ from bot.weights.header import DTYPES, FLOATS, ITEM_BITS
 from bot.weights.layout import Layout, Shard
 from bot.wording import size
 
+MOST = 0.95  # of a disk that is too small for the whole model: others write there, too
 ENTRY = 512  # bytes of a header that an added tensor may take
 RATE = 100_000_000  # bytes a second: what a plan takes for the speed of a line, and says so
-STARTS = ("initial-adapter", "residual-base")  # patches that say: the start changed the base, which all of it shows
+STARTS = (
+    "initial-adapter",
+    "residual-base",
+)  # patches that say: the start changed the base, which all of it shows
 EITHER = "Leave out --scratch-limit, or take a machine with more disk"
 
 
@@ -34,9 +38,7 @@ def obstacle(plan: Plan, *, pickled: bool) -> str:
     return ""
 
 
-def portions(
-    plan: Plan, *, base: Layout, digests: Mapping[str, str], remote: bool
-) -> tuple[Portion, ...]:
+def portions(plan: Plan, *, base: Layout, digests: Mapping[str, str], remote: bool) -> tuple[Portion, ...]:
     """The shards of the result in their order. `digests`: those that the Hub tells of the base's files.
 
     `remote`: the base lies on the Hub; a local one is not fetched, and nobody can copy it there.
@@ -77,6 +79,22 @@ def seconds(moved: Traffic, *, down: float = RATE, up: float = RATE) -> float:
     return max(moved.down_bytes / down, moved.up_bytes / up)
 
 
+def limit(plan: Plan, *, asked: int | None, free: int) -> int | None:
+    """How many bytes of disk a merge that goes shard by shard may take; None for one that need not go so.
+
+    `asked` is what the user allows, `free` what the disk has. Raises RefusedError where that does not do.
+    """
+    moved, whole = plan.traffic, plan.estimate.output_bytes + plan.estimate.download_bytes
+    if asked is not None:
+        within(plan, asked)
+        return asked if whole > asked else None
+    if moved is None or moved.obstacle or whole <= free:
+        return None
+    most = int(free * MOST)
+    within(replace(plan, estimate=replace(plan.estimate, disk_bytes=whole)), most)
+    return most
+
+
 def within(plan: Plan, limit: int | None) -> Plan:
     """The plan for no more scratch space than that. Raises RefusedError where it does not do, with what would."""
     moved = plan.traffic
@@ -103,9 +121,7 @@ def within(plan: Plan, limit: int | None) -> Plan:
     return replace(plan, estimate=replace(plan.estimate, disk_bytes=limit))
 
 
-def _needs(
-    shard: Shard, *, plan: Plan, base: Layout, bindings: Mapping[str, Binding]
-) -> tuple[str, ...]:
+def _needs(shard: Shard, *, plan: Plan, base: Layout, bindings: Mapping[str, Binding]) -> tuple[str, ...]:
     """Its own file, and those with what its changed tensors are made of.
 
     Where PEFT's layers merge, that is every tensor of the same modules, and of the same stack of experts.
