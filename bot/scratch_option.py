@@ -20,6 +20,6 @@ scratch_limit = click.option(
     "--scratch-limit",
     metavar="SIZE",
     callback=_amount,
-    help="Take no more disk than that, such as 12GB: a larger model goes to the Hub shard by shard. Without it, one that"
-    " the disk is too small for does.",
+    help="Take no more disk than that, such as 12GB: a larger model goes to the Hub shard by shard. Without it, one"
+    " that the disk is too small for does.",
 )

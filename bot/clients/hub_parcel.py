@@ -1,4 +1,4 @@
-"""Large files that are in the Hub's storage before the one commit that shows them: sent, copied there, or found there."""
+"""Large files that are in the Hub's storage before the commit that shows them: sent, copied or found there."""
 
 from __future__ import annotations
 

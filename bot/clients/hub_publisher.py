@@ -110,8 +110,8 @@ class HubPublisher:
     ) -> Iterator[Parcel]:
         """A parcel to fill before `publish`, in the repository, which is created when it is missing.
 
-        `made`: an earlier run has created it for this. It is taken back when what is done with the parcel raises, unless
-        that is a fault of the Hub: what was sent then waits for the next run. Raises what `publish` raises.
+        `made`: an earlier run has created it for this. It is taken back when what is done with the parcel raises,
+        unless that is a fault of the Hub: what was sent then waits for the next run. Raises what `publish` raises.
         """
         with translated(f"publish to {destination.location}"):
             target = self._look(destination)

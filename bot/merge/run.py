@@ -44,12 +44,13 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     digest: bool = False,
     only: str | None = None,
 ) -> MergedModel:
-    """Writes the merged weights and their index into the existing folder `out`; of `only` one shard, without an index.
+    """Writes the merged weights and their index into the existing folder `out`.
 
-    Then `base_folder` need not hold more than that shard is made of (`bot.plan.shardwise` knows), and a merge that
-    changes nothing in it is no error. `config` is the base's config.json. Plain LoRA and DoRA (`plan.way` is `names`) are merged in row blocks,
+    `config` is the base's config.json. Plain LoRA and DoRA (`plan.way` is `names`) are merged in row blocks,
     everything else one module at a time through PEFT's own layers, from the base's tensors (`layers`) or from the model
-    that transformers has loaded (`whole`). Raises RefusedError for an adapter that
+    that transformers has loaded (`whole`). `only`: the one shard that is written, without an index; then `base_folder`
+    need not hold more than that is made of (`bot.plan.shardwise` knows), and a merge that changes nothing in it is no
+    error. Raises RefusedError for an adapter that
     is not finite, without effect or contradictory, and for results that overflow; OSError as it comes from the disk.
     """
     device = "cpu" if plan.parity == "peft" else choose(device)

@@ -146,8 +146,8 @@ class _Work:
         progress.end()
         if left:
             progress.say(
-                f"{counted(len(left), 'shard')} in {times.wall:.0f} s: {times.fetch:.0f} s fetching, {times.merge:.0f} s"
-                f" merging, {times.send:.0f} s sending, {times.overlap:.1f} of them at a time;"
+                f"{counted(len(left), 'shard')} in {times.wall:.1f} s: {times.fetch:.1f} s fetching,"
+                f" {times.merge:.1f} s merging, {times.send:.1f} s sending, {times.overlap:.1f} of them at a time;"
                 f" {size(budget.peak + beside)} of disk at most"
             )
         return self._conclude(started=started, progress=progress)

@@ -94,7 +94,7 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         json.dump(document, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
+    beside.replace(path)
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -62,7 +62,7 @@ def run(portions: Iterable[Portion], *, stages: Stages, budget: Budget) -> Times
         thread.start()
     try:
         line.merge()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - raised below, when nobody works any more
         line.fail(error)
     finally:
         line.merged.put(END)

@@ -11,7 +11,7 @@ class MergingOnly:
     def __init__(self, progress: Progress) -> None:
         self._progress, self._merging = progress, False
 
-    def begin(self, what: str, *, total: int) -> None:
+    def begin(self, what: str, *, total: int) -> None:  # noqa: ARG002 - of the whole work it is another
         self._merging = what.startswith("Merging")
 
     def advance(self, count: int) -> None:

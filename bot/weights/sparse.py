@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from bot.weights.header import Header
@@ -14,4 +13,4 @@ def write_outline(path: Path, header: Header) -> None:
     with beside.open("wb") as file:
         file.write(len(header.raw).to_bytes(8, "little") + header.raw)
         file.truncate(header.file_size)
-    os.replace(beside, path)
+    beside.replace(path)
