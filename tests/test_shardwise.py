@@ -1,21 +1,23 @@
 """A merge from Hub to Hub with less disk than the model takes: the same bytes, proven shard by shard."""
 
 import hashlib
-import json
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import safe_open
 
+from bot.clients.hub_parcel import Parcel
+from bot.plan import shardwise
 from tests.e2e import desk, hub, models, processes
-from tests.tiny.adapters import save_adapter
-from tests.tiny.models import save_base
+from tests.tiny.adapters import live, save_adapter
+from tests.tiny.models import load, logits, save_base
 
 __all__ = ["desk", "hub", "models", "processes"]
 BASE, ADAPTER = "acme/sharded", "alice/sharded-lora"
+FAST = ["--validate", "tensors"]
 LORA = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8}
-TOUCHED = [f"model.layers.{n}.self_attn.{m}_proj" for n in (0, 1) for m in "qv"]
+TOUCHED = [f"model.layers.{n}.{m}_proj" for n in (0, 1) for m in ("self_attn.q", "mlp.up", "mlp.down")]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +32,15 @@ def sources(tmp_path_factory, hub):
     return base, adapter
 
 
-def plan_of(desk, to):
-    return desk.done("plan", ADAPTER, "--to", to)["traffic"]
+def plan_of(desk, to, adapter=ADAPTER):
+    return desk.done("plan", adapter, "--to", to)["traffic"]
+
+
+def run(desk, to, *more, adapter=ADAPTER, call=None):
+    """A run that may take no more disk than the least that does."""
+    limit = plan_of(desk, to, adapter)["least_bytes"]
+    desk.hub.clear_requests()
+    return (call or desk.done)("run", adapter, "--to", to, *FAST, "--scratch-limit", limit, *more)
 
 
 def digests(hub, repo_id):
@@ -46,24 +55,185 @@ def verdicts(document):
     return {check["name"]: check["verdict"] for check in document["report"]["checks"]}
 
 
-@pytest.fixture(scope="module")
-def ordinary(sources, hub):
-    """What a merge with all of the disk publishes is compared with."""
-    return {}
+def shards_sent(desk):
+    """How many shards the Hub's storage was sent."""
+    return sum(r.method == "PUT" and "/lfs/" in r.path for r in desk.hub.requests)
+
+
+def shards_fetched(desk):
+    """How many shards the Hub has sent whole."""
+    shards = {n for n in desk.hub.files(BASE) if n.endswith(".safetensors")}
+    found = {r.path.split("?")[0] for r in desk.hub.requests if r.method == "GET" and r.status == 200}
+    return len([path for path in found if path.rpartition("/")[2] in shards])
+
+
+def least(desk, *more):
+    return plan_of(desk, "alice/planned", *more)["least_bytes"]
 
 
 def test_the_same_bytes_as_with_the_whole_model_on_the_disk(desk, sources):
-    desk.done("run", ADAPTER, "--to", "alice/whole", "--validate", "tensors")
+    desk.done("run", ADAPTER, "--to", "alice/whole", *FAST)
     moved = plan_of(desk, "alice/little")
-    desk.hub.clear_requests()
-    done = desk.done(
-        "run", ADAPTER, "--to", "alice/little", "--validate", "tensors", "--scratch-limit", moved["least_bytes"]
-    )
+    done = run(desk, "alice/little")
     whole, little = digests(desk.hub, "alice/whole"), digests(desk.hub, "alice/little")
     assert weights(whole) == weights(little)
     assert whole.keys() == little.keys()
-    assert len([n for n in little if n.endswith(".safetensors")]) > 4
     found = verdicts(done)
     assert (found["changed"], found["untouched"], found["published"]) == ("passed", "passed", "skipped")
-    assert done["publication"]["checks"][0]["verdict"] == "passed"  # stored
+    stored = done["publication"]["checks"][0]
+    assert (stored["name"], stored["verdict"]) == ("stored", "passed")
     assert not any(desk.scratch.iterdir())
+    copied = moved["shards"] - shards_sent(desk)
+    assert copied > 0  # the Hub copies what nothing changes in
+    assert f"{copied} shard" in next(
+        c["detail"] for c in done["report"]["checks"] if c["name"] == "untouched"
+    )
+    assert moved["copied_bytes"] + moved["up_bytes"] == sum(
+        p.stat().st_size for n, p in desk.hub.files("alice/little").items() if n.endswith(".safetensors")
+    )
+    assert desk.done("verify", "alice/little")["verdict"] == "passed"
+
+
+def test_the_published_model_answers_as_base_and_adapter_do(desk, sources):
+    base, adapter = sources
+    desk.apart()
+    run(desk, "alice/answers")
+    wanted = logits(live(base, adapter), desk.models.batch)
+    assert torch.allclose(desk.plain("alice/answers"), wanted, atol=0.05, rtol=0.02)
+    assert not torch.allclose(wanted, logits(load(base), desk.models.batch), atol=0.05, rtol=0.02)
+
+
+def test_what_the_hub_declines_to_copy_is_sent(desk, sources):
+    desk.hub.fault("lfs-files/duplicate", status=403)
+    shards = plan_of(desk, "alice/declined")["shards"]
+    run(desk, "alice/declined")
+    assert shards_sent(desk) == shards
+
+
+def test_layers_that_lie_in_two_shards_are_merged_with_both(desk, tmp_path):
+    """A head that is untied starts from the embeddings, in another shard."""
+    base = save_base(tmp_path / "base", "llama", shards=6, tie=True)
+    config = LORA | {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "ensure_weight_tying": False}
+    save_adapter(tmp_path / "adapter", base, config=config, base_name="acme/tied")
+    (tmp_path / "adapter" / "README.md").unlink()
+    desk.hub.commit("acme/tied", base)
+    desk.hub.commit("alice/tied-lora", tmp_path / "adapter")
+    planned = desk.done("plan", "alice/tied-lora", "--to", "alice/tied-little")
+    assert (planned["way"], planned["traffic"]["obstacle"]) == ("layers", "")
+    desk.done("run", "alice/tied-lora", "--to", "alice/tied-whole", *FAST)
+    run(desk, "alice/tied-little", adapter="alice/tied-lora")
+    whole, little = digests(desk.hub, "alice/tied-whole"), digests(desk.hub, "alice/tied-little")
+    assert weights(whole) == weights(little)
+
+
+# killed, cancelled, and faults of the Hub
+
+
+def test_a_run_that_was_killed_goes_on_with_the_shards_that_are_missing(desk, sources):
+    run(desk, "alice/unbroken")
+    every = shards_sent(desk), shards_fetched(desk)
+    started = run(desk, "alice/resumed", call=lambda *given: desk.start(*given, trap="shards"))
+    started.trapped()
+    started.send(signal.SIGKILL)
+    started.end()
+    assert digests(desk.hub, "alice/resumed").keys() <= {".gitattributes"}  # nothing shows
+    done = run(desk, "alice/resumed")
+    assert done["report"]["verdict"] == "passed"
+    assert (shards_sent(desk), shards_fetched(desk)) == (every[0] - 2, every[1] - 2)
+    unbroken, resumed = digests(desk.hub, "alice/unbroken"), digests(desk.hub, "alice/resumed")
+    assert weights(unbroken) == weights(resumed)
+    assert not any(desk.scratch.iterdir())
+
+
+def test_what_the_hub_has_lost_since_is_merged_again(desk, sources):
+    started = run(desk, "alice/lost", call=lambda *given: desk.start(*given, trap="shards"))
+    started.trapped()
+    started.send(signal.SIGKILL)
+    started.end()
+    desk.hub.delete_repo("alice/lost")
+    done = run(desk, "alice/lost")
+    assert done["report"]["verdict"] == "passed"
+
+
+def test_a_cancelled_run_leaves_nothing(desk, sources):
+    started = run(desk, "alice/cancelled", call=lambda *given: desk.start(*given, trap="shards"))
+    started.trapped()
+    started.send(signal.SIGINT)
+    assert started.end().code == 130
+    assert desk.hub.state.store.find("model", "alice/cancelled") is None
+    assert not any(desk.scratch.iterdir())
+
+
+def test_after_a_fault_of_the_hub_the_next_run_goes_on(desk, sources):
+    limit = plan_of(desk, "alice/faulty")["least_bytes"]
+    desk.set(MERGE_BOT_ATTEMPTS="1")
+    desk.hub.fault(r"^/lfs/", method="PUT", status=500)
+    answer = desk("run", ADAPTER, "--to", "alice/faulty", *FAST, "--scratch-limit", limit, "--json")
+    assert (answer.code, digests(desk.hub, "alice/faulty").keys() <= {".gitattributes"}) == (4, True)
+    desk.hub.clear_faults()
+    assert run(desk, "alice/faulty")["report"]["verdict"] == "passed"
+
+
+def test_a_destination_that_others_fill_meanwhile_is_left_alone(desk, sources, monkeypatch):
+    honest = Parcel.send
+
+    def send(self, path, **given):
+        desk.hub.commit("alice/taken", {"theirs.txt": "mine"})
+        honest(self, path, **given)
+
+    monkeypatch.setattr(Parcel, "send", send)
+    limit = least(desk)
+    answer = desk("run", ADAPTER, "--to", "alice/taken", *FAST, "--scratch-limit", limit, "--json")
+    assert answer.error["code"] == "destination-exists"
+    assert "theirs.txt" in digests(desk.hub, "alice/taken")
+
+
+def test_a_shard_that_is_changed_before_it_is_sent_stops_the_run(desk, sources, monkeypatch):
+    honest = Parcel.send
+
+    def send(self, path, **given):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        honest(self, path, **given)
+
+    monkeypatch.setattr(Parcel, "send", send)
+    limit = least(desk)
+    answer = desk("run", ADAPTER, "--to", "alice/flipped", *FAST, "--scratch-limit", limit, "--json")
+    assert answer.error["code"] == "changed-since-validation"
+    assert desk.hub.state.store.find("model", "alice/flipped") is None
+
+
+# what is said in the plan
+
+
+def test_the_plan_says_the_least_that_works(desk, sources):
+    limit = least(desk)
+    error = desk.refused(
+        "run",
+        ADAPTER,
+        "--to",
+        "alice/small",
+        "--scratch-limit",
+        str(limit - 1),
+        code=3,
+        reason="scratch-too-small",
+    )
+    assert "--scratch-limit" in error["advice"]
+    answer = desk("plan", ADAPTER, "--to", "alice/small")
+    assert "shard by shard" in " ".join(answer.out.split())
+
+
+def test_a_merge_that_needs_the_whole_model_says_so(desk, sources):
+    error = desk.refused(
+        "run", ADAPTER, "--to", "alice/small", "--way", "whole", "--scratch-limit", "20kB",
+        code=3, reason="scratch-too-small",
+    )  # fmt: skip
+    assert "transformers has to load the whole model" in error["sentence"]
+
+
+def test_a_disk_that_is_too_small_makes_it_go_shard_by_shard(desk, sources, monkeypatch):
+    free = int(least(desk) / shardwise.MOST) + 1
+    monkeypatch.setattr("bot.pipeline.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    done = desk.done("run", ADAPTER, "--to", "alice/automatic", *FAST)
+    assert verdicts(done)["published"] == "skipped"
