@@ -10,7 +10,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
 SECONDS_OF_FUZZ ?= 300
-.PHONY: help setup demo test test-slow fuzz lint format schema action bench clean
+.PHONY: help setup demo test test-slow image-test fuzz lint format schema action config bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: $(READY)  ## Run the tests, but for those that are marked slow
 test-slow: $(READY)  ## Run the slow ones: every case of what the others try some of, the demo, real weights
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
 
+image-test: $(READY)  ## Build the container image without Docker, and run it (Debian, as root; takes minutes)
+	$(BIN)/python -m pytest tests/image/built.py $(ARGS)
+
 fuzz: $(READY)  ## Feed made-up files to the readers of headers and configs (SECONDS_OF_FUZZ=300)
 	FUZZ_SECONDS=$(SECONDS_OF_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py --timeout 0 -q $(ARGS)
 
@@ -37,7 +40,9 @@ lint: $(READY)  ## Check style, types, the order of imports, workflows and scrip
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	$(BIN)/zizmor --offline --no-progress --quiet .
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run .ci/actionlint .github/action/*.sh
 	.ci/actionlint
 
@@ -50,6 +55,9 @@ schema: $(READY)  ## Write the JSON schemas of merge_report.json and merge_plan.
 
 action: $(READY)  ## Write the inputs and outputs of action.yml and docs/action.md anew, from their table
 	$(BIN)/python -m tests.action.lists
+
+config: $(READY)  ## Write the example and the keys in docs/config.md anew, from what the code says
+	$(BIN)/python -m tests.config.reference
 
 bench: $(READY)  ## Measure time and memory against cp and the plain PEFT script
 	$(BIN)/python -m benchmarks.run $(ARGS)

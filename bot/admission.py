@@ -51,6 +51,7 @@ def check_publication(
             destination=to.location if to else "",
             attended=request.attended,
             access=request.requester_access,
+            owned=frozenset(name.casefold() for name in request.requester_owns),
             allowed_licenses=terms.allowed_licenses,
             allow_pickle=request.allow_pickle,
         )

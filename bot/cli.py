@@ -15,6 +15,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot import __version__, options, scratch_option
+from bot.commands.backup import backup, restore
+from bot.commands.config import config
+from bot.commands.enqueue import enqueue
+from bot.commands.jobs import jobs
+from bot.commands.make import make
+from bot.commands.serve import serve
+from bot.commands.watch import watch
+from bot.commands.webhook import webhook
+from bot.commands.worker import worker
 from bot.errors import InputError, RefusedError
 from bot.serial import as_dict
 
@@ -244,6 +253,10 @@ def action(verbose: int) -> int:
         for line in step.lines:
             click.echo(line)
     return step.code
+
+
+for service in (config, serve, worker, watch, webhook, enqueue, jobs, backup, restore, make):
+    cli.add_command(service)
 
 
 @contextmanager

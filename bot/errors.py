@@ -40,9 +40,16 @@ class StoppedError(RefusedError):
 
 
 class HostError(MergeBotError):
-    """The host could not be reached or answered with a fault of its own: trying again later helps."""
+    """The host could not be reached or answered with a fault of its own: trying again later helps.
+
+    `wait`: how many seconds the host asks us to wait, where it does.
+    """
 
     exit_code = 4
+
+    def __init__(self, sentence: str, *, advice: str, code: str, wait: float | None = None) -> None:
+        super().__init__(sentence, advice=advice, code=code)
+        self.wait = wait
 
 
 class AccessError(MergeBotError):

@@ -15,7 +15,7 @@ Stage = Literal["queued", "planning", "fetching", "merging", "validating", "publ
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is worked on; all who ask for the same share it, by `key`.
+    """What is worked on; all who ask for the same at the same head share it, by `key`.
 
     `what`: the adapter as it was named. `asked_by` is a user, and `ask` their command as typed; both are empty where an
     event started it. `head_sha`: the head of the GitHub PR that was pinned. `run` is the run that works on it, `url`
@@ -30,6 +30,11 @@ class Job:
     head_sha: str = ""
     run: str = ""
     url: str = ""
+
+    @property
+    def thread(self) -> str:
+        """What the same job at another head has, too: they share one comment."""
+        return self.key.partition("-")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +57,21 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What a machine that was rented has cost: which one, for how long, in US dollars. `url` is the job's page."""
+
+    machine: str
+    seconds: float
+    dollars: float
+    url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a job ended. `public`: everybody can read the publication; `cost` is in the operator's unit."""
+    """How a job ended. `public`: everybody can read the publication; `cost` is in the operator's unit.
+
+    `bill`: where it was merged on a machine that was rented for it.
+    """
 
     ended: Ended
     plan: Plan | None = None
@@ -64,3 +82,4 @@ class Outcome:
     seconds: float = 0.0
     public: bool = False
     cost: int | None = None
+    bill: Bill | None = None

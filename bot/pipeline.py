@@ -92,8 +92,15 @@ def validate(folder: Path, request: MergeRequest, *, settings: Settings, progres
     return passed(report, plan=prepared.plan, advice=WRONG)
 
 
-def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress: Progress) -> Publication:
-    """Publishes a merged folder that passed its checks and has not changed since."""
+def publish(
+    folder: Path,
+    request: MergeRequest,
+    *,
+    settings: Settings,
+    progress: Progress,
+    gate: publishing.Gate | None = None,
+) -> Publication:
+    """Publishes a merged folder that passed its checks and has not changed since; `gate` is as for `run`."""
     record, report = read_plan(folder), read_report(folder)
     if report is None or report.verdict != "passed" or report.plan_key != record.key:
         raise RefusedError(
@@ -124,6 +131,7 @@ def publish(folder: Path, request: MergeRequest, *, settings: Settings, progress
             request=request,
             settings=settings,
             progress=progress,
+            gate=gate,
         )
     return done
 

@@ -81,7 +81,8 @@ class MergeRequest:
     then says whether they may read everything private or gated that is merged, adapters, base and initial adapter:
     `yes` when the host has said so of them for each of these, or when they could use the door's own tokens anyway;
     `no` when it has denied it, `unknown` when it was not asked, which is as good as no. Where all is public, it is not
-    looked at. `requested_by` is their name on the host where they asked.
+    looked at. Below the users and organisations in `requester_owns`, they may read everything for certain: they own
+    it. `requested_by` is their name on the host where they asked.
     """
 
     adapter: str
@@ -106,4 +107,5 @@ class MergeRequest:
     text: str = ""
     attended: bool = True
     requester_access: Access = "unknown"
+    requester_owns: tuple[str, ...] = ()
     requested_by: str | None = None

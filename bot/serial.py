@@ -6,6 +6,7 @@ import dataclasses
 import json
 import types
 import typing
+from functools import cache
 from typing import Any, TypeVar
 
 from bot.secret_text import masked_all
@@ -28,11 +29,16 @@ def as_dict(record: object) -> dict[str, Any]:
 
 def from_dict(record: type[T], data: dict[str, Any]) -> T:
     """The inverse of `as_dict`. Raises TypeError or KeyError when `data` does not fit the record."""
-    hints = typing.get_type_hints(record)
+    hints: dict[str, Any] = _hints(record)  # type: ignore[arg-type] # a class can be hashed
     unknown = set(data) - set(hints)
     if unknown:
         raise TypeError(f"{record.__name__} has no field {min(unknown)!r}")
     return record(**{name: _decode(hints[name], value) for name, value in data.items()})
+
+
+@cache  # of a list of a hundred records, most of the time would go into these
+def _hints(record: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(record)
 
 
 def _decode(hint: Any, value: Any) -> Any:

@@ -30,6 +30,22 @@ KEPT_PREFIXES = (
     "HSA_",
     "HIP_",
 )
+# And a step of a job, which talks to the Hub: ways there, the libraries' own settings, whose files these are.
+STEP_KEPT = frozenset(
+    {
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "PYTHONPATH",
+        "XDG_CACHE_HOME",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+    }
+    | {f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")}
+    | {f"{kind}_proxy" for kind in ("http", "https", "all", "no")}
+)
+HUB_SECRETS = frozenset({"HF_TOKEN", "HF_OAUTH_CLIENT_SECRET"})
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)  # NVIDIA_API_KEY
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -50,6 +66,7 @@ SECRETS = (
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 AMOUNT = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*([kmgt]b)?", re.ASCII)
+MOUNT = re.compile(r"([^\s@=]+@[0-9a-f]{40})=(/\S*)", re.ASCII)
 OFF = "off"
 FILES = ("event_path", "output", "step_summary")  # GITHUB_… variables with the names of files
 
@@ -64,7 +81,8 @@ class Settings:
     whether work on strangers' files gets a process of its own; `plan_timeout` is how many seconds it may look for the
     adapter's modules. `verbosity` is the command's, for that process. `identity`: this is a step of a GitHub workflow
     that can prove to the Hub whose it is. `anonymous`: the Hub is read without a token, for somebody who is not
-    known to be allowed what the token may read.
+    known to be allowed what the token may read, except below the names in `owned`, in small letters, which are theirs.
+    `mounts`: folders that hold a repository of the Hub at a commit, by `owner/name@commit`.
     """
 
     endpoint: str = "https://huggingface.co"
@@ -78,7 +96,9 @@ class Settings:
     plan_timeout: float = 120.0
     verbosity: int = 0
     anonymous: bool = False
+    owned: frozenset[str] = frozenset()
     identity: bool = False
+    mounts: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +137,13 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         isolation=_isolation(env),
         plan_timeout=_positive(env, "MERGE_BOT_PLAN_TIMEOUT", 120.0),
         identity=all([env.get("ACTIONS_ID_TOKEN_REQUEST_URL"), env.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")]),
+        mounts=dict(_mount(word) for word in (env.get("MERGE_BOT_MOUNTS") or "").split()),
     )
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment as it is now, for `bot.config`, whose names nobody can list beforehand."""
+    return dict(os.environ)
 
 
 def workflow(environ: Mapping[str, str] | None = None) -> Workflow:
@@ -140,6 +166,20 @@ def workflow(environ: Mapping[str, str] | None = None) -> Workflow:
     )
 
 
+def told(settings: Settings) -> dict[str, str]:
+    """What another merge-bot has to be told in its environment to decide as this one does; no token is in it."""
+    limits = {name: getattr(settings.terms.limits, field) for field, name in VARIABLES.items()}
+    return {
+        "HF_ENDPOINT": settings.endpoint,
+        "MERGE_BOT_TIMEOUT": str(settings.timeout),
+        "MERGE_BOT_ATTEMPTS": str(settings.attempts),
+        "MERGE_BOT_PLAN_TIMEOUT": str(settings.plan_timeout),
+        "MERGE_BOT_ISOLATION": settings.isolation,
+        "MERGE_BOT_ALLOW_LICENSES": ",".join(sorted(settings.terms.allowed_licenses)),
+        **{name: OFF if value is None else str(value) for name, value in limits.items()},
+    }
+
+
 def steer_numpy() -> None:
     """Sets what numpy reads when it is imported, unless the user has."""
     for name, value in NUMPY.items():
@@ -154,6 +194,37 @@ def worker_environment(*, home: str) -> dict[str, str]:
         if (k in KEPT or k.startswith(KEPT_PREFIXES)) and not SECRET_NAME.search(k)
     }
     return NUMPY | ALLOCATOR | kept | OFFLINE | {"HOME": home, "HF_HOME": f"{home}/huggingface"}
+
+
+def step_environment(settings: Settings, *, scratch: Path, writes: bool = False) -> dict[str, str]:
+    """What a step of a job gets to see: `load` makes the same settings of it, and there is no other secret in it.
+
+    The write token is in it for a step that `writes`. Temporary files go below `scratch`, too.
+    """
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k in KEPT | STEP_KEPT or (k.startswith((*KEPT_PREFIXES, "HF_")) and k not in HUB_SECRETS)
+    }
+    limits = settings.terms.limits
+    said = {
+        "HF_ENDPOINT": settings.endpoint,
+        "MERGE_BOT_READ_TOKEN": settings.read_token or "",
+        "MERGE_BOT_WRITE_TOKEN": (settings.write_token if writes else None) or "",
+        "MERGE_BOT_TIMEOUT": str(settings.timeout),
+        "MERGE_BOT_ATTEMPTS": str(settings.attempts),
+        "MERGE_BOT_SCRATCH": str(scratch),
+        "MERGE_BOT_ALLOW_LICENSES": ",".join(sorted(settings.terms.allowed_licenses)),
+        "MERGE_BOT_ISOLATION": settings.isolation,
+        "MERGE_BOT_PLAN_TIMEOUT": str(settings.plan_timeout),
+        "TMPDIR": str(scratch),
+    }
+    said |= {name: _said(getattr(limits, field)) for field, name in VARIABLES.items()}
+    return kept | {name: text for name, text in said.items() if text}
+
+
+def _said(limit: int | None) -> str:
+    return OFF if limit is None else str(limit)
 
 
 def secret_places() -> list[str]:
@@ -174,6 +245,13 @@ def _isolation(env: Mapping[str, str]) -> Isolation:
     if chosen == "none":
         return "none"
     raise ValueError(f"MERGE_BOT_ISOLATION must be process or none, not {chosen!r}")
+
+
+def _mount(text: str) -> tuple[str, Path]:
+    found = MOUNT.fullmatch(text)
+    if found is None:
+        raise ValueError(f"MERGE_BOT_MOUNTS must be owner/name@commit=/folder, not {text!r:.200}")
+    return found[1], Path(found[2])
 
 
 def _licenses(env: Mapping[str, str]) -> frozenset[str]:

@@ -47,7 +47,11 @@ def merge_shard(
 
     started, out = time.monotonic(), folders["out"]
     (out / file).unlink(missing_ok=True)
-    near = {"base_folder": folders["base"], "base": base, "adapter_folder": folders["adapter"]}
+    near: dict[str, Any] = {
+        "base_folder": folders["base"],
+        "base": base,
+        "adapter_folder": folders["adapter"],
+    }
     with looking_on(plan, **near, out=out, request=request) as witness:
         merged = merging.merge(
             plan,

@@ -4,6 +4,11 @@
 set -euo pipefail
 cd "$GITHUB_ACTION_PATH"
 
+if [[ ${RUNNER_OS:-Linux} != Linux ]]; then
+  echo "::error title=merge-bot::The action runs on Linux, and this runner has $RUNNER_OS. Use runs-on: ubuntu-24.04."
+  exit 2
+fi
+
 own=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' bot/__init__.py)
 wanted=${VERSION:-$own}
 

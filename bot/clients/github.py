@@ -13,7 +13,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from bot.clients.github_answers import author, changed_file, comment_of, pull_request, role
-from bot.clients.github_api import Api, nothing, token_auth
+from bot.clients.github_api import Api, Token, nothing, token_auth
 from bot.clients.github_files import Files
 from bot.clients.github_verdict import say
 from bot.errors import AccessError, HostError, InputError
@@ -21,7 +21,9 @@ from bot.forge import ChangedFile, Comment, Entry, Kind, PullRequest, Reaction, 
 
 T = TypeVar("T")
 USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\[bot\])?")
-ACTIONS = "github-actions[bot]"  # who a workflow's own token is; it may not ask
+ACTIONS = "github-actions[bot]"  # who a workflow's own token is
+VIEWER = "{viewer{login}}"
+WHO = "see whose token it is"
 LONGEST = 65_536  # characters of a comment, by GitHub's own bound
 CUT = "\n\n…"
 READ, WRITE = "pull-requests: read", "pull-requests: write"
@@ -38,7 +40,7 @@ class GitHub:
         self,
         repository: str,
         *,
-        token: str,
+        token: Token,
         api_url: str = "https://api.github.com",
         timeout: float = 30.0,
         attempts: int = 5,
@@ -62,14 +64,25 @@ class GitHub:
 
     def login(self) -> str:
         if self._login is None:
-            what = "see whose token it is"
-            try:
-                self._login = self._api.ask("GET", "/user", what=what, read=lambda user: str(user["login"]))
-            except AccessError as error:
-                if error.code == "github-bad-token":
-                    raise
-                self._login = ACTIONS
+            self._login = self._viewer() or self._user() or ACTIONS
         return self._login
+
+    def _viewer(self) -> str | None:
+        """Who we are; None where GraphQL is closed to us. It knows tokens of Apps and workflows, too."""
+        try:
+            return self._api.query(VIEWER, what=WHO, read=lambda data: str(data["viewer"]["login"]))
+        except (AccessError, InputError) as error:
+            if error.code == "github-bad-token":
+                raise
+            return None
+
+    def _user(self) -> str | None:
+        try:
+            return self._api.ask("GET", "/user", what=WHO, read=lambda user: str(user["login"]))
+        except AccessError as error:
+            if error.code == "github-bad-token":
+                raise
+            return None
 
     def permission(self, user: str) -> str:
         if not USER.fullmatch(user):
@@ -119,12 +132,16 @@ class GitHub:
 
     # comments
 
-    def comment(self, id_: int, kind: Kind) -> Comment | None:
-        path = f"{COMMENTS[kind]}/{id_:d}"
+    def comment(self, id_: int | str, kind: Kind) -> Comment | None:
+        path = f"{COMMENTS[kind]}/{int(id_):d}"
         return self._api.find(path, what="read a comment", read=comment_of(kind), needs=READ)
 
     def find_comment(self, number: int, *, marker: str, author: str | None = None) -> Comment | None:
-        return self._newest(number, lambda body: marker in body, author=author or self.login())
+        found = self.find_comments(number, marker=marker, author=author)
+        return found[-1] if found else None
+
+    def find_comments(self, number: int, *, marker: str, author: str | None = None) -> tuple[Comment, ...]:
+        return self._said(number, lambda body: marker in body, author=author or self.login())
 
     def post_comment(self, number: int, body: str) -> Comment:
         text = shortened(body)
@@ -134,12 +151,12 @@ class GitHub:
             if error.code == "github-rate-limit":  # then it was not carried out
                 raise
             # It may have been, with its answer lost, and a second comment would be litter.
-            found = self._newest(number, lambda body: body == text, author=self.login())
-            return found or self._post(number, text)
+            found = self._said(number, lambda body: body == text, author=self.login())
+            return found[-1] if found else self._post(number, text)
 
     def edit_comment(self, comment: Comment, body: str) -> Comment | None:
         path, text, read = (
-            f"{COMMENTS[comment.kind]}/{comment.id:d}",
+            f"{COMMENTS[comment.kind]}/{int(comment.id):d}",
             shortened(body),
             comment_of(comment.kind),
         )
@@ -155,11 +172,11 @@ class GitHub:
             "POST", path, what=what, read=comment_of("issue"), needs=WRITE, body={"body": body}
         )
 
-    def _newest(self, number: int, wanted: Callable[[str], bool], *, author: str) -> Comment | None:
+    def _said(self, number: int, wanted: Callable[[str], bool], *, author: str) -> tuple[Comment, ...]:
         path, what = f"issues/{number:d}/comments", f"read the comments of GitHub PR #{number}"
         pages = self._api.pages(path, what=what, read=comment_of("issue"), needs=READ)
         found = _unless_gone(lambda: [one for one in pages if one.author == author and wanted(one.body)])
-        return max(found or (), key=lambda one: one.id, default=None)
+        return tuple(sorted(found or (), key=lambda one: int(one.id)))
 
     # the verdict
 
@@ -186,5 +203,5 @@ def _unless_gone(call: Callable[[], T]) -> T | None:
 
 def _reactions(comment: Comment | None, number: int) -> str:
     """Where the reactions to a comment are, or those to the GitHub PR."""
-    thread = f"{COMMENTS[comment.kind]}/{comment.id:d}" if comment else f"issues/{number:d}"
+    thread = f"{COMMENTS[comment.kind]}/{int(comment.id):d}" if comment else f"issues/{number:d}"
     return f"{thread}/reactions"

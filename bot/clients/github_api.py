@@ -7,6 +7,7 @@ of the JSON that came back.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -24,9 +25,15 @@ except ModuleNotFoundError as error:
         code="github-client-missing",
     ) from None
 
-from requests.exceptions import ChunkedEncodingError
+from requests.exceptions import ChunkedEncodingError, RequestException
 from requests.utils import parse_header_links
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+)  # fmt: skip
 
 from bot.clients.github_errors import is_missing, translated
 from bot.clients.github_retry import Patience
@@ -61,6 +68,7 @@ class Api:
             seconds_between_writes=PAUSE,
         )
         self._requester = client.requester
+        self._one_at_a_time = threading.RLock()  # PyGithub keeps one connection, with the request on it
         self._visible = False
 
     def ask(
@@ -112,6 +120,20 @@ class Api:
             following = next((link["url"] for link in links if link.get("rel") == "next"), None)
             asked = None  # the link has them
 
+    def query(self, text: str, *, what: str, read: Callable[[Any], T]) -> T:
+        """What `read` makes of the data of a GraphQL query. It changes nothing, so a fault of GitHub's is tried again.
+
+        Raises InputError where GraphQL declines; a GitHub Enterprise Server has it beside `/api/v3`.
+        """
+        tries = Retrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(self.attempts),
+            wait=wait_exponential(multiplier=0.5, max=8.0),
+            reraise=True,
+        )
+        with translated(what), self._one_at_a_time:
+            return read(tries(lambda: self._requester.graphql_query(text, {}))[1]["data"])
+
     def _send(
         self, verb: str, url: str, *, parameters: dict[str, Any] | None = None, body: Any = None
     ) -> tuple[dict[str, Any], Any]:
@@ -121,11 +143,12 @@ class Api:
             stop=stop_after_attempt(self.attempts if verb == "GET" else 1),
             reraise=True,
         )
-        answer = tries(
-            lambda: self._requester.requestJsonAndCheck(
-                verb, url, parameters=parameters, headers=dict(HEADERS), input=body
+        with self._one_at_a_time:
+            answer = tries(
+                lambda: self._requester.requestJsonAndCheck(
+                    verb, url, parameters=parameters, headers=dict(HEADERS), input=body
+                )
             )
-        )
         self._visible = True
         return answer
 
@@ -138,12 +161,39 @@ class Api:
             self.ask("GET", "", what=f"open {self.repository}", read=nothing, needs=needs)
 
 
+def _may_pass(error: BaseException) -> bool:
+    """Whether a query may succeed a little later."""
+    if isinstance(error, GithubException):
+        return error.status >= 500
+    return isinstance(error, RequestException)
+
+
 def nothing(_: Any) -> None:
     """For answers that say nothing new."""
 
 
-def token_auth(token: str) -> Auth.Token:
+Token = str | Callable[[], str]  # one that stays, or what gives the one of the moment
+
+
+class Renewed(Auth.Auth):
+    """Signs each request with the token of the moment."""
+
+    def __init__(self, current: Callable[[], str]) -> None:
+        self._current = current
+
+    @property
+    def token_type(self) -> str:
+        return "token"
+
+    @property
+    def token(self) -> str:
+        return self._current()
+
+
+def token_auth(token: Token) -> Auth.Auth:
     """Raises AccessError for what cannot be a token: whoever else complained would quote it."""
+    if not isinstance(token, str):
+        return Renewed(token)
     if not TOKEN.fullmatch(token):
         raise AccessError(
             "The GitHub token is empty, or holds characters that no token has.",

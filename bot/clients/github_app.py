@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from bot.clients.github_api import Api, app_auth
 from bot.errors import AccessError, InputError
 
 PERMISSIONS = {"checks": "write", "contents": "read", "pull_requests": "write"}  # what the bot needs
+EARLY = 300.0  # seconds before its end a token is made anew: a request may have to wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,29 @@ class Installation:
     token: str = field(repr=False)
     login: str
     expires: str
+
+    @property
+    def ends(self) -> float:
+        """The same in seconds since 1970."""
+        return datetime.fromisoformat(self.expires).timestamp()
+
+
+class InstallationToken:
+    """What gives the token of the moment for `GitHub(…, token=…)`: they end after an hour, and a merge may take longer.
+
+    Raises what `installation_token` does.
+    """
+
+    def __init__(self, make: Callable[[], Installation], *, clock: Callable[[], float] = time.time) -> None:
+        self._make, self._clock = make, clock
+        self._made: Installation | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> str:
+        with self._lock:
+            if self._made is None or self._made.ends - self._clock() < EARLY:
+                self._made = self._make()
+            return self._made.token
 
 
 def installation_token(

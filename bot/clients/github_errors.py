@@ -125,6 +125,7 @@ def _limited(headers: dict[str, str] | None, what: str) -> HostError:
         f"Could not {what}: GitHub's rate limit is reached.",
         advice=f"Try again {when}, and have the bot do less at a time.",
         code="github-rate-limit",
+        wait=wait,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bot.clients.github_answers import entries
-from bot.clients.github_api import Api, checked_repository
+from bot.clients.github_api import Api, Token, checked_repository
 from bot.clients.github_errors import translated
 from bot.clients.github_lfs import LargeFiles, Pointer, pointer
 from bot.errors import InputError, RefusedError
@@ -21,7 +21,7 @@ MOST = 1000  # files of a folder; an adapter has ten
 class Files:
     """Reads with the repository's own token; LFS files, too, which are kept beside the API."""
 
-    def __init__(self, api: Api, *, token: str) -> None:
+    def __init__(self, api: Api, *, token: Token) -> None:
         self._api = api
         self._large = LargeFiles(api, token=token)
 

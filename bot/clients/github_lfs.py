@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx2
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from bot.clients.github_api import Api, web_url
+from bot.clients.github_api import Api, Token, web_url
 from bot.clients.github_errors import translated
 from bot.clients.github_retry import AGAIN
 from bot.errors import HostError, InputError
@@ -49,9 +49,12 @@ def pointer(data: bytes) -> Pointer | None:
 class LargeFiles:
     """The storage of a repository's large files, beside its API."""
 
-    def __init__(self, api: Api, *, token: str) -> None:
-        self._site, self._auth = web_url(api.url), ("x-access-token", token)
+    def __init__(self, api: Api, *, token: Token) -> None:
+        self._site, self._token = web_url(api.url), token
         self._timeout, self._attempts = api.timeout, api.attempts
+
+    def _auth(self) -> tuple[str, str]:
+        return "x-access-token", self._token if isinstance(self._token, str) else self._token()
 
     def fetch(self, wanted: Mapping[Path, Pointer], *, places: tuple[str, ...]) -> None:
         """Every pointer's file to its path, from the first of the repositories that has it.
@@ -89,7 +92,7 @@ class LargeFiles:
             f"{self._site}/{place}.git/info/lfs/objects/batch",
             json={"operation": "download", "transfers": ["basic"], "hash_algo": "sha256", "objects": objects},
             headers={"Accept": JSON, "Content-Type": JSON},
-            auth=self._auth,
+            auth=self._auth(),
         )
         if response.status_code == 404:  # a fork that is gone, or that the token may not see
             return {}

@@ -12,6 +12,7 @@ from typing import TypeVar
 import httpx2
 from huggingface_hub import constants, hf_raise_for_status, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import _http
 from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_after_delay
 from tenacity import wait_exponential_jitter as backoff
@@ -32,8 +33,11 @@ def configure(timeout: float) -> None:
     """Every request of this process from now on: give up after `timeout` seconds without a byte of an answer.
 
     No request asks or tells what a merge does not need: no telemetry, no list of the agents that may be running us.
-    The client is one for the whole process; the one in use is closed, so call this before any work starts.
+    The client is one for the whole process; the one in use is closed, unless it is as asked for already: in a service,
+    other threads are in the middle of their requests.
     """
+    if getattr(_http._GLOBAL_CLIENT_FACTORY, "bounded_by", None) == timeout:  # noqa: SLF001 - it can be set, not asked
+        return
     # What the variable of that name does; the client has read it long ago, and looks here at every request.
     constants.HF_HUB_DISABLE_TELEMETRY = True
 
@@ -54,6 +58,7 @@ def configure(timeout: float) -> None:
         }
         return made
 
+    client.bounded_by = timeout  # type: ignore[attr-defined] # a mark for the next call
     set_client_factory(client)
 
 

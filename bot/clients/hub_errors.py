@@ -176,9 +176,10 @@ def _busy(error: HfHubHTTPError, what: str) -> HostError:
             f"Could not {what}: the Hub's rate limit is reached.",
             advice=f"Try again{when}; with a token (HF_TOKEN) the limit is higher.",
             code="rate-limit",
+            wait=wait,
         )
     return HostError(
-        f"Could not {what}: the Hub answered with status {status}.", advice=LATER, code="hub-down"
+        f"Could not {what}: the Hub answered with status {status}.", advice=LATER, code="hub-down", wait=wait
     )
 
 

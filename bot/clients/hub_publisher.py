@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from bot.clients import hub_target, hub_upload, hub_withdrawal
 from bot.clients.http import retrying
-from bot.clients.hub_errors import redacted, translated
+from bot.clients.hub_errors import translated
 from bot.clients.hub_finder import Finder, ReadMarker, is_pr
 from bot.clients.hub_parcel import Parcel
 from bot.clients.hub_target import ADAPTER_FILE, INDEX, Target
@@ -38,9 +38,8 @@ class HubPublisher:
         self._attempts = attempts
         self._read_marker = read_marker
         self._finder = Finder(self._api, attempts=attempts, read_marker=read_marker)
-        self._before: dict[
-            str, tuple[Target, bool]
-        ] = {}  # by location: what was there, and whether made for this
+        # by location: what was there, and whether it was made for this
+        self._before: dict[str, tuple[Target, bool]] = {}
 
     def find(self, destination: Destination, *, key: str) -> Publication | None:
         """What an earlier run has published for the plan of this key: on main, complete, or as an open Hub PR.
@@ -124,7 +123,7 @@ class HubPublisher:
             yield parcel
         except BaseException as error:
             if made and not isinstance(error, HostError):
-                self._take_back(now, progress)
+                hub_withdrawal.remove_empty(self._api, now, progress=progress)
             raise
 
     def take_back(self, done: Publication, *, comment: str) -> str:
@@ -190,7 +189,7 @@ class HubPublisher:
             yield made
         except BaseException as error:
             if not _may_still_run(error):
-                self._take_back(made, progress)
+                hub_withdrawal.remove_empty(self._api, made, progress=progress)
             raise
 
     def _create(self, destination: Destination) -> Target:
@@ -203,15 +202,6 @@ class HubPublisher:
                 code="hub-inconsistent",
             )
         return made
-
-    def _take_back(self, made: Target, progress: Progress) -> None:
-        """Delete the repository of this very call, unless anything at all has been committed to it since."""
-        try:
-            now = hub_target.look(self._api, made.id, attempts=1)
-            if now is not None and now.head == made.head and now.files <= {".gitattributes"}:
-                self._api.delete_repo(made.id)
-        except CLIENT_ERRORS as error:
-            progress.say(f"The empty repository {made.id} was left behind: {redacted(str(error))}")
 
     def _deletions(
         self, target: Target, additions: list[hub_upload.Addition], plan: Plan, delete: tuple[str, ...]

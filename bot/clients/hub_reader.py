@@ -1,10 +1,14 @@
-"""Models on the Hub, read with the read token: pinned to a commit, headers by range, whole files into the cache."""
+"""Models on the Hub, read with the read token: pinned to a commit, headers by range, whole files into the cache.
+
+What a volume holds already is not fetched.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +16,7 @@ from huggingface_hub import HfApi, ModelInfo, get_session, hf_hub_download, hf_h
 from huggingface_hub.hf_api import RepoSibling
 from tqdm.auto import tqdm
 
+from bot.clients import mounted
 from bot.clients.http import retrying
 from bot.clients.hub_errors import translated
 from bot.errors import HostError, InputError
@@ -21,12 +26,25 @@ from bot.weights.files import Model
 
 
 class HubReader:
-    """Implements `bot.weights.files.Hub` over huggingface_hub. `cache` is a folder in place of the client's own."""
+    """Implements `bot.weights.files.Hub` over huggingface_hub. `cache` is a folder in place of the client's own.
 
-    def __init__(self, endpoint: str, *, token: str | None, attempts: int, cache: Path | None = None) -> None:
+    `mounts`: folders that hold a repository at a commit, by `owner/name@commit`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        token: str | None,
+        attempts: int,
+        cache: Path | None = None,
+        mounts: Mapping[str, Path] | None = None,
+    ) -> None:
         self._api = HfApi(endpoint=endpoint, token=token or False)
         self._attempts = attempts
         self._cache = cache
+        self._mounts = mounts or {}
+        self._checked: set[Path] = set()
 
     def open(self, repo_id: str, *, revision: str | None = None, subfolder: str = "") -> Model:
         """The repository at the commit that `revision` (default: main) names now.
@@ -61,8 +79,10 @@ class HubReader:
     def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
         """A folder in the Hub's cache that holds these files; what is there already is not fetched again.
 
-        Raises AccessError, HostError, or MergeError when the disk is full.
+        Raises AccessError, HostError, or MergeError when the disk is full, or what is mounted is not the Hub's.
         """
+        if (place := mounted.folder(self._mounts, model.pinned)) is not None:
+            return self._mounted(model, place / model.pinned.subfolder, names=names, progress=progress)
         pinned, sizes = model.pinned, model.files.sizes()
         paths = [str(PurePosixPath(pinned.subfolder) / name) for name in names]
         progress.begin(f"Fetching {pinned.location}", total=sum(sizes[name] for name in names))
@@ -72,11 +92,14 @@ class HubReader:
         return Path(found[0].removesuffix(paths[0])) / pinned.subfolder
 
     def fetch(self, model: Model, *, name: str, out: Path, progress: Progress) -> Path:
-        """One file into the existing folder `out`, which holds nothing else of it, and not into the Hub's cache.
+        """One file into the existing folder `out`, and not into the Hub's cache; of a volume there is a link.
 
         Raises HostError for one that is not what the Hub says it is, else what `download` raises.
         """
         pinned = model.pinned
+        if mounted.folder(self._mounts, pinned) is not None:
+            (out / name).symlink_to(self.download(model, names=[name], progress=progress) / name)
+            return out / name
         path = str(PurePosixPath(pinned.subfolder) / name)
         beside = Path(tempfile.mkdtemp(prefix=".fetch-", dir=out))
         try:
@@ -98,6 +121,14 @@ class HubReader:
             advice="Run the same command again.",
             code="download-damaged",
         )
+
+    def _mounted(self, model: Model, place: Path, *, names: list[str], progress: Progress) -> Path:
+        """That folder; each file is looked at once."""
+        new = [name for name in names if place / name not in self._checked]
+        ids = model.files.ids() if isinstance(model.files, HubFiles) else {}
+        mounted.check(model, place, names=new, ids=ids, progress=progress)
+        self._checked.update(place / name for name in new)
+        return place
 
     def _fetch(self, pinned: Pinned, *, path: str, progress: Progress, folder: Path | None = None) -> str:
         """One file, in this thread: for the threads of snapshot_download, Ctrl-C waits until their files are there."""
@@ -134,6 +165,10 @@ class HubFiles:
     def digests(self) -> dict[str, str]:
         """Those of the files in large file storage, of which the Hub lists them."""
         return {name: sibling.lfs.sha256 for name, sibling in self._siblings().items() if sibling.lfs}
+
+    def ids(self) -> dict[str, str]:
+        """What git calls the content of each file; of those in large file storage, the pointer's."""
+        return {name: sibling.blob_id for name, sibling in self._siblings().items() if sibling.blob_id}
 
     def _siblings(self) -> dict[str, RepoSibling]:
         siblings = self._info.siblings or []

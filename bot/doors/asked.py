@@ -10,12 +10,13 @@ from pathlib import Path
 from bot.errors import InputError
 from bot.plan import destination, questions
 from bot.plan.recipe import STACK
+from bot.publish.marker import keyed
 from bot.request import Access, Destination, MergeRequest, Recipe
 from bot.serial import as_dict
 from bot.trigger.command import Command
 from bot.trigger.inputs import Inputs
 
-NO_DESTINATION = "Add `--to owner/name` to the command, or set the input `to` of the workflow."
+NO_DESTINATION = "Add `--to owner/name` to the command; a workflow has the input `to` for it."
 
 
 def of_inputs(inputs: Inputs, *, adapter: str, revision: str = "") -> MergeRequest:
@@ -36,9 +37,8 @@ def of_inputs(inputs: Inputs, *, adapter: str, revision: str = "") -> MergeReque
     )
 
 
-def of_command(command: Command, *, inputs: Inputs, adapter: str, by: str, access: Access) -> MergeRequest:
-    """What a comment asks for; what it leaves open is as the inputs say. Raises InputError."""
-    known = of_inputs(inputs, adapter=adapter)
+def of_command(command: Command, known: MergeRequest, *, by: str, access: Access) -> MergeRequest:
+    """What a comment asks for; what it leaves open is as in `known`. Raises InputError."""
     to = known.destination
     if command.to:
         to = _destination(command.to, pr=command.pr, public=command.public)
@@ -72,11 +72,14 @@ def with_destination(request: MergeRequest) -> MergeRequest:
     return request
 
 
-def job_key(request: MergeRequest, *, verb: str, place: str) -> str:
-    """32 hex digits: whoever asks for the same at the same place shares one job. Who asked does not matter."""
-    options = as_dict(replace(request, requested_by=None, requester_access="unknown"))
+def job_key(request: MergeRequest, *, verb: str, place: str, head: str = "") -> str:
+    """Whoever asks for the same at the same place and head shares one job. Who asked does not matter.
+
+    32 hex digits for what was asked, and twelve of the head behind a hyphen.
+    """
+    options = as_dict(replace(request, requested_by=None, requester_access="unknown", requester_owns=()))
     text = json.dumps([verb, place, options], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return keyed(hashlib.sha256(text.encode()).hexdigest()[:32], head)
 
 
 def at_revision(adapter: str, revision: str) -> str:

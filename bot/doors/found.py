@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -59,22 +60,21 @@ def on_hub(reference: str) -> Target:
     return Target(what=MAIN.sub("", reference), reference=reference)
 
 
-def fetched(target: Target, *, pull: PullRequest, ground: Ground, limit: int) -> str:
+def fetched(target: Target, *, head: str, fork: str | None, ground: Ground, limit: int) -> str:
     """The adapter as the pipeline takes it: a copy of the folder at the pinned head, or what it is called on the Hub.
 
-    Raises RefusedError for a folder that speaks of folders of this machine.
+    Raises RefusedError for a folder that speaks of folders of this machine, or holds more than `limit` bytes.
     """
     if target.folder is None:
         return target.reference
-    digest = hashlib.sha256(f"{pull.head_sha}/{target.folder}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{head}/{target.folder}".encode()).hexdigest()[:16]
     into = ground.folder / digest / (PurePosixPath(target.folder).name or "adapter")
     if not into.is_dir():
         partial = into.with_name("partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that died
         partial.mkdir(parents=True)
         limit = min(limit, ground.settings.terms.limits.adapter_bytes or limit)
-        ground.forge.download_folder(
-            target.folder, ref=pull.head_sha, into=partial, limit=limit, repository=pull.head_repository
-        )
+        ground.forge.download_folder(target.folder, ref=head, into=partial, limit=limit, repository=fork)
         partial.rename(into)
     _check_names_no_folder(into, what=target.what)
     return str(into)

@@ -5,19 +5,18 @@ What an event asks for is `bot.trigger.github`'s to say; here is who may ask, an
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from bot.doors import found, talk
 from bot.doors.asked import job_key, of_command, of_inputs
 from bot.doors.found import Target
 from bot.doors.ground import Answer, Ground
-from bot.doors.shared import Task, settled
+from bot.doors.shared import settled
+from bot.doors.task import Task
 from bot.doors.thread import moved
 from bot.doors.work import failed, work
 from bot.errors import InputError, MergeBotError
 from bot.forge import Comment, PullRequest
 from bot.job import Job, Verb
-from bot.request import Access, MergeRequest
+from bot.request import Access
 from bot.trigger.command import Command, Misread, first_line
 from bot.trigger.github import Event, Ignored, Look, OwnJob, intent
 from bot.trigger.inputs import ROLES
@@ -94,12 +93,16 @@ def _asked(event: Event, asked: Command | Misread, *, ground: Ground) -> Answer:
     answers = {"help": speaker.help, "status": speaker.status, "cancel": speaker.cancel}
     if asked.verb in answers:
         return answers[asked.verb]()
-    return _commanded(event, asked, speaker=speaker, access="yes" if role in TRUSTED else "unknown")
+    return _commanded(
+        event, asked, speaker=speaker, ground=ground, access="yes" if role in TRUSTED else "unknown"
+    )
 
 
-def _commanded(event: Event, command: Command, *, speaker: talk.Speaker, access: Access) -> Answer:
+def _commanded(
+    event: Event, command: Command, *, speaker: talk.Speaker, ground: Ground, access: Access
+) -> Answer:
     """A command that makes jobs, or repeats the last one that did."""
-    line, ground = first_line(speaker.comment.body) or "", speaker.ground
+    line = first_line(speaker.comment.body) or ""
     if command.verb == "retry":
         again = speaker.last_command()
         if again is None:
@@ -109,7 +112,7 @@ def _commanded(event: Event, command: Command, *, speaker: talk.Speaker, access:
         pull, tasks = _tasks(event, command, line=line, access=access, ground=ground)
     except MergeBotError as error:
         return speaker.decline(error.sentence, error.advice, outcome=failed(error))
-    return speaker.close(settled(tasks, pull=pull, ground=ground))
+    return settled(tasks, pull=pull, ground=ground)
 
 
 def _may(role: str, *, least: str) -> bool:
@@ -173,11 +176,12 @@ def _task(
     comment, line = asked
     by = comment.author if comment else ""
     verb: Verb = "merge" if command.verb not in ("plan", "doctor") else command.verb
-    request = of_command(command, inputs=ground.inputs, adapter=target.what, by=by, access=access)
+    known = of_inputs(ground.inputs, adapter=target.what)
+    request = of_command(command, known, by=by, access=access)
     place = f"{ground.forge.repository}#{pull.number}"
     several = [found.on_hub(reference).what for reference in command.adapters]
     job = Job(
-        key=job_key(request, verb=verb, place=place),
+        key=job_key(request, verb=verb, place=place, head=pull.head_sha),
         verb=verb,
         what=", ".join(several) or target.what,
         asked_by=by,
@@ -186,9 +190,4 @@ def _task(
         run=ground.run,
         url=ground.url,
     )
-
-    def ready() -> MergeRequest:
-        limit = found.MOST_BYTES if by else found.MOST_UNASKED
-        return replace(request, adapter=found.fetched(target, pull=pull, ground=ground, limit=limit))
-
-    return Task(job=job, ready=ready, command=comment)
+    return Task(job=job, request=request, target=target, command=comment)

@@ -1,35 +1,26 @@
-"""Jobs under a GitHub PR, one after the other: each with its comment, and a verdict on the head."""
+"""Jobs of a thread, one after the other, each with its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
-from bot.doors.ground import Answer, Ground
-from bot.doors.telling import Telling
+from bot.doors import found
+from bot.doors.answering import Answering
+from bot.doors.ground import Answer, Footing, Ground
+from bot.doors.task import Task
+from bot.doors.telling import telling
 from bot.doors.thread import Thread
 from bot.doors.work import broken, work
-from bot.errors import AccessError, HostError
-from bot.forge import Comment, PullRequest, State
+from bot.forge import PullRequest
 from bot.job import Job, Outcome
-from bot.publish import comment as texts
-from bot.publish.outcome_text import title
 from bot.request import MergeRequest
 
-LONGEST_NAME, LONGEST_TITLE = 100, 200
 
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A job, what makes its request once it is its turn, and the command that it is for, if there is one."""
-
-    job: Job
-    command: Comment | None = None
-    ready: Callable[[], MergeRequest]
-
-
-def settled(tasks: Sequence[Task], *, pull: PullRequest, ground: Ground) -> Answer:
-    """All of them done. Raises HostError where not even a comment can be posted."""
+def settled(tasks: Sequence[Task], *, pull: PullRequest, ground: Footing) -> Answer:
+    """All of them handed on to `ground.settle`, or else done here. Raises HostError where nothing can be posted."""
+    if ground.settle is not None:
+        return ground.settle(tasks, pull, ground)
     results: list[tuple[Job, Outcome]] = []
     notes: list[str] = []
     for task in tasks:
@@ -39,45 +30,36 @@ def settled(tasks: Sequence[Task], *, pull: PullRequest, ground: Ground) -> Answ
             notes.append(f"The same job is being done already: {elsewhere}")
             results.append((task.job, Outcome(ended="skipped")))
             continue
-        outcome = _done(task, thread, ground=ground)
-        results.append((task.job, outcome))
-        notes += [note for note in (thread.note, _verdict(task.job, outcome, ground=ground)) if note]
+        results.append((task.job, _done(task, thread, fork=pull.head_repository, ground=ground)))
+        notes += [thread.note] if thread.note else []
     return Answer(results=tuple(results), notes=tuple(notes))
 
 
-def _done(task: Task, thread: Thread, *, ground: Ground) -> Outcome:
+def ready(task: Task, *, fork: str | None, ground: Footing) -> MergeRequest:
+    """The request once it is the job's turn: an adapter of the GitHub PR is fetched first, at the pinned head.
+
+    `fork` is the head's repository, for LFS files that the base repository lacks. Raises what `found.fetched` does.
+    """
+    if task.target is None or not isinstance(ground, Ground):  # only GitHub PRs hold adapters in folders
+        return task.request
+    limit = found.MOST_BYTES if task.job.asked_by else found.MOST_UNASKED
+    adapter = found.fetched(task.target, head=task.job.head_sha, fork=fork, ground=ground, limit=limit)
+    return replace(task.request, adapter=adapter)
+
+
+def _done(task: Task, answering: Answering, *, fork: str | None, ground: Footing) -> Outcome:
     """The job's outcome, which its comment tells, whatever happens."""
     try:
-        outcome = work(
-            task.job.verb,
-            task.ready,
-            settings=ground.settings,
-            progress=Telling(thread, ground=ground),
-            gate=thread.check,
-        )
+        with telling(answering, ground=ground) as progress:
+            outcome = work(
+                task.job.verb,
+                lambda: ready(task, fork=fork, ground=ground),
+                settings=ground.settings,
+                progress=progress,
+                gate=answering.check,
+            )
     except BaseException as error:
-        thread.end(broken(error))
+        answering.end(broken(error))
         raise
-    thread.end(outcome)
+    answering.end(outcome)
     return outcome
-
-
-def _verdict(job: Job, outcome: Outcome, *, ground: Ground) -> str | None:
-    """Says on the head how it went. The answer is what kept us from it."""
-    try:
-        return ground.forge.verdict(
-            job.head_sha,
-            name=f"merge-bot: {job.what}"[:LONGEST_NAME],
-            state=_state(outcome),
-            title=title(job, outcome)[:LONGEST_TITLE],
-            summary=texts.summary(job, outcome, endpoint=ground.settings.endpoint),
-            url=job.url or None,
-        )
-    except (AccessError, HostError) as error:
-        return f"{error.sentence} {error.advice}"
-
-
-def _state(outcome: Outcome) -> State:
-    if outcome.ended in {"refused", "failed"}:
-        return "failure"
-    return "neutral" if outcome.failure is not None else "success"

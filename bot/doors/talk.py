@@ -1,19 +1,29 @@
-"""What is said to somebody who wrote a command: reactions, one notice per GitHub PR, and answers that start no job."""
+"""What is said to somebody who wrote a command: reactions, one notice per thread, and answers that start no job."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bot.doors.ground import Answer, Ground
+from bot.doors import marks
+from bot.doors.ground import Answer, Footing
 from bot.errors import AccessError, HostError, MergeBotError
 from bot.forge import Comment, Reaction
 from bot.job import Job, Outcome
 from bot.publish import comment as texts
-from bot.publish.marker import ALL_JOBS, RUNNING, Mark, find_job, remarked
+from bot.publish.marker import Mark, find_job, remarked
 from bot.trigger.command import HELP, Command, read
-from bot.trigger.table import OPTIONS
+from bot.trigger.table import OPTIONS, Option
 
 BETWEEN = 5.0  # seconds between two looks at whether a cancelled job has stopped
+
+
+def react(comment: Comment, number: int, content: Reaction, *, ground: Footing) -> None:
+    """Shows that a comment was read (eyes), done (rocket) or not (confused). If the host declines, nothing is lost."""
+    try:
+        ground.talk.react(comment, number, content)
+    except (AccessError, HostError) as error:
+        ground.progress.say(f"No reaction: {error.sentence}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +32,11 @@ class Speaker:
 
     comment: Comment
     number: int
-    ground: Ground
+    ground: Footing
 
     def react(self, content: Reaction) -> None:
-        """Shows that it was read (eyes), done (rocket) or not (confused). Where GitHub declines, nothing is lost."""
-        try:
-            self.ground.forge.react(self.comment, self.number, content)
-        except (AccessError, HostError) as error:
-            self.ground.progress.say(f"No reaction: {error.sentence}")
+        """Our reaction to the command."""
+        react(self.comment, self.number, content, ground=self.ground)
 
     def decline(self, sentence: str, advice: str, *, outcome: Outcome | None = None) -> Answer:
         """Says why nothing is done."""
@@ -42,50 +49,65 @@ class Speaker:
 
     def help(self) -> Answer:
         """Lists what there is to say."""
-        options = [(f"{o.flag} {'|'.join(o.choices)}".rstrip(), o.says) for o in OPTIONS]
-        note = self._notice(texts.helping(HELP, options))
+        options = [(o.flag, _said_of(o)) for o in OPTIONS]
+        host = self.ground.host
+        commands = (("/merge", host.merges), *HELP)
+        note = self._notice(texts.helping(commands, options, thread=host.thread))
         self.react("rocket")
         return Answer(notes=note)
 
     def status(self) -> Answer:
         """How the job that is going on stands, or the last one."""
-        found = self._job(RUNNING) or self._job(ALL_JOBS)
+        found = self._going_on() or self._last()
         if found is None:
             return self.decline(
-                "There is no job under this GitHub PR.", "Write /merge help to see what there is."
+                f"There is no job under this {self.ground.host.thread}.",
+                "Write /merge help to see what there is.",
             )
         comment, mark = found
-        note = self._notice(texts.status(mark.state, comment.url, to=self.comment.author))
+        jobs = self.ground.jobs
+        state = (jobs.status(mark.key) if jobs else None) or mark.state
+        note = self._notice(texts.status(state, comment.url, to=self.comment.author))
         self.react("rocket")
         return Answer(notes=note)
 
     def cancel(self) -> Answer:
         """Calls off the job that is going on, and waits until it has heard."""
-        found = self._job(RUNNING)
+        found = self._going_on()
         if found is None:
             return self.decline(
-                "No job is going on under this GitHub PR.", "Write /merge status to see the last one."
+                f"No job is going on under this {self.ground.host.thread}.",
+                "Write /merge status to see the last one.",
             )
         running, mark = found
-        waited = 0.0
-        while mark.state in {"running", "cancelling"}:
-            if mark.state == "running":  # also again, where the job's own edit came in between
-                text = remarked(running.body, replace(mark, state="cancelling"))
-                self.ground.forge.edit_comment(running, text)
-            if waited >= self.ground.patience:
-                return self._given_up(mark)
-            self.ground.sleep(BETWEEN)
-            waited += BETWEEN
-            now = self.ground.forge.comment(running.id, running.kind)
-            if now is None:
-                break
-            running, mark = now, find_job(now.body) or Mark(job=mark.job, state="gone")
+        jobs = self.ground.jobs
+        if (
+            jobs is None or jobs.cancel(mark.key, by=self.comment.author) is None
+        ):  # an Action's, or from long ago
+            self._stop(running, mark)
         self.react("rocket")
         return Answer()
 
+    def _stop(self, running: Comment, mark: Mark) -> None:
+        """Writes into the job's comment, and waits until its run has read it. Where none does, it counts as ended."""
+        ground, waited = self.ground, 0.0
+        while mark.state in marks.GOING:
+            if waited >= ground.patience or not marks.is_alive(mark, ground=ground):
+                ground.talk.edit_comment(running, texts.abandoned(mark, at=ground.now()))
+                return
+            if mark.state == "running":  # also again, where the job's own edit came in between
+                text = remarked(running.body, replace(mark, state="cancelling"))
+                ground.talk.edit_comment(running, text)
+            ground.sleep(BETWEEN)
+            waited += BETWEEN
+            now = ground.talk.comment(running.id, running.kind)
+            if now is None:
+                return
+            running, mark = now, find_job(now.body) or Mark(job=mark.job, state="gone")
+
     def last_command(self) -> tuple[str, Command] | None:
-        """The command that the newest job was made of, as typed and as read."""
-        found = self._job(ALL_JOBS)
+        """The command that the last job was made of, as typed and as read; events that made jobs are passed over."""
+        found = self._last(lambda mark: bool(mark.ask))
         command = read(found[1].ask) if found else None
         if (
             found is None
@@ -95,40 +117,29 @@ class Speaker:
             return None
         return found[1].ask, command
 
-    def close(self, answer: Answer) -> Answer:
-        """The last reaction: how the jobs of the command ended. A job that is done elsewhere has not ended yet."""
-        if all(outcome == Outcome(ended="skipped") for _, outcome in answer.results):
-            return answer
-        bad = any(outcome.failure is not None or outcome.ended == "refused" for _, outcome in answer.results)
-        self.react("confused" if bad else "rocket")
-        return answer
+    def _going_on(self) -> marks.Marked | None:
+        return self._last(lambda mark: mark.state in marks.GOING)
 
-    def _given_up(self, mark: Mark) -> Answer:
-        if self.ground.now() - mark.at >= self.ground.stale:
-            return self.decline(
-                "The run of this job has shown no sign of life for long; it counts as ended.",
-                "Write /merge retry to begin anew.",
-            )
-        return self.decline(
-            "The job has been told to stop, and has not stopped yet: it is in the middle of something.",
-            "It stops before anything is published.",
-        )
-
-    def _job(self, marker: str) -> tuple[Comment, Mark] | None:
-        found = self.ground.forge.find_comment(self.number, marker=marker)
-        mark = find_job(found.body) if found else None
-        return (found, mark) if found and mark else None
+    def _last(self, wanted: Callable[[Mark], bool] = lambda _: True) -> marks.Marked | None:
+        """The job that was touched last, of those that are wanted."""
+        found = marks.ours(self.number, ground=self.ground)
+        return marks.last(tuple(one for one in found if wanted(one[1])), ground=self.ground)
 
     def _notice(self, text: str) -> tuple[str, ...]:
-        """One notice under a GitHub PR: the next one takes its place. The answer is what kept us from it."""
-        forge = self.ground.forge
+        """One notice in a thread: the next one takes its place. The answer is what kept us from it."""
+        place = self.ground.talk
         try:
-            earlier = forge.find_comment(self.number, marker=texts.NOTICE)
-            if earlier is None or forge.edit_comment(earlier, text) is None:
-                forge.post_comment(self.number, text)
+            earlier = place.find_comment(self.number, marker=texts.NOTICE)
+            if earlier is None or place.edit_comment(earlier, text) is None:
+                place.post_comment(self.number, text)
         except (AccessError, HostError) as error:
             return (said(error),)
         return ()
+
+
+def _said_of(option: Option) -> str:
+    chosen = f" One of {', '.join(option.choices)}." if option.choices else ""
+    return f"{option.says}{chosen}"
 
 
 def said(error: MergeBotError) -> str:

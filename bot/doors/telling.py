@@ -1,15 +1,17 @@
-"""A `Progress` that also tells a comment how far the work is, at most every few seconds, and hears who calls it off."""
+"""A `Progress` that also tells an answer how far the work is, by what the stages say they do."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import get_args
 
-from bot.doors.ground import Ground
-from bot.doors.thread import Thread
-from bot.errors import StoppedError
+from bot.doors.answering import Answering
+from bot.doors.aside import Aside
+from bot.doors.ground import Footing
 from bot.job import Now, Stage
+from bot.progress import Progress
 
 ORDER = get_args(Stage)
 # By the first word of what the stages say they do.
@@ -28,17 +30,22 @@ STAGES: dict[str, Stage] = {
 }
 
 
+@contextmanager
+def telling(answering: Answering, *, ground: Footing) -> Iterator[Progress]:
+    """The progress of a job's work. It raises StoppedError once the job is called off."""
+    if ground.pace.every == 0:
+        yield Telling(answering.tell, inner=ground.progress)
+        return
+    with Aside(answering, pace=ground.pace) as aside:
+        yield Telling(aside.tell, inner=ground.progress)
+
+
 class Telling:
-    """Passes everything on to the run's own progress.
+    """Passes everything on to `inner`, and how far the work is to `tell`."""
 
-    Whoever calls may be a thread of a library that swallows what is raised: so it is raised again at each call.
-    """
-
-    def __init__(self, thread: Thread, *, ground: Ground) -> None:
-        self._thread, self._inner = thread, ground.progress
-        self._every, self._clock = ground.every, ground.clock
-        self._now, self._told = Now(), ground.clock()
-        self._stopped: StoppedError | None = None
+    def __init__(self, tell: Callable[[Now], None], *, inner: Progress) -> None:
+        self._tell, self._inner = tell, inner
+        self._now = Now()
         self._lock = threading.Lock()
 
     def begin(self, what: str, *, total: int) -> None:
@@ -47,7 +54,7 @@ class Telling:
 
     def advance(self, count: int) -> None:
         self._inner.advance(count)
-        self._tell(lambda now: Now(stage=now.stage, done=now.done + count, total=now.total))
+        self._is(lambda now: Now(stage=now.stage, done=now.done + count, total=now.total))
 
     def end(self) -> None:
         self._inner.end()
@@ -57,25 +64,14 @@ class Telling:
         self._at(line, 0)
 
     def _at(self, what: str, total: int) -> None:
-        self._tell(lambda now: Now(stage=_later(now.stage, what), total=total))
+        self._is(lambda now: Now(stage=later(now.stage, what), total=total))
 
-    def _tell(self, change: Callable[[Now], Now]) -> None:
+    def _is(self, change: Callable[[Now], Now]) -> None:
         with self._lock:
-            stage, self._now = self._now.stage, change(self._now)
-            passed = self._clock() - self._told
-            if passed >= self._every or (self._now.stage != stage and passed >= self._every / 3):
-                self._told = self._clock()
-                self._listen()
-            if self._stopped is not None:
-                raise self._stopped
-
-    def _listen(self) -> None:
-        try:
-            self._thread.tell(self._now)
-        except StoppedError as error:
-            self._stopped = error
+            self._now = change(self._now)
+            self._tell(self._now)
 
 
-def _later(stage: Stage, what: str) -> Stage:
+def later(stage: Stage, what: str) -> Stage:
     """The stage that these words belong to, or the one that was reached before it."""
     return max(stage, STAGES.get(what.partition(" ")[0], stage), key=ORDER.index)

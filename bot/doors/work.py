@@ -83,7 +83,8 @@ def _done(
     if verb == "merge":  # which refuses what is closed, by its name
         return _merge(request, settings=settings, progress=progress, gate=gate)
     if not request.attended and request.requester_access != "yes":
-        settings = replace(settings, anonymous=True)  # what is told them, everybody may read
+        owned = frozenset(name.casefold() for name in request.requester_owns)
+        settings = replace(settings, anonymous=True, owned=owned)  # what is told them, they may read
     return (_plan if verb == "plan" else _doctor)(request, settings=settings, progress=progress)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from bot.errors import MergeError
 from bot.isolation import exchange, seal
+from bot.isolation.piped import replay
 from bot.progress import Progress
 from bot.settings import Settings, secret_places, worker_environment
 from bot.temporary import TemporaryFolder
@@ -136,7 +137,7 @@ class Apart:
             if "begun" in event:  # what it needs is imported
                 deadline = time.monotonic() + self._seconds if timed else None
             elif progress is not None:
-                _tell(progress, event)
+                replay(event, progress)
 
     def close(self) -> None:
         """Kills the worker with everything that it has started."""
@@ -253,17 +254,6 @@ def call(
 def isolation() -> str:
     """What keeps the work in the open room apart, for the report."""
     return (_OPEN.get() or Here()).isolation()
-
-
-def _tell(progress: Progress, event: dict[str, Any]) -> None:
-    if "advance" in event:
-        progress.advance(event["advance"])
-    elif "begin" in event:
-        progress.begin(event["begin"], total=event["total"])
-    elif "end" in event:
-        progress.end()
-    elif "say" in event:
-        progress.say(event["say"])
 
 
 def _path() -> list[str]:

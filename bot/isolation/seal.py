@@ -80,6 +80,14 @@ def limit(*, memory: int | None, file: int | None) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
+def bound(*, memory: int | None, file: int | None) -> None:
+    """As `limit`, for good, and for every process that this one starts; each of them has it to itself."""
+    limit(memory=memory, file=file)
+    for kind in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE):
+        soft, _ = resource.getrlimit(kind)
+        resource.setrlimit(kind, (soft, soft))
+
+
 def _limits() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

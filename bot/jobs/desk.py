@@ -15,7 +15,10 @@ class Desk(Protocol):
         """The job, which is begun once however often it is handed in; one that has ended is begun anew."""
 
     def entry(self, id_: str) -> Entry | None:
-        """The job of this id; an unambiguous beginning of eight digits or more will do."""
+        """The job of this id; an unambiguous beginning of eight digits or more will do.
+
+        Raises InputError (`ambiguous-id`) where several jobs begin so.
+        """
 
     def entries(  # what a list shows
         self,
@@ -25,7 +28,10 @@ class Desk(Protocol):
         before: float | None = None,
         limit: int = 50,
     ) -> tuple[Entry, ...]:
-        """The newest first. `text` is looked for in adapter, base, destination and who asked; `before` is for pages."""
+        """The newest first. `text` is looked for in adapter, base, destination and who asked; `before` is for pages.
+
+        Their outcomes are without plan, report and diagnosis, which `entry` has.
+        """
 
     def lines(self, id_: str, *, after: int = 0, limit: int = 1000) -> tuple[Line, ...]:
         """The log behind that line."""

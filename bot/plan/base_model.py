@@ -26,6 +26,7 @@ OTHER_RELATIONS = frozenset(
     {"finetune", "adapter", "merge"}
 )  # what a card may call its base, beside "quantized"
 ALIKE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
+MADE_FROM = "then the quantised repository's own base"  # of `found_by`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,7 @@ def _full_precision(model: Model, *, found_by: str, hub: Hub, notes: list[str]) 
         )
         model, found_by = (
             _open_parent(parent, files=model.files, method=method, hub=hub),
-            f"{found_by}, then the quantised repository's own base",
+            f"{found_by}, {MADE_FROM}",
         )
     raise RefusedError(
         f"The base {model.files.name} was quantised several times over.",

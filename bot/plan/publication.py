@@ -51,7 +51,8 @@ class Facts:
     """What the decision rests on.
 
     `audience` is who could read the result: a Hub PR is read by whoever reads its repository. `access`: whether the
-    one who asked may read every closed source. `attended`: somebody sits there whose own tokens these are.
+    one who asked may read every closed source; those below the names in `owned`, in small letters, are their own.
+    `attended`: somebody sits there whose own tokens these are.
     """
 
     sources: tuple[Source, ...]
@@ -59,6 +60,7 @@ class Facts:
     destination: str = ""
     attended: bool = True
     access: Access = "unknown"
+    owned: frozenset[str] = frozenset()
     allowed_licenses: frozenset[str] = frozenset()
     allow_pickle: bool = False
 
@@ -112,9 +114,11 @@ def _refuse_leak(facts: Facts, closed: list[Source]) -> None:
         )
     if facts.attended:
         return
-    if facts.access == "unknown":
+    unknown = next((s for s in closed if s.owner.casefold() not in facts.owned), None)
+    if facts.access == "unknown" and unknown is not None:
         raise _refusal(
-            f"{what}, and whether the one who asked may read it is not known.",
+            f"The {unknown.role} {unknown.name} is private or gated,"
+            " and whether the one who asked may read it is not known.",
             advice="Run merge-bot yourself, with your own token.",
             code="requester-access-unknown",
         )

@@ -1,4 +1,4 @@
-"""The answers under a GitHub PR: records → GitHub-flavoured Markdown, each with its hidden mark. Reads nothing.
+"""The answers on either host: records → GitHub-flavoured Markdown, each with its hidden mark. Reads nothing.
 
 Whatever strangers wrote (names, commands, what a config says) is shown as text: no pings, no links, no markup.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.job import Job, Now, Outcome, Stage
+from bot.job import Failure, Job, Now, Outcome, Stage
 from bot.publish.escape import code, joined, plain, row
 from bot.publish.marker import Mark, job_marker
 from bot.publish.model_card import HUB
@@ -22,17 +22,18 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     "doctor": ("queued", "planning"),
 }
 DOING = {"merge": "Merging", "plan": "Planning", "doctor": "Examining"}
+STANDS = {"queued": "waits in the queue", "running": "is going on", "cancelling": "is being stopped"}
 LONGEST_BODY = 60_000  # GitHub takes 65,536 characters
 
 
 def working(job: Job, now: Now, *, at: int) -> str:
     """The comment while the job goes on. `at`: seconds since 1970."""
-    mark = Mark(job=job.key, state="running", run=job.run, head=job.head_sha, at=at, ask=job.ask)
+    mark = Mark(job=job.thread, state="running", run=job.run, head=job.head_sha, at=at, ask=job.ask)
     stop = ["", "`/merge cancel` stops it."] if job.verb == "merge" else []
     return joined(
         [
             job_marker(mark),
-            f"**{DOING[job.verb]}** {code(job.what)}",
+            f"### {DOING[job.verb]}: {code(job.what)}",
             "",
             _stages(job, now),
             "",
@@ -42,10 +43,25 @@ def working(job: Job, now: Now, *, at: int) -> str:
     )
 
 
-def finished(job: Job, outcome: Outcome, *, at: int, endpoint: str = HUB) -> str:
-    """The comment when the job is over."""
-    mark = Mark(job=job.key, state=outcome.ended, run=job.run, head=job.head_sha, at=at, ask=job.ask)
-    return joined([job_marker(mark), *result(job, outcome, endpoint=endpoint)])[:LONGEST_BODY]
+def finished(job: Job, outcome: Outcome, *, at: int, endpoint: str = HUB, workflow: bool = True) -> str:
+    """The comment when the job is over. `workflow`: what is missing can be added to the YAML of one."""
+    mark = Mark(job=job.thread, state=outcome.ended, run=job.run, head=job.head_sha, at=at, ask=job.ask)
+    return joined([job_marker(mark), *result(job, outcome, endpoint=endpoint, workflow=workflow)])[
+        :LONGEST_BODY
+    ]
+
+
+def abandoned(mark: Mark, *, at: int) -> str:
+    """The comment of a job that was called off, and whose run does not answer."""
+    failure = Failure(
+        code="cancelled",
+        sentence="It was cancelled with /merge cancel, and its run did not answer: it counts as ended.",
+        advice="Write /merge retry to begin anew. Should the run still be at work, it stops before it publishes.",
+        exit_code=3,
+    )
+    what = mark.ask or "the job"
+    job = Job(key=mark.key, what=what, ask=mark.ask, head_sha=mark.head, run=mark.run)
+    return finished(job, Outcome(ended="skipped", failure=failure), at=at)
 
 
 def summary(job: Job, outcome: Outcome, *, report: str = "", endpoint: str = HUB) -> str:
@@ -58,24 +74,32 @@ def notice(sentence: str, advice: str, *, to: str) -> str:
     return joined([NOTICE, f"{plain(to)}: {plain(sentence)} {plain(advice)}"])
 
 
-def helping(commands: Sequence[tuple[str, str]], options: Sequence[tuple[str, str]]) -> str:
+def helping(commands: Sequence[tuple[str, str]], options: Sequence[tuple[str, str]], *, thread: str) -> str:
     """What there is to say to the bot: commands and options, each with its meaning."""
-    rows = [row(code(name), plain(says)) for name, says in (*commands, *options)]
     return joined(
         [
             NOTICE,
-            "The first line of a comment under a GitHub PR is a command when it begins with `/merge`.",
+            f"The first line of a comment under a {thread} is a command when it begins with `/merge`.",
             "",
-            row("Write", "What it does"),
-            row("---", "---"),
-            *rows,
+            *_table("Write", commands),
+            "",
+            "<details><summary>Options</summary>",
+            "",
+            *_table("Option", options),
+            "",
+            "</details>",
         ]
     )
 
 
+def _table(head: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    said = [row(code(name), plain(says)) for name, says in rows]
+    return [row(head, "What it does"), row("---", "---"), *said]
+
+
 def status(state: str, url: str, *, to: str) -> str:
     """How a job stands, by the state in its mark, and where it is told of."""
-    stands = {"running": "is going on", "cancelling": "is being stopped"}.get(state, f"has ended: {state}")
+    stands = STANDS.get(state, f"has ended: {state}")
     return joined([NOTICE, f"{plain(to)}: the [last job]({url}) {stands}."])
 
 

@@ -24,7 +24,7 @@ def find_marker(text: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What a comment says of its job, hidden: its key and state, which run works on it and at which head.
+    """What a comment says of its job, hidden: its `Job.thread` and state, which run works on it and at which head.
 
     `at`: when it was last touched, in seconds since 1970. `ask` is the command as it was typed, for a retry.
     """
@@ -36,6 +36,16 @@ class Mark:
     at: int = 0
     ask: str = ""
 
+    @property
+    def key(self) -> str:
+        """The key of the job that the comment is about."""
+        return keyed(self.job, self.head)
+
+
+def keyed(thread: str, head: str) -> str:
+    """The key of a job: its thread's, and the head that it was asked for at, if there is one."""
+    return f"{thread}-{head[:12]}" if head else thread
+
 
 _WORD = r"[A-Za-z0-9_-]{0,128}"
 _JOB = re.compile(
@@ -45,12 +55,6 @@ _JOB = re.compile(
 
 
 ALL_JOBS = "<!-- adapter-merge-bot state="
-RUNNING = "<!-- adapter-merge-bot state=running job="  # how the mark of a job that goes on begins
-
-
-def of_job(key: str) -> str:
-    """A part of every mark of this job, and of no other."""
-    return f" job={key} run="
 
 
 def job_marker(mark: Mark) -> str:

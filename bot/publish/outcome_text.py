@@ -15,6 +15,7 @@ from bot.records import Plan, Publication
 from bot.wording import counted, duration, peft_type, precision, size
 
 MOST_FINDINGS = 20
+OPEN = 2  # pictures that are not folded
 # What to add to a workflow, by the code of the error that says that it is missing.
 BLOCKS = {
     "no-token": (
@@ -53,21 +54,21 @@ def title(job: Job, outcome: Outcome) -> str:
 
 def asked(job: Job) -> str:
     """Who asked for it and how, at which commit, and where its log is."""
-    parts = [f"Asked by {plain(job.asked_by)}: {code(job.ask)}" if job.ask else "Started by an event"]
-    parts += [f"at commit {job.head_sha[:12]} of this GitHub PR"] if job.head_sha else []
+    by = f" by {plain(job.asked_by)}" if job.asked_by else ""
+    parts = [f"Asked{by}: {code(job.ask)}" if job.ask else "Started by an event"]
+    parts += [f"at commit {job.head_sha[:12]}"] if job.head_sha else []
     log = f" [Log]({job.url})" if job.url else ""
     return f"{', '.join(parts)}.{log}"
 
 
-def result(job: Job, outcome: Outcome, *, endpoint: str) -> list[str]:
+def result(job: Job, outcome: Outcome, *, endpoint: str, workflow: bool = True) -> list[str]:
     """The whole answer: heading, why not, what was found, planned and checked, pictures, cost, how to undo it."""
     lines = [f"### {_heading(job, outcome)}", ""]
     if outcome.failure is not None:
-        lines += [*_failed(outcome.failure), ""]
-    if outcome.diagnosis is not None:
-        lines += [*_findings(outcome.diagnosis), ""]
-    if outcome.plan is not None:
-        lines += [*_planned(outcome.plan, job, endpoint), ""]
+        lines += [*_failed(outcome.failure, workflow=workflow), ""]
+    found = _findings(outcome.diagnosis) if outcome.diagnosis is not None else []
+    planned = _planned(outcome.plan, job, endpoint) if outcome.plan is not None else []
+    lines += [*found, *planned, ""]  # one list: with an empty line in it, all of it would be shown far apart
     if outcome.report is not None and outcome.plan is not None:
         lines += [*_checked(outcome), ""]
     lines += [*_shown(outcome, endpoint), *_cost(outcome), "", *_undo(outcome, endpoint), asked(job)]
@@ -104,13 +105,13 @@ def _link(publication: Publication) -> str:
     return f"[{plain(publication.destination.location)}{number}]({publication.url})"
 
 
-def _failed(failure: Failure) -> list[str]:
+def _failed(failure: Failure, *, workflow: bool) -> list[str]:
     lines = [
         f"{plain(no_paths(failure.sentence))} ({code(failure.code)})",
         "",
         f"**What to do:** {plain(no_paths(failure.advice))}",
     ]
-    block = BLOCKS.get(failure.code, ())
+    block = BLOCKS.get(failure.code, ()) if workflow else ()
     return [*lines, *(["", "```yaml", *block, "```"] if block else [])]
 
 
@@ -126,7 +127,7 @@ def _findings(found: Diagnosis) -> list[str]:
     left = len(shown) - MOST_FINDINGS
     lines += [f"- {left} more of this kind."] if left > 0 else []
     lines += [_base(candidate) for candidate in found.base if candidate.commit]
-    return lines or ["The configuration is as PEFT wants it."]
+    return lines or ["- The configuration is as PEFT wants it."]
 
 
 def _base(found: Candidate) -> str:
@@ -176,10 +177,15 @@ def _shown(outcome: Outcome, endpoint: str) -> list[str]:
     if publication is None or report is None or plan is None or not outcome.public or not publication.commit:
         return []
     place = f"{endpoint}/{quote(publication.destination.location)}/resolve/{quote(publication.commit)}"
-    lines = []
-    for picture in pictures(report.evidence):
-        lines += [f"![{plain(without_paths(picture.alt, plan))}]({place}/{quote(picture.path)})", ""]
-    return lines
+    shown = [
+        f"![{plain(without_paths(picture.alt, plan))}]({place}/{quote(picture.path)})"
+        for picture in pictures(report.evidence)
+    ]
+    spaced = [line for picture in shown for line in (picture, "")]
+    if len(shown) <= OPEN:
+        return spaced
+    first, rest = spaced[: 2 * OPEN], spaced[2 * OPEN :]
+    return [*first, "<details><summary>More pictures</summary>", "", *rest, "</details>", ""]
 
 
 def _cost(outcome: Outcome) -> list[str]:
@@ -187,7 +193,9 @@ def _cost(outcome: Outcome) -> list[str]:
         return []
     device = f" on {plain(outcome.report.device)}" if outcome.report is not None else ""
     cost = f", at a cost of {outcome.cost:,} (by `MERGE_BOT_COST_PER_GB`)" if outcome.cost is not None else ""
-    return [f"It took {duration(outcome.seconds)}{device}{cost}."]
+    bill = outcome.bill
+    rent = f" A rented {plain(bill.machine)} cost ${bill.dollars:.2f}." if bill is not None else ""
+    return [f"It took {duration(outcome.seconds)}{device}{cost}.{rent}"]
 
 
 def _undo(outcome: Outcome, endpoint: str) -> list[str]:

@@ -15,6 +15,7 @@ from bot.errors import HostError, InternalError
 from bot.isolation import room
 from bot.merge.shards import merged_header
 from bot.plan import shardwise
+from bot.plan.base_model import CONFIG
 from bot.prepare import Prepared
 from bot.progress import Progress, Silent
 from bot.publish import folder as folders
@@ -29,6 +30,7 @@ from bot.shardwise.told import MergingOnly
 from bot.sources import Sources, fetched
 from bot.weights.archive import link_rest
 from bot.weights.files import LocalFiles
+from bot.weights.layout import INDEX
 from bot.weights.sparse import write_outline
 from bot.wording import counted, size
 
@@ -119,7 +121,8 @@ class _Work:
         self.folder, self.out, self.journal = folder, folder / MERGED, journal
         self.out.mkdir()
         self._shards = {shard.file: shard for shard in self.base.shards}
-        self._small = [p.relative_to(sources.base) for p in sorted(sources.base.rglob("*")) if p.is_file()]
+        small = [CONFIG, INDEX, *(s.name for s in self.plan.sidecars if s.origin == "base")]
+        self._small = [name for name in small if (sources.base / name).is_file()]
         self._done: dict[str, MergedShard] = {}
 
     def merge(
@@ -189,16 +192,12 @@ class _Work:
         """Lays out a base folder with what the portion needs, and nothing else of the weights."""
         near, model = self._near(portion), self.prepared.base
         near.mkdir(parents=True)
-        self._link_small(near)
+        link_rest(self._small, source=self.sources.base, out=near)
         for name in portion.needs:
             if isinstance(model.files, LocalFiles):
                 (near / name).symlink_to((model.files.folder / name).absolute())
             else:
                 self.hub.fetch(model, name=name, out=near, progress=Silent())
-
-    def _link_small(self, near: Path) -> None:
-        names = [str(name) for name in self._small if str(name) not in self._shards]
-        link_rest(names, source=self.sources.base, out=near)
 
     def _merge(self, portion: Portion, *, progress: Progress) -> MergedShard:
         shard: MergedShard = room.call(
@@ -234,7 +233,7 @@ class _Work:
     def _conclude(self, *, started: str, progress: Progress) -> tuple[MergedModel, Report | None]:
         near = self.folder / NEAR / "end"
         near.mkdir(parents=True)
-        self._link_small(near)
+        link_rest(self._small, source=self.sources.base, out=near)
         done = room.call(
             "bot.shardwork:conclude",
             self.plan,

@@ -9,10 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bot.errors import InputError
 from bot.secret_text import masked_all
+
+if TYPE_CHECKING:
+    from bot.settings import Settings
 
 
 @contextmanager
@@ -22,13 +25,20 @@ def tools(*, verbosity: int, plain: bool) -> Iterator[dict[str, Any]]:
     from bot.terminal import progress, quiet
 
     settings.steer_numpy()
+    read = known(verbosity=verbosity)
+    with quiet.libraries(verbosity), progress.shown(plain=plain) as shown:
+        yield {"settings": read, "progress": shown}
+
+
+def known(*, verbosity: int) -> Settings:
+    """What the environment says. Raises InputError naming a variable that makes no sense."""
+    from bot import settings
+
     try:
-        known = replace(settings.load(), verbosity=verbosity)
+        return replace(settings.load(), verbosity=verbosity)
     except ValueError as error:
         advice = "Correct the environment variable, or unset it."
         raise InputError(f"{error}.", advice=advice, code="bad-setting") from error
-    with quiet.libraries(verbosity), progress.shown(plain=plain) as shown:
-        yield {"settings": known, "progress": shown}
 
 
 def document(data: dict[str, Any]) -> str:

@@ -24,11 +24,7 @@ WORDS: dict[str, Verb] = {
     "retry": "retry",
     "help": "help",
 }
-HELP = (
-    (
-        "/merge",
-        "Merge the adapter of this GitHub PR: the folder that it changes, or the model that it links to.",
-    ),
+HELP = (  # a `/merge` alone is the host's to say
     ("/merge owner/name", "Merge this adapter of the Hub; @revision and :folder may stand behind it."),
     ("/merge plan", "Say what a merge would do."),
     ("/merge doctor", "Say what is wrong with the adapter's configuration."),

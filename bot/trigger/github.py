@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from bot.forge import Comment, Kind
 from bot.trigger.command import Command, Misread, first_line
 from bot.trigger.command import read as read_command
+from bot.trigger.payload import COMMIT, MARKED, REPO_ID, at, text
 
-T = TypeVar("T")
 OWN_JOB = frozenset({"workflow_dispatch", "push", "schedule", "repository_dispatch"})
 PULL_REQUEST = frozenset({"pull_request", "pull_request_target"})
 COMMENTS: dict[str, Kind] = {"issue_comment": "issue", "pull_request_review_comment": "review"}
 LOOKED_AT = frozenset({"opened", "reopened", "synchronize", "ready_for_review"})
-MARKED = "<!-- adapter-merge-bot"
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 # Addresses of models in a text. A model's page and its files; not a dataset, a Space or a page of the Hub itself.
 LINK = re.compile(
     r"https?://(?:huggingface\.co|hf\.co)/(?!(?:datasets|spaces|docs|papers|blog|collections|api|settings)/)"
@@ -84,18 +81,18 @@ def event(name: str, payload: object, *, delivery: str = "") -> Event:
     data = payload if isinstance(payload, dict) else {}
     found: dict[str, Any] = {
         "name": name,
-        "action": _text(data, "action"),
+        "action": text(data, "action"),
         "delivery": delivery,
-        "actor": _text(data, "sender", "login"),
-        "repository": _text(data, "repository", "full_name"),
+        "actor": text(data, "sender", "login"),
+        "repository": text(data, "repository", "full_name"),
     }
     if name in PULL_REQUEST:
         found |= _pull(data, "pull_request")
     elif name in COMMENTS:
         found |= _commented(data, COMMENTS[name])
     elif name == "repository_dispatch":
-        found |= _dispatched(_at(data, dict, "client_payload") or {})
-    elif name == "push" and _at(data, bool, "deleted"):
+        found |= _dispatched(at(data, dict, "client_payload") or {})
+    elif name == "push" and at(data, bool, "deleted"):
         found["skip"] = "a branch was deleted"
     return Event(**found)
 
@@ -116,9 +113,9 @@ def intent(event: Event) -> Intent:
     return Ignored(reason=f"{event.name} is none of the events that the bot answers" if event.name else unset)
 
 
-def links(text: str) -> tuple[str, ...]:
+def links(words: str) -> tuple[str, ...]:
     """The models on the Hub that a text links to, each once, in their order."""
-    found = (name.rstrip(".") for name in LINK.findall(text))
+    found = (name.rstrip(".") for name in LINK.findall(words))
     return tuple(dict.fromkeys(name for name in found if REPO_ID.fullmatch(name)))[:MOST_LINKS]
 
 
@@ -143,31 +140,31 @@ def _command(event: Event) -> Intent:
 def _commented(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
     below = "issue" if kind == "issue" else "pull_request"
     found = _pull(data, below)
-    number = _at(data, int, "comment", "id")
-    body, author = _text(data, "comment", "body"), _text(data, "comment", "user", "login")
+    number = at(data, int, "comment", "id")
+    body, author = text(data, "comment", "body"), text(data, "comment", "user", "login")
     if number is not None and author:
         found["comment"] = Comment(
-            id=number, author=author, body=body, url=_text(data, "comment", "html_url"), kind=kind
+            id=number, author=author, body=body, url=text(data, "comment", "html_url"), kind=kind
         )
-    by_app = _at(data, dict, "comment", "performed_via_github_app") is not None
-    is_bot = _text(data, "comment", "user", "type") == "Bot" or author.endswith("[bot]")
+    by_app = at(data, dict, "comment", "performed_via_github_app") is not None
+    is_bot = text(data, "comment", "user", "type") == "Bot" or author.endswith("[bot]")
     found["by_bot"] = is_bot or by_app
-    seen = _text(
+    seen = text(
         data, "comment", "original_commit_id"
     )  # at a line of code: the commit that its author has seen
     if COMMIT.fullmatch(seen):
         found["head_sha"] = seen
-    found["on_pull"] = kind == "review" or _at(data, dict, "issue", "pull_request") is not None
+    found["on_pull"] = kind == "review" or at(data, dict, "issue", "pull_request") is not None
     return found
 
 
 def _pull(data: dict[str, Any], below: str) -> dict[str, Any]:
-    sha = _text(data, below, "head", "sha")
+    sha = text(data, below, "head", "sha")
     return {
-        "number": _at(data, int, below, "number"),
+        "number": at(data, int, below, "number"),
         "on_pull": below == "pull_request",
         "head_sha": sha if COMMIT.fullmatch(sha) else "",
-        "text": f"{_text(data, below, 'title')}\n{_text(data, below, 'body')}",
+        "text": f"{text(data, below, 'title')}\n{text(data, below, 'body')}",
     }
 
 
@@ -176,26 +173,13 @@ def _dispatched(sent: dict[str, Any]) -> dict[str, Any]:
 
     https://huggingface.co/docs/hub/webhooks: Hub PRs, the bot's own too, move refs other than main.
     """
-    refs = [_text(ref, "ref") for ref in _at(sent, list, "updatedRefs") or [] if isinstance(ref, dict)]
+    refs = [text(ref, "ref") for ref in at(sent, list, "updatedRefs") or [] if isinstance(ref, dict)]
     if refs and "refs/heads/main" not in refs:
         return {"skip": "the Hub tells of refs other than main, such as Hub PRs"}
-    adapter = _text(sent, "adapter")
-    if not adapter and _text(sent, "repo", "type") in {"", "model"}:
-        adapter = _text(sent, "repo", "name")
-    revision = _text(sent, "revision") or _text(sent, "repo", "headSha")
+    adapter = text(sent, "adapter")
+    if not adapter and text(sent, "repo", "type") in {"", "model"}:
+        adapter = text(sent, "repo", "name")
+    revision = text(sent, "revision") or text(sent, "repo", "headSha")
     named = REPO_ID.fullmatch(adapter) is not None
     safe = re.fullmatch(r"[\w][\w./-]{0,199}", revision, re.ASCII) is not None
     return {"adapter": adapter, "revision": revision if safe else ""} if named else {}
-
-
-def _at(data: Any, kind: type[T], *path: str) -> T | None:
-    """What lies at a path of keys, if it is of that kind."""
-    for key in path:
-        data = data.get(key) if isinstance(data, dict) else None
-    if isinstance(data, bool) and kind is not bool:
-        return None
-    return data if isinstance(data, kind) else None
-
-
-def _text(data: Any, *path: str) -> str:
-    return _at(data, str, *path) or ""

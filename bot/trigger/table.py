@@ -39,8 +39,12 @@ OPTIONS = (
     Option(flag="--to", kind="repository", says="The Hub repository for the result."),
     Option(flag="--pr", kind="flag", says="Open a Hub PR there in place of a commit."),
     Option(flag="--public", kind="flag", says="If the repository has to be created, make it public."),
-    Option(flag="--folder", kind="path", says="The adapter in this folder of the GitHub PR."),
-    Option(flag="--head", kind="commit", says="Only if this still is the head of the GitHub PR."),
+    Option(
+        flag="--folder",
+        kind="path",
+        says="The adapter in this folder of the GitHub PR, or of the repository on the Hub.",
+    ),
+    Option(flag="--head", kind="commit", says="Only if this still is the head of the GitHub PR or Hub PR."),
     Option(
         flag="--dtype",
         kind="choice",
@@ -99,7 +103,7 @@ MEANT = {
     "model": "a model on the Hub, as owner/name, owner/name@revision or owner/name:folder",
     "repository": "a repository on the Hub, as owner/name",
     "word": "a branch, a tag or a commit",
-    "path": "a folder of this GitHub PR, as adapters/mine",
+    "path": "a folder, as adapters/mine",
     "commit": "a commit, as 7 to 40 hexadecimal digits",
     "number": "a number",
     "numbers": "numbers, as 0.7,0.3",

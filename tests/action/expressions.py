@@ -114,8 +114,9 @@ class _Reader:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "always": lambda contexts: True,
+    "cancelled": lambda contexts: contexts["job"]["cancelled"],
     "failure": lambda contexts: contexts["job"]["failed"],
-    "success": lambda contexts: not contexts["job"]["failed"],
+    "success": lambda contexts: not contexts["job"]["failed"] and not contexts["job"]["cancelled"],
     "startsWith": lambda contexts, text, start: _text(text).lower().startswith(_text(start).lower()),
 }
 

@@ -7,7 +7,10 @@ there: a step that uses one has to be left out by name.
 import json
 import os
 import subprocess
-from collections.abc import Collection, Mapping
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from tests.action.files import NAMES, Command, commands, pairs
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"name", "id", "if", "uses", "with", "shell", "env", "run"}
-STATUS = ("always()", "failure()", "success()")
+STATUS = ("always()", "cancelled()", "failure()", "success()")
 SHELLS = {None: ["bash", "-e"], "bash": ["bash", "--noprofile", "--norc", "-eo", "pipefail"]}
 SECONDS = 170
 
@@ -41,7 +44,11 @@ class Ran:
 
 
 class Runner:
-    """One job's machine. `environment` is all that its processes see beside what GitHub sets."""
+    """One job's machine. `environment` is all that its processes see beside what GitHub sets.
+
+    `cancels` is asked while a step goes on, and says when somebody cancels the run. As in a job in a container, where
+    GitHub ends the `docker exec` and not what it has started, the step is left to itself then.
+    """
 
     def __init__(
         self,
@@ -52,6 +59,8 @@ class Runner:
         github: Mapping[str, Any] | None = None,
         left_out: Collection[str] = (),
     ) -> None:
+        self.cancels: Callable[[], bool] = lambda: False
+        self.cancelled = False
         self.temp, self.workspace, self.left_out = root / "temp", workspace, left_out
         self.github = {"token": "ghs_of_the_job", "event": {}, "event_name": "workflow_dispatch"} | dict(
             github or {}
@@ -112,16 +121,15 @@ class Runner:
         return ran
 
     def _all(self, steps: list[dict[str, Any]], contexts: Contexts, environment: Mapping[str, str]) -> Ran:
-        ran, told, job = Ran(), {}, {"failed": False}
+        ran, told, job = Ran(), {}, {"failed": False, "cancelled": self.cancelled}
         assert isinstance(contexts, dict)
         contexts.update(steps=told, job=job)
         for step in steps:
             assert not step.keys() - KEYS, step
             title, asked = step.get("name") or step.get("id") or step.get("uses"), step.get("if", "success()")
             outputs = told.setdefault(step.get("id", title), {"outputs": Outputs()})["outputs"]
-            if (job["failed"] and not any(word in asked for word in STATUS)) or not condition(
-                asked, contexts
-            ):
+            over = job["failed"] or job["cancelled"]
+            if (over and not any(word in asked for word in STATUS)) or not condition(asked, contexts):
                 continue
             if title.partition("@")[0] in self.left_out:
                 continue
@@ -129,8 +137,9 @@ class Runner:
             mine = {name: interpolate(_text(value), contexts) for name, value in step.get("env", {}).items()}
             one = self._step(step, contexts, {**environment, **mine})
             outputs.update(one.outputs)
-            job["failed"] |= one.failed
-        ran.failed = job["failed"]
+            job["failed"] |= one.failed and not self.cancelled
+            job["cancelled"] = self.cancelled
+        ran.failed = job["failed"] or job["cancelled"]
         return ran
 
     def _step(self, step: dict[str, Any], contexts: Contexts, environment: Mapping[str, str]) -> Ran:
@@ -149,18 +158,31 @@ class Runner:
         for path in (*files.values(), folder / "step.sh"):
             path.touch()
         (folder / "step.sh").write_text(script, encoding="utf-8")
-        done = subprocess.run(
-            [*SHELLS[step.get("shell")], str(folder / "step.sh")],
-            env=self._environment | dict(environment) | {name: str(path) for name, path in files.items()},
-            cwd=self.workspace,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        return Ran(outputs=self._told(done.stdout, files), failed=done.returncode != 0)
+        log = folder / "log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [*SHELLS[step.get("shell")], str(folder / "step.sh")],
+                env=self._environment | dict(environment) | {name: str(path) for name, path in files.items()},
+                cwd=self.workspace,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+        code = self._waited(process)
+        return Ran(outputs=self._told(log.read_text(encoding="utf-8"), files), failed=code != 0)
+
+    def _waited(self, process: subprocess.Popen[bytes]) -> int | None:
+        """The exit code; None for a step that was left to itself."""
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(0.05)
+            if not self.cancelled and self.cancels():
+                self.cancelled = True
+                threading.Thread(target=process.wait, daemon=True).start()  # or it would stay a zombie
+                return None
+        process.kill()
+        raise TimeoutError(f"a step took more than {SECONDS} seconds")
 
     def _told(self, log: str, files: Mapping[str, Path]) -> dict[str, str]:
         found = list(commands(log))

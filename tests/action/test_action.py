@@ -35,7 +35,8 @@ def machine(tmp_path, path, hub):
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     environment = hub.environment() | {"PATH": path, "MERGE_BOT_SCRATCH": str(tmp_path)}
-    return Runner(tmp_path, environment=environment, workspace=workspace)
+    yield Runner(tmp_path, environment=environment, workspace=workspace)
+    hub.clear_faults()
 
 
 # what is written down
@@ -49,7 +50,7 @@ def test_action_yml_and_the_docs_have_the_inputs_and_outputs_of_the_table():
 
 
 def test_every_input_is_handed_over_once_and_none_is_part_of_a_script():
-    *_, merge = ACTION["runs"]["steps"]
+    merge = next(step for step in ACTION["runs"]["steps"] if step["name"] == "Merge")
     handed = {name: value for name, value in merge["env"].items() if name.startswith("INPUT_")}
     assert handed == {one.variable: f"${{{{ inputs.{one.name} }}}}" for one in INPUTS if not one.setup}
     assert not [step["run"] for step in ACTION["runs"]["steps"] if "${{" in step.get("run", "")]
@@ -87,10 +88,15 @@ def test_a_cancelled_run_is_told_to_merge_bot(tmp_path):
         "#!/bin/bash\ntrap 'echo told; exit 130' INT\necho ready\nfor ((;;)); do sleep 0.1; done\n"
     )
     command.chmod(0o755)
-    script.write_text(ACTION["runs"]["steps"][-1]["run"])
+    script.write_text(next(step["run"] for step in ACTION["runs"]["steps"] if step["name"] == "Merge"))
     step = subprocess.Popen(
         [*SHELLS["bash"], str(script)],
-        env={"PATH": os.environ["PATH"], "MERGE_BOT": str(command)},
+        env={
+            "PATH": os.environ["PATH"],
+            "MERGE_BOT": str(command),
+            "RUNNER_TEMP": str(tmp_path),
+            "GITHUB_ACTION_PATH": str(ROOT),
+        },
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -98,6 +104,34 @@ def test_a_cancelled_run_is_told_to_merge_bot(tmp_path):
     step.send_signal(signal.SIGINT)  # to the step's process alone, as GitHub's runner does
     assert step.communicate(timeout=20)[0] == "told\n"
     assert step.returncode == 130
+
+
+def test_in_a_container_a_cancelled_run_is_told_to_merge_bot_by_the_next_step(machine, tmp_path, hub):
+    """Where no signal arrives: the step is gone, and merge-bot is not."""
+    hub.clear_requests()
+    hub.fault("/blobs/", hang=60.0)
+    machine.cancels = lambda: any(request.path.startswith("/blobs/") for request in hub.requests)
+    ran = machine.action(ROOT, adapter=ADAPTER, to="alice/never", hf_token=hub.token("alice"))
+    assert ran.steps[-2:] == ["Merge", "Tell of a cancelled run"]
+    assert "is told that the run was cancelled" in machine.log
+    assert "did not end" not in machine.log
+    assert "was cancelled" in "".join(p.read_text() for p in tmp_path.rglob("GITHUB_STEP_SUMMARY"))
+    assert hub.state.store.find("model", "alice/never") is None
+
+
+@pytest.mark.parametrize("left", ["", "999999999", "words; touch pwned", str(os.getpid())])
+def test_only_a_merge_bot_is_told(tmp_path, left):
+    (tmp_path / "merge-bot.pid").write_text(f"{left}\n")
+    done = subprocess.run(
+        [str(ROOT / ".github/action/cancelled.sh")],
+        env={"PATH": os.environ["PATH"], "RUNNER_TEMP": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 # installing it
@@ -128,6 +162,16 @@ def bare(tmp_path):
 def told(tmp_path):
     path = tmp_path / "told"
     return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize("system", ["Windows", "macOS"])
+def test_on_other_systems_one_sentence_says_so_before_anything_is_installed(path, tmp_path, system):
+    other = Runner(tmp_path, environment={"PATH": path, "RUNNER_OS": system})
+    ran = other.action(ROOT)
+    assert (ran.failed, ran.steps) == (True, ["Look for merge-bot"])
+    (command,) = other.commands
+    assert command.name == "error"
+    assert "runs on Linux" in command.text
 
 
 def test_where_there_is_none_it_is_installed_from_the_action_itself(bare, tmp_path):

@@ -11,7 +11,7 @@ CONTEXTS = {
     "inputs": {"a": "x", "empty": "", "on": True, "nasty": "${{ inputs.a }}"},
     "steps": {"one": {"outputs": Outputs(b="y")}},
     "github": {"event": {"issue": None}},
-    "job": {"failed": False},
+    "job": {"failed": False, "cancelled": False},
 }
 
 
@@ -27,6 +27,7 @@ CONTEXTS = {
         ("startsWith(inputs.a, 'X')", True),
         ("always()", True),
         ("failure()", False),
+        ("cancelled()", False),
     ],
 )
 def test_expressions_have_githubs_meaning(expression, value):

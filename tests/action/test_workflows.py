@@ -83,18 +83,6 @@ def test_a_machine_is_started_for_commands_only(body, kind, event, starts):
     assert condition(job["if"], {"github": {"event": said, "repository": "acme/own"}}) is starts
 
 
-def test_image_and_action_install_by_the_same_uv_and_the_image_is_no_root():
-    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    setup = next(
-        step for step in parsed(ROOT / "action.yml")["runs"]["steps"] if "setup-uv" in step.get("uses", "")
-    )
-    assert set(re.findall(r"astral-sh/uv:([\d.]+)@sha256:[0-9a-f]{64}", dockerfile)) == {
-        setup["with"]["version"]
-    }
-    assert re.findall(r"^USER (.*)", dockerfile, re.MULTILINE) == ["1001"]
-    assert 'ENTRYPOINT ["merge-bot"]' in dockerfile
-
-
 @pytest.mark.parametrize("example", list(examples()))
 def test_an_example_uses_inputs_that_exist(example):
     ours = [step for step in steps(example) if "adapter-merge-bot@" in step.get("uses", "")]

@@ -53,6 +53,45 @@ def test_we_are_the_tokens_owner_and_a_workflows_token_is_the_actions_bot(forge)
     assert client(forge, login="merge-bot[bot]").login() == "merge-bot[bot]"
 
 
+def test_the_token_of_an_installation_knows_its_own_comments(forge):
+    """Whoever made the token: `actions/create-github-app-token` hands over nothing but the token."""
+    forge.open_pull(REPO, ADAPTER)
+    github = client(forge, forge.app_token("acme-merger", REPO))
+    posted = github.post_comment(1, f"{MARKER} mine")
+    assert posted.author == github.login() == "acme-merger[bot]"
+    assert github.find_comment(1, marker=MARKER) == posted
+
+
+def test_an_enterprise_server_says_who_we_are_beside_its_rest_api(forge):
+    server = GitHub(REPO, token=forge.app_token("acme-merger", REPO), api_url=f"{forge.url}/api/v3")
+    assert server.login() == "acme-merger[bot]"
+    assert [request.path for request in forge.requests] == ["/api/graphql"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{"status": 403, "message": "Resource not accessible by integration"}, {"status": 404}],
+    ids=["closed", "missing"],
+)
+def test_where_graphql_is_closed_rest_says_who_we_are(forge, trouble):
+    forge.fault("/graphql", **trouble)
+    assert client(forge, forge.add_user("wendy")).login() == "wendy"
+    assert client(forge).login() == ACTIONS
+
+
+def test_a_graphql_that_declines_by_a_200_is_none_either(forge, monkeypatch):
+    monkeypatch.setattr("bot.clients.github.VIEWER", "{nobody}")
+    assert client(forge, forge.add_user("wendy")).login() == "wendy"
+
+
+def test_a_graphql_that_stumbles_is_asked_again_and_who_we_are_is_never_guessed(forge):
+    forge.fault("/graphql", status=502, times=2)
+    assert client(forge, forge.app_token("acme-merger", REPO)).login() == "acme-merger[bot]"
+    forge.fault("/graphql", status=502)
+    with pytest.raises(HostError):
+        client(forge, forge.app_token("acme-merger", REPO)).login()
+
+
 # GitHub PRs
 
 

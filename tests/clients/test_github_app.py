@@ -1,12 +1,16 @@
 """A GitHub App signs in with its key, and its token is for one repository and a few permissions."""
 
+import time
+
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from bot import connect
 from bot.clients.github import GitHub
-from bot.clients.github_app import PERMISSIONS, installation_token
+from bot.clients.github_app import PERMISSIONS, InstallationToken, installation_token
 from bot.errors import AccessError, HostError, InputError
+from bot.settings import load
 from tests.clients.github_fixtures import ADAPTER, REPO, clock, forge
 
 __all__ = ["clock", "forge"]
@@ -53,6 +57,29 @@ def test_the_token_works_where_the_app_is_installed_and_its_comments_are_its_own
     assert github.find_comment(1, marker="<!-- m -->") == posted
     assert made.token not in repr(made)
     assert made.expires.endswith("Z")
+
+
+def test_a_token_is_made_anew_before_it_ends(forge, app, key):
+    """A merge of two hours: what was there before its end is found and edited after it."""
+    forge.open_pull(REPO, ADAPTER)
+    now = [time.time()]
+    token = InstallationToken(lambda: sign_in(forge, app, key), clock=lambda: now[0])
+    github = GitHub(REPO, token=token, api_url=forge.url)
+    posted = github.post_comment(1, "hello <!-- m -->")
+    assert github.login() == posted.author == "merge-bot[bot]"
+    first = token()
+    assert token() == first
+    now[0] += 3400
+    forge.state.tokens.pop(first)  # GitHub ends it
+    assert github.find_comment(1, marker="<!-- m -->") == posted
+    assert github.edit_comment(posted, "bye").body == "bye"
+    assert token() != first
+
+
+def test_an_app_of_the_settings_answers_as_itself(forge, app, key):
+    made = connect.app_forge(load({}), repository=REPO, app_id=app, private_key=pem(key), api_url=forge.url)
+    forge.open_pull(REPO, ADAPTER)
+    assert made.post_comment(1, "hello").author == made.login() == "merge-bot[bot]"
 
 
 def test_the_token_may_do_what_was_asked_for_and_no_more(forge, app, key):

@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from bot.doors.ground import Ground
+from bot.doors.pace import Pace
 from bot.forge import ChangedFile, Comment, Entry, PullRequest
 from bot.progress import Silent
 from bot.settings import load
 from bot.trigger.github import Event, event
 from bot.trigger.inputs import Inputs
 
+OWN = (
+    "pace",
+    "patience",
+    "sleep",
+    "clock",
+    "settle",
+    "jobs",
+    "insist",
+)  # fields of a Ground that are no inputs
 HEAD, NUMBER = "a" * 40, 7
 
 
@@ -75,8 +85,13 @@ class Memory:
         return self.commands.get(id_) or self.said.get(id_)
 
     def find_comment(self, number: int, *, marker: str, author: str | None = None) -> Comment | None:
-        found = [c for c in self.said.values() if marker in c.body and c.author == (author or self.login())]
+        found = self.find_comments(number, marker=marker, author=author)
         return found[-1] if found else None
+
+    def find_comments(self, number: int, *, marker: str, author: str | None = None) -> tuple[Comment, ...]:
+        wanted = author or self.login()
+        found = [c for c in self.said.values() if marker in c.body and c.author == wanted]
+        return tuple(sorted(found, key=lambda one: one.id))
 
     def post_comment(self, number: int, body: str) -> Comment:
         self._may("post_comment")
@@ -130,9 +145,9 @@ def pushed(**more: Any) -> Event:
 
 def ground(forge: Memory, folder: Path, *, run: str = "1-1", **more: Any) -> Ground:
     """What an answer stands on, in the environment of the test; other words are inputs."""
-    own = {key: more.pop(key) for key in ("every", "patience", "sleep", "clock") if key in more}
+    own = {key: more.pop(key) for key in OWN if key in more}
     return Ground(
-        **{"every": 0.0, "patience": 0.0, "sleep": lambda _: None, **own},
+        **{"pace": Pace(every=0.0), "patience": 0.0, "sleep": lambda _: None, **own},
         settings=load(),
         inputs=Inputs(**{"validate": "structure", **more}),
         connect=lambda: forge,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -344,7 +345,7 @@ def test_a_cancel_command_stops_the_job(forge, ask, desk):
 
 
 def test_a_cancellation_waits_until_the_job_has_heard(forge, ask):
-    mark = Mark(job="f" * 32, state="running", run="9-1", at=1)
+    mark = Mark(job="f" * 32, state="running", run="9-1", at=int(time.time()))
     comment = forge.post_comment(7, job_marker(mark) + "\nwords")
     seen = []
 

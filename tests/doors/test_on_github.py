@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,8 @@ def command(github, happens):
     return command
 
 
-def ours(github):
-    return [c.body for c in github.comments(REPOSITORY) if c.author == "github-actions[bot]"]
+def ours(github, *, by="github-actions[bot]"):
+    return [c.body for c in github.comments(REPOSITORY) if c.author == by]
 
 
 def test_a_command_publishes_the_folder_of_the_pr(github, command, desk):
@@ -91,6 +92,32 @@ def test_a_command_publishes_the_folder_of_the_pr(github, command, desk):
     (run,) = github.state.repos[REPOSITORY].runs
     assert (run["head_sha"], run["conclusion"]) == (pull(github).head_sha, "success")
     assert "model.safetensors" in desk.hub.files("alice/hub-1")
+
+
+@pytest.mark.slow
+def test_an_app_knows_its_own_comments_again(github, command, desk):
+    """`github-token` from actions/create-github-app-token: the second command finds what the first has said."""
+    desk.set(INPUT_GITHUB_TOKEN=github.app_token("acme-merger", REPOSITORY))
+    command("/merge plan alice/none")
+    command("/merge retry")
+    command("/merge status")
+    job, notice = ours(github, by="acme-merger[bot]")
+    assert find_job(job).state == "failed"
+    assert "has ended: failed" in notice
+
+
+@pytest.mark.parametrize("at", ["head", "before"])
+def test_a_command_at_a_line_of_code_is_for_the_commit_that_was_commented_on(github, happens, at):
+    head = pull(github).head_sha
+    if at == "before":
+        github.commit(REPOSITORY, {"README.md": "pushed since"}, branch=pull(github).head_ref)
+    said = github.say(REPOSITORY, 1, "/merge doctor alice/none", author="alice", kind="review")
+    comment = {"id": said.id, "body": said.body, "user": {"login": "alice", "type": "User"}}
+    there = {"number": 1, "title": "Add", "body": "", "head": {"sha": head}}
+    happens("pull_request_review_comment", {"action": "created", "pull_request": there, "comment": comment})
+    (body,) = ours(github)
+    assert ("nothing was published" in body) == (at == "before")
+    assert [content for _, content in said.reactions.values()] == ["eyes", "confused"]
 
 
 def test_a_changed_pr_is_examined(github, happens):
@@ -137,6 +164,63 @@ def test_a_push_between_command_and_publication_stops_it(github, command, desk):
     answer, said, _ = command(f"/merge {ADAPTER} --to alice/hub-4 --head {moved[:12]}")
     assert answer.code == 3
     assert first[:12] in said[0]
+    assert desk.state() == before
+
+
+@pytest.mark.slow
+def test_the_last_word_outlasts_a_github_that_is_down(github, command):
+    github.fault(
+        "/issues/comments/", method="PATCH", status=502, times=7
+    )  # two rounds of the client's own tries
+    _, said, _ = command("/merge plan alice/none")
+    (body,) = said
+    assert find_job(body).state == "failed"
+    assert "Trying again in 5 seconds" not in body
+
+
+def push(github, said):
+    github.commit(REPOSITORY, {"README.md": "pushed since"}, branch=pull(github).head_ref)
+
+
+def close(github, said):
+    github.close_pull(REPOSITORY, 1)
+
+
+def take_back(github, said):
+    del github.state.repos[REPOSITORY].comments[said.id]
+
+
+def delete_the_answer(github, said):
+    (answer,) = [c for c in github.comments(REPOSITORY) if c.author == "github-actions[bot]"]
+    del github.state.repos[REPOSITORY].comments[answer.id]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("happens_then", "code", "word"),
+    [
+        (push, 3, "was"),
+        (close, 0, "was closed meanwhile"),
+        (take_back, 0, "was deleted"),
+        (delete_the_answer, 0, ""),
+    ],
+)
+def test_what_happens_while_it_works_stops_the_publication(
+    github, command, desk, tmp_path, happens_then, code, word
+):
+    before = desk.state()
+
+    def meanwhile():
+        wait_for(lambda: ours(github))
+        (said,) = [c for c in github.comments(REPOSITORY) if c.author == "alice"]
+        happens_then(github, said)
+
+    threading.Thread(target=meanwhile, daemon=True).start()
+    answer, said, _ = command(f"/merge {ADAPTER} --to alice/hub-6")
+    assert answer.code == code, answer.err
+    assert all(word in text and "nothing was published" in text for text in said)
+    assert bool(said) == (happens_then is not delete_the_answer)
+    assert "outcome" in (tmp_path / "output").read_text()
     assert desk.state() == before
 
 

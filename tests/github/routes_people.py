@@ -22,6 +22,15 @@ def user(call: Call) -> Reply:
     return as_json({**shown, **dict.fromkeys(PROFILE), **dict.fromkeys(COUNTS, 0), **stamps})
 
 
+def graphql(call: Call) -> Reply:
+    """The one query that we ask, and how GraphQL declines others: by a 200 with errors in it."""
+    if call.token is None:
+        raise GitHubError(401, "This endpoint requires you to be authenticated.")
+    if call.json().get("query") != "{viewer{login}}":
+        return as_json({"errors": [{"type": "undefinedField", "message": "not known here"}]})
+    return as_json({"data": {"viewer": {"login": call.login}}})
+
+
 def repository(call: Call) -> Reply:
     return as_json(Shapes(call.state, call.base).repo(call.repo))
 
@@ -111,6 +120,8 @@ def _app(call: Call) -> App:
 
 
 TOP_ROUTES: list[Endpoint] = [
+    ("POST", "/graphql", graphql),
+    ("POST", "/api/graphql", graphql),
     ("GET", "/user", user),
     ("GET", "/app", app),
     ("POST", "/app/installations/{number}/access_tokens", access_token),

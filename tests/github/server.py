@@ -74,6 +74,10 @@ class FakeGitHub:
         self.state.apps[number] = App(number, slug, public_key, permissions)
         return number
 
+    def app_token(self, slug: str, repository: str) -> str:
+        """The token of an App's installation that somebody else has made."""
+        return self._token("ghs_", Token(f"{slug}[bot]", "app", dict(WORKFLOW), frozenset({repository})))
+
     def install(self, app: int, repository: str) -> None:
         self.state.apps[app].installed[repository] = self.state.new_id()
 

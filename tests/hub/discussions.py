@@ -86,6 +86,14 @@ def edit_comment(store: Store, repo: Repo, found: Discussion, event: dict[str, A
     store.save_discussion(repo, found)
 
 
+def hide_comment(store: Store, repo: Repo, found: Discussion, event: dict[str, Any]) -> None:
+    """As the Hub does it: nobody gets to read it again, through the API neither."""
+    event["data"]["hidden"] = True
+    event["data"]["latest"].pop("raw", None)
+    event["data"]["history"] = []
+    store.save_discussion(repo, found)
+
+
 def rename(store: Store, repo: Repo, found: Discussion, author: str, title: str) -> dict[str, Any]:
     check_title(title)
     event = _event("title-change", author, {"from": found.title, "to": title})

@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,20 +134,32 @@ class FileRange:
                 yield piece
 
 
+@dataclass(frozen=True)
+class Stream:
+    """What comes as it happens; its end is that of the connection."""
+
+    events: Iterator[bytes]
+    length: int = sys.maxsize  # as far as anybody knows
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        del size
+        yield from self.events
+
+
 @dataclass
 class Reply:
     """A response; a HEAD request gets the same headers without the body."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes | FileRange = b""
+    body: bytes | FileRange | Stream = b""
 
     @property
     def length(self) -> int:
-        return self.body.length if isinstance(self.body, FileRange) else len(self.body)
+        return len(self.body) if isinstance(self.body, bytes) else self.body.length
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        if isinstance(self.body, FileRange):
+        if not isinstance(self.body, bytes):
             yield from self.body.pieces(size)
         else:
             yield from (self.body[at : at + size] for at in range(0, len(self.body), size))

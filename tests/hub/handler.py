@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 from .errors import HubError
-from .exchange import Body, Call, Reply, as_error, unquoted
+from .exchange import Body, Call, Reply, Stream, as_error, unquoted
 from .faults import Faults
 from .router import answer
 from .state import State
@@ -162,10 +162,11 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, reply: Reply) -> int:
         """Headers and body; the answer is how many bytes of the body went out."""
         self.send_response(reply.status)
-        headers = {
-            "Content-Length": str(reply.length),
-            "X-Request-Id": f"Root={uuid.uuid4()}",
-        } | reply.headers
+        headers = {"X-Request-Id": f"Root={uuid.uuid4()}"} | reply.headers
+        if isinstance(reply.body, Stream):
+            self.close_connection = True
+        else:
+            headers = {"Content-Length": str(reply.length)} | headers
         for name, value in headers.items():
             self.send_header(name, value)
         if self.close_connection:

@@ -3,7 +3,18 @@
 import re
 from collections.abc import Callable, Iterable
 
-from . import pages, routes_account, routes_discussions, routes_files, routes_refs, routes_repo, routes_upload
+from . import (
+    pages,
+    routes_account,
+    routes_discussions,
+    routes_files,
+    routes_jobs,
+    routes_oauth,
+    routes_refs,
+    routes_repo,
+    routes_upload,
+    routes_webhooks,
+)
 from .access import can_see, require_visible
 from .errors import HubError, MovedError, repo_not_found
 from .exchange import Call, Endpoint, Reply, as_error, unquoted
@@ -31,7 +42,14 @@ def _compiled(routes: Iterable[Endpoint]) -> tuple[Route, ...]:
 
 
 TOP = _compiled(
-    [*routes_account.ROUTES, *routes_files.STORAGE_ROUTES, *routes_upload.STORAGE_ROUTES, *pages.TOP_ROUTES]
+    [
+        *routes_jobs.ROUTES,
+        *routes_webhooks.ROUTES,
+        *routes_account.ROUTES,
+        *routes_files.STORAGE_ROUTES,
+        *routes_upload.STORAGE_ROUTES,
+        *pages.TOP_ROUTES,
+    ]
 )
 BELOW_REPO = (
     (
@@ -48,6 +66,8 @@ BELOW_REPO = (
 def answer(call: Call) -> Reply:
     """The reply, refusals included."""
     try:
+        if reply := routes_oauth.answer(call):
+            return reply
         call.account = call.state.accounts.identify(call.headers.get("Authorization"))
         return _dispatch(call)
     except HubError as error:

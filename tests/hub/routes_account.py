@@ -1,31 +1,33 @@
-"""Routes that belong to no single repository: who am I, creating and moving repositories, listings, webhooks."""
+"""Routes that belong to no single repository: who am I, creating and moving repositories, listings."""
 
+import hashlib
 import json
-import secrets
 from typing import Any
 
 from .access import can_see, require_namespace, require_visible, require_write
 from .accounts import Account
 from .cards import complaints
+from .deliveries import user_id
 from .errors import HubError, repo_not_found
 from .exchange import Call, Endpoint, Reply, as_json
 from .records import Repo
-from .routes_repo import info
+from .routes_repo import info, next_page
 
 
-def _member(call: Call) -> Account:
+def member(call: Call) -> Account:
     if call.account is None:
         raise HubError(401, "Invalid username or password.")
     return call.account
 
 
 def whoami(call: Call) -> Reply:
-    account = _member(call)
+    account = member(call)
     orgs = [
-        {"type": "org", "id": org, "name": org, "fullname": org, "roleInOrg": "write"} for org in account.orgs
+        {"type": "org", "id": user_id(org), "name": org, "fullname": org, "roleInOrg": "write"}
+        for org in account.orgs
     ]
     token = {"displayName": "loopback", "role": account.role, "createdAt": "2024-01-01T00:00:00.000Z"}
-    about = {"type": "user", "id": account.name, "name": account.name, "fullname": account.name}
+    about = {"type": "user", "id": user_id(account.name), "name": account.name, "fullname": account.name}
     rest = {"email": f"{account.name}@example.org", "emailVerified": True, "isPro": False, "orgs": orgs}
     return as_json({**about, **rest, "auth": {"type": "access_token", "accessToken": token}})
 
@@ -33,8 +35,12 @@ def whoami(call: Call) -> Reply:
 def user_overview(call: Call, name: str) -> Reply:
     if not call.state.accounts.exists(name):
         raise HubError(404, "This user does not exist")
+    orgs = [
+        {"id": user_id(org), "name": org, "fullname": org, "avatarUrl": ""}
+        for org in call.state.accounts.orgs(name)
+    ]
     return as_json(
-        {"user": name, "fullname": name, "avatarUrl": "", "type": "user", "isPro": False, "orgs": []}
+        {"user": name, "fullname": name, "avatarUrl": "", "type": "user", "isPro": False, "orgs": orgs}
     )
 
 
@@ -80,6 +86,7 @@ def create_repo(call: Call) -> Reply:
     answer: dict[str, Any] = {"url": f"{call.state.url}/{repo.page}", "name": repo.id, "id": repo.key}
     if there:
         return as_json({**answer, "error": f"You already created this {kind} repo: {repo_id}"}, 409)
+    call.state.tell.changed(repo, "create")
     return as_json(answer)
 
 
@@ -91,7 +98,9 @@ def _existing(call: Call, kind: str, repo_id: str) -> Repo:
 
 def delete_repo(call: Call) -> Reply:
     kind, repo_id = _target(call, call.json())
-    call.state.store.delete(_existing(call, kind, repo_id))
+    repo = _existing(call, kind, repo_id)
+    call.state.store.delete(repo)
+    call.state.tell.changed(repo, "delete")
     return as_json({"success": True})
 
 
@@ -100,12 +109,27 @@ def move_repo(call: Call) -> Reply:
     repo = _existing(call, str(body.get("type") or "model"), str(body.get("fromRepo")))
     new = str(body.get("toRepo"))
     require_namespace(call.account, new.split("/", maxsplit=1)[0], repo.type)
+    old = repo.id
     call.state.store.move(repo, new)
+    _tell_moved(call, repo, old)
     return as_json({"success": True, "url": f"{call.state.url}/{repo.page}"})
 
 
+def _tell_moved(call: Call, repo: Repo, old: str) -> None:
+    owner = {"id": user_id(repo.namespace)}
+    call.state.tell.changed(repo, "move", name=old, movedTo={"name": repo.id, "owner": owner})
+
+
+SORTED = {
+    "lastModified": "lastModified",
+    "createdAt": "createdAt",
+    "downloads": "downloads",
+    "likes": "likes",
+}
+
+
 def list_repos(call: Call, types: str) -> Reply:
-    """Newest first, filtered by author, words of the name, and tags."""
+    """Newest first, filtered by author, words of the name, and tags; in pages; 304 where nothing has changed."""
     kind = types.removesuffix("s")
     if kind not in ("model", "dataset", "space"):
         raise repo_not_found(anonymous=call.account is None)
@@ -115,63 +139,22 @@ def list_repos(call: Call, types: str) -> Reply:
     named = [repo for repo in visible if search in repo.id.lower() and author in ("", repo.namespace)]
     shown = [info(call, repo, call.state.store.resolve(repo, "main")) for repo in named]
     shown = [item for item in shown if wanted <= set(item["tags"])]
-    shown.sort(key=lambda item: item["lastModified"], reverse=True)
+    shown.sort(key=lambda item: item[SORTED.get(call.param("sort"), "lastModified")], reverse=True)
     hidden = () if call.flag("full") else ("siblings", "config", "safetensors", "cardData")
     slim = [{key: value for key, value in item.items() if key not in hidden} for item in shown]
-    return as_json(slim[: call.number("limit", 1000)])
+    start, size = call.number("cursor", 0), min(call.number("limit", 1000), call.state.list_page)
+    reply = as_json(slim[start : start + size])
+    if start + size < len(slim):
+        reply.headers |= next_page(call, cursor=start + size)
+    return _unless_known(call, reply)
 
 
-def _own_hook(call: Call, hook_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    hooks = call.state.webhooks()
-    hook = hooks.get(hook_id)
-    if hook is None or hook["owner"] != _member(call).name:
-        raise HubError(404, "Webhook not found")
-    return hooks, hook["webhook"]
-
-
-def list_webhooks(call: Call) -> Reply:
-    name = _member(call).name
-    return as_json([hook["webhook"] for hook in call.state.webhooks().values() if hook["owner"] == name])
-
-
-def create_webhook(call: Call) -> Reply:
-    account, body = _member(call), call.json()
-    given: dict[str, Any] = {key: body[key] for key in ("url", "watched", "domains", "secret") if key in body}
-    hook = {"secret": None, "disabled": False, **given, "id": secrets.token_hex(12)}
-    with call.state.store.lock:
-        hooks = call.state.webhooks()
-        call.state.save_webhooks({**hooks, hook["id"]: {"owner": account.name, "webhook": hook}})
-    return as_json({"webhook": hook})
-
-
-def get_webhook(call: Call, hook: str) -> Reply:
-    return as_json({"webhook": _own_hook(call, hook)[1]})
-
-
-def update_webhook(call: Call, hook: str) -> Reply:
-    body = call.json()
-    with call.state.store.lock:
-        hooks, found = _own_hook(call, hook)
-        found.update({key: body[key] for key in ("url", "watched", "domains", "secret") if key in body})
-        call.state.save_webhooks(hooks)
-    return as_json({"webhook": found})
-
-
-def switch_webhook(call: Call, hook: str, action: str) -> Reply:
-    if action not in ("enable", "disable"):
-        raise HubError(404, "Not found")
-    with call.state.store.lock:
-        hooks, found = _own_hook(call, hook)
-        found["disabled"] = action == "disable"
-        call.state.save_webhooks(hooks)
-    return as_json({"webhook": found})
-
-
-def delete_webhook(call: Call, hook: str) -> Reply:
-    with call.state.store.lock:
-        hooks, _ = _own_hook(call, hook)
-        call.state.save_webhooks({key: value for key, value in hooks.items() if key != hook})
-    return as_json({"success": True})
+def _unless_known(call: Call, reply: Reply) -> Reply:
+    tag = f'W/"{hashlib.sha256(reply.body).hexdigest()[:32]}"' if isinstance(reply.body, bytes) else ""
+    if call.headers.get("If-None-Match") == tag:
+        return Reply(304, {"ETag": tag})
+    reply.headers["ETag"] = tag
+    return reply
 
 
 ROUTES: list[Endpoint] = [
@@ -183,11 +166,5 @@ ROUTES: list[Endpoint] = [
     ("POST", "/api/repos/create", create_repo),
     ("DELETE", "/api/repos/delete", delete_repo),
     ("POST", "/api/repos/move", move_repo),
-    ("GET", "/api/settings/webhooks", list_webhooks),
-    ("POST", "/api/settings/webhooks", create_webhook),
-    ("GET", "/api/settings/webhooks/{hook}", get_webhook),
-    ("POST", "/api/settings/webhooks/{hook}", update_webhook),
-    ("DELETE", "/api/settings/webhooks/{hook}", delete_webhook),
-    ("POST", "/api/settings/webhooks/{hook}/{action}", switch_webhook),
     ("GET", "/api/{types}", list_repos),
 ]

@@ -87,13 +87,18 @@ def create(call: Call) -> Reply:
     pull = body.get("pullRequest") is True
     found = discussions.open_thread(call.state.store, call.repo, author=account.name, pull=pull, **texts)
     page = f"{call.state.url}/{call.repo.page}/discussions/{found.num}"
+    if pull:
+        call.state.tell.pushed(call.repo, found.ref, None, call.repo.pulls[str(found.num)])
+    call.state.tell.discussed(call.repo, found, "create", comment=found.events[0])
     return as_json({"num": found.num, "url": page, "pullRequest": pull})
 
 
 def add_comment(call: Call, num: str) -> Reply:
     account, text = require_writer(call.account), str(call.json().get("comment", ""))
     with call.state.store.lock:
-        event = discussions.add_comment(call.state.store, call.repo, _found(call, num), account.name, text)
+        found = _found(call, num)
+        event = discussions.add_comment(call.state.store, call.repo, found, account.name, text)
+    call.state.tell.commented(call.repo, found, event, "create")
     return as_json({"newMessage": event})
 
 
@@ -105,7 +110,22 @@ def edit_comment(call: Call, num: str, event: str) -> Reply:
         if comment["author"]["name"] != account.name:
             raise HubError(403, "Forbidden: only its author may edit a comment")
         discussions.edit_comment(call.state.store, call.repo, found, comment, text)
+    call.state.tell.commented(call.repo, found, comment, "update")
     return as_json({"updatedComment": comment})
+
+
+def hide_comment(call: Call, num: str, event: str) -> Reply:
+    """For good, by its author or whoever writes to the repository; its text is gone, and its place stays."""
+    with call.state.store.lock:
+        found = _found(call, num)
+        comment = discussions.find_comment(found, event)
+        account = require_writer(call.account)
+        if comment["author"]["name"] != account.name:
+            require_write(account, call.repo)
+        discussions.hide_comment(call.state.store, call.repo, found, comment)
+    call.state.tell.commented(call.repo, found, comment, "update")
+    told = {**comment["data"], "latest": {**comment["data"]["latest"], "raw": "This comment has been hidden"}}
+    return as_json({"updatedComment": {**comment, "data": told}})
 
 
 def set_title(call: Call, num: str) -> Reply:
@@ -114,6 +134,7 @@ def set_title(call: Call, num: str) -> Reply:
         found = _found(call, num)
         account = require_participant(call.account, call.repo, found)
         event = discussions.rename(call.state.store, call.repo, found, account.name, title)
+    call.state.tell.discussed(call.repo, found, "update")
     return as_json({"newTitle": event})
 
 
@@ -123,8 +144,10 @@ def set_status(call: Call, num: str) -> Reply:
         found = _found(call, num)
         account = require_participant(call.account, call.repo, found)
         if body.get("comment"):
-            discussions.add_comment(store, call.repo, found, account.name, str(body["comment"]))
+            said = discussions.add_comment(store, call.repo, found, account.name, str(body["comment"]))
+            call.state.tell.commented(call.repo, found, said, "create")
         event = discussions.set_status(store, call.repo, found, account.name, str(body.get("status")))
+    call.state.tell.discussed(call.repo, found, "update")
     return as_json({"newStatus": event})
 
 
@@ -132,9 +155,13 @@ def merge(call: Call, num: str) -> Reply:
     account, body, store = require_write(call.account, call.repo), call.json(), call.state.store
     with store.lock:
         found = _found(call, num)
+        before = call.repo.main
         event = discussions.merge(store, call.repo, found, account.name)
         if body.get("comment"):
-            discussions.add_comment(store, call.repo, found, account.name, str(body["comment"]))
+            said = discussions.add_comment(store, call.repo, found, account.name, str(body["comment"]))
+            call.state.tell.commented(call.repo, found, said, "create")
+    call.state.tell.pushed(call.repo, "refs/heads/main", before, call.repo.main)
+    call.state.tell.discussed(call.repo, found, "update")
     return as_json({"newStatus": event, "commitOid": found.merge_commit})
 
 
@@ -144,6 +171,7 @@ ROUTES: list[Endpoint] = [
     ("GET", "/discussions/{num}", details),
     ("POST", "/discussions/{num}/comment", add_comment),
     ("POST", "/discussions/{num}/comment/{event}/edit", edit_comment),
+    ("POST", "/discussions/{num}/comment/{event}/hide", hide_comment),
     ("POST", "/discussions/{num}/title", set_title),
     ("POST", "/discussions/{num}/status", set_status),
     ("POST", "/discussions/{num}/merge", merge),

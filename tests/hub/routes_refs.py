@@ -30,6 +30,7 @@ def create_branch(call: Call, name: str) -> Reply:
             raise HubError(400, f"Invalid branch name: {name}")
         call.repo.branches[name] = store.resolve(call.repo, start).oid
         store.save(call.repo)
+    call.state.tell.pushed(call.repo, f"refs/heads/{name}", None, call.repo.branches[name])
     return as_json({"success": True})
 
 
@@ -41,6 +42,7 @@ def create_tag(call: Call, rev: str) -> Reply:
             raise HubError(409 if name else 400, f"Tag exists already or has no name: {name}")
         call.repo.tags[name] = store.resolve(call.repo, rev).oid
         store.save(call.repo)
+    call.state.tell.pushed(call.repo, f"refs/tags/{name}", None, call.repo.tags[name])
     return as_json({"success": True})
 
 
@@ -52,8 +54,10 @@ def delete_ref(call: Call, kind: str, name: str) -> Reply:
     with call.state.store.lock:
         if name not in names:
             raise revision_not_found(name)
-        del names[name]
+        gone = names.pop(name)
         call.state.store.save(call.repo)
+    full = f"refs/heads/{name}" if kind == "branch" else f"refs/tags/{name}"
+    call.state.tell.pushed(call.repo, full, gone, None)
     return as_json({"success": True})
 
 

@@ -101,7 +101,7 @@ def _below(files: Iterable[str], top: str, *, recursive: bool) -> list[str]:
     return sorted(found)
 
 
-def _next_page(call: Call, **changes: Any) -> dict[str, str]:
+def next_page(call: Call, **changes: Any) -> dict[str, str]:
     query = {key: values[0] for key, values in call.query.items()} | changes
     return {"Link": f'<{call.state.url}{call.path}?{urlencode(query)}>; rel="next"'}
 
@@ -120,7 +120,7 @@ def tree(call: Call, rev: str, path: str = "") -> Reply:
         for p in listed[start : start + size]
     ]
     reply = as_json(page)
-    reply.headers |= _next_page(call, cursor=start + size) if start + size < len(listed) else {}
+    reply.headers |= next_page(call, cursor=start + size) if start + size < len(listed) else {}
     return reply
 
 
@@ -150,7 +150,7 @@ def commits(call: Call, rev: str) -> Reply:
     ]
     reply = as_json(page, X_Total_Count=str(len(history)))
     more = start + COMMITS_PAGE < len(history)
-    reply.headers |= _next_page(call, p=call.number("p", 0) + 1) if more else {}
+    reply.headers |= next_page(call, p=call.number("p", 0) + 1) if more else {}
     return reply
 
 
@@ -172,6 +172,9 @@ def settings(call: Call) -> Reply:
             repo.private = body.get("visibility") == "private" or body.get("private") is True
         repo.gated = body.get("gated", repo.gated)
         call.state.store.save(repo)
+    call.state.tell.configured(
+        repo, {"private": repo.private} if {"visibility", "private"} & body.keys() else {}
+    )
     return as_json({"private": repo.private, "gated": repo.gated})
 
 

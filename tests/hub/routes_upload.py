@@ -148,8 +148,12 @@ def commit(call: Call, rev: str) -> Reply:
         if create_pr:
             opened = discussions.open_pull(store, repo, made, base=start.oid, description=request.description)
             answer["pullRequestUrl"] = f"{page}/discussions/{opened.num}"
+            call.state.tell.pushed(repo, opened.ref, None, made.oid)
+            call.state.tell.discussed(repo, opened, "create", comment=opened.events[0])
         else:
             _advance(call, rev, made.oid, pull)
+            moved = pull.ref if pull else f"refs/heads/{rev.removeprefix('refs/heads/')}"
+            call.state.tell.pushed(repo, moved, head.oid, made.oid)
     return as_json(answer)
 
 

@@ -6,12 +6,20 @@ from pathlib import Path
 from typing import Self
 
 from .blobs import Blobs
+from .deliveries import Delivery
 from .faults import Fault, Faults
 from .handler import HubServer, Journal, Record
+from .jobs import Jobs
 from .records import FileEntry, Repo
 from .state import State
 from .store import LFS_SUFFIXES
 
+SWITCHES = {
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_OFFLINE": "0",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
+    "NO_PROXY": "127.0.0.1",
+}
 Content = bytes | str | Path | None
 
 
@@ -35,15 +43,18 @@ class LoopbackHub:
             self._listeners.append(listener)
             threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
         self.state.url, self.state.cdn_url = (listener.address for listener in self._listeners)
+        self.state.jobs.environment = SWITCHES
         return self
 
     def stop(self) -> None:
         self.faults.closing.set()
+        self.state.jobs.close()
         for listener in self._listeners:
             listener.shutdown()
             listener.server_close()
             listener.hang_up()
         self._listeners.clear()
+        self.state.tell.stop()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -72,8 +83,7 @@ class LoopbackHub:
     def environment(self, user: str | None = None, *, role: str = "write") -> dict[str, str]:
         """What a subprocess needs so that its Hub is this one; set HF_HOME too, for a cache of its own."""
         token = self.token(user, role=role) if user else ""
-        switches = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
-        return {"HF_ENDPOINT": self.url, "HF_TOKEN": token, "NO_PROXY": "127.0.0.1", **switches}
+        return {"HF_ENDPOINT": self.url, "HF_TOKEN": token, **SWITCHES}
 
     # seeding, past all access rules
 
@@ -108,11 +118,13 @@ class LoopbackHub:
             repo.private = repo.private if private is None else private
             repo.gated = repo.gated if gated is None else ("auto" if gated is True else gated)
             head = store.resolve(repo, revision if revision in repo.branches else "main")
+            before = repo.branches.get(revision)
             merged = {path: entry for path, entry in ({**head.files, **entries}).items() if entry}
             repo.objects.extend({entry.sha256 for entry in merged.values() if entry.lfs} - set(repo.objects))
             made = store.add_commit(repo, parent=head.oid, title=message, author=author, files=merged)
             repo.branches[revision] = made.oid
             store.save(repo)
+        self.state.tell.pushed(repo, f"refs/heads/{revision}", before, made.oid)
         return made.oid
 
     def _repo(self, repo_id: str, repo_type: str = "model") -> Repo:
@@ -136,6 +148,11 @@ class LoopbackHub:
         """Let workflows with this subject publish to a repository."""
         self.state.trusted[repo_id] = (*self.state.trusted.get(repo_id, ()), subject)
 
+    def sign_in(self, person: str, *, redirect_uri: str = "") -> None:
+        """Who sits at the browser when somebody is sent to /oauth/authorize; nobody declines. See `state.oauth`."""
+        self.state.oauth.person = person
+        self.state.oauth.redirect_uri = redirect_uri or self.state.oauth.redirect_uri
+
     def grant(self, repo_id: str, user: str, *, repo_type: str = "model") -> None:
         """Let a user download from a gated repository."""
         repo = self._repo(repo_id, repo_type)
@@ -155,6 +172,16 @@ class LoopbackHub:
     def requests(self) -> tuple[Record, ...]:
         """Everything served so far, oldest first."""
         return self._journal.read()
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """Every payload sent to a webhook so far, oldest first; waits for those under way."""
+        return self.state.tell.read()
+
+    @property
+    def jobs(self) -> Jobs:
+        """The machines that the hub rents out, and what runs on them."""
+        return self.state.jobs
 
     def clear_requests(self) -> None:
         self._journal.read()

@@ -9,8 +9,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from .accounts import Accounts
+from .deliveries import Deliveries
 from .errors import HubError
 from .exchange import Call
+from .jobs import Jobs
+from .routes_oauth import OAuth
 from .store import Store, read_json, write_json
 
 
@@ -25,15 +28,21 @@ class State:
     part_size: int = 16 << 20
     tree_page: int = 1000
     discussion_page: int = 10
+    list_page: int = 1000
     trusted: dict[str, tuple[str, ...]] = field(default_factory=dict)  # repository → subjects of workflows
+    oauth: OAuth = field(default_factory=OAuth)
     store: Store = field(init=False)
     accounts: Accounts = field(init=False)
     secret: bytes = field(init=False, repr=False)
+    jobs: Jobs = field(init=False)
+    tell: Deliveries = field(init=False)  # what happened, to whoever has a webhook
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         self.store = Store(self.root)
         self.accounts = Accounts(self.root)
+        self.jobs = Jobs(self.root, store=self.store)
+        self.tell = Deliveries(self)
         kept = read_json(self.root / "secret.json", None) or secrets.token_hex(32)
         write_json(self.root / "secret.json", kept)
         self.secret = bytes.fromhex(kept)

@@ -143,3 +143,25 @@ SHARED = [
 @pytest.mark.parametrize("name", SHARED)
 def test_licences_that_let_a_merge_be_shared(name):
     assert notes(base=(name,), adapter=(name,), audience="public") == ()
+
+
+@pytest.mark.parametrize(
+    ("owned", "owners", "code"),
+    [
+        ({"alice"}, ("Alice", "alice"), None),
+        ({"alice"}, ("alice", "acme"), "requester-access-unknown"),
+        ({"alice"}, ("acme", "acme"), "requester-access-unknown"),
+        ({"acme"}, ("acme", "acme"), "another-owner"),
+        (set(), ("alice", "alice"), "requester-access-unknown"),
+    ],
+)
+def test_what_is_ones_own_one_may_read(owned, owners, code):
+    roles = ("base model", "adapter")
+    sources = tuple(
+        Source(role=role, name=f"{owner}/x", owner=owner, private=True)
+        for role, owner in zip(roles, owners, strict=True)
+    )
+    facts = {"sources": sources, "destination": TO, "attended": False, "owned": frozenset(owned)}
+    assert outcome(Facts(audience="private", **facts)) == code
+    assert outcome(Facts(audience="public", **facts)) == "wider-than-base"
+    assert outcome(Facts(audience="private", access="no", **facts)) == "requester-without-access"

@@ -8,7 +8,8 @@ from markdown_it import MarkdownIt
 from bot.diagnosis import Candidate, Diagnosis, Finding
 from bot.job import Failure, Job, Now, Outcome
 from bot.publish import comment
-from bot.publish.marker import Mark, find_job, job_marker, of_job, remarked
+from bot.publish.host import GITHUB
+from bot.publish.marker import Mark, find_job, job_marker, remarked
 from bot.publish.outcome_text import title
 from bot.records import Pinned, Publication
 from bot.request import Destination
@@ -101,7 +102,11 @@ STATES = {
         at=3,
     ),
     "notice": comment.notice("'plna' is neither.", "Did you mean /merge plan?", to="bob"),
-    "help": comment.helping(HELP, [("--to", "The Hub repository for the result.")]),
+    "help": comment.helping(
+        (("/merge", GITHUB.merges), *HELP),
+        [("--to", "The Hub repository for the result.")],
+        thread=GITHUB.thread,
+    ),
 }
 
 
@@ -185,7 +190,6 @@ def test_a_mark_is_read_back_from_the_beginning_of_a_comment_only():
     text = f"{job_marker(mark)}\nwords"
     assert find_job(text) == mark
     assert find_job(f"> {text}") is None
-    assert of_job(mark.job) in text
     ended = remarked(text, replace(mark, state="cancelling"))
     assert find_job(ended).state == "cancelling"
     assert ended.endswith("\nwords")

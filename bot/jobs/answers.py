@@ -1,0 +1,41 @@
+"""Where a job is answered: the thread of its host, or nowhere, for what was asked for on a page or by a command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bot.doors.answering import Answering
+from bot.job import Now, Outcome
+from bot.jobs.order import Entry, Host, Order
+
+
+class Silent:
+    """An `Answering` for whoever looks for themselves."""
+
+    note = ""
+
+    def begin(self) -> str | None:
+        return None
+
+    def tell(self, now: Now) -> None:
+        """Nobody hears it."""
+
+    def look(self) -> None:
+        """Nobody calls it off here."""
+
+    def check(self) -> None:
+        """Nobody calls it off here."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Nobody hears it."""
+
+
+class Answerer:
+    """`threads`: by the name of a host, what makes the thread of an order."""
+
+    def __init__(self, threads: Mapping[Host, Callable[[Order], Answering]] | None = None) -> None:
+        self._threads = dict(threads or {})
+
+    def __call__(self, entry: Entry) -> Answering:
+        make = self._threads.get(entry.order.origin.host)
+        return make(entry.order) if make else Silent()

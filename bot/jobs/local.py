@@ -1,0 +1,93 @@
+"""The runner on this machine: merges and publishes in processes of their own, within scratch space set aside for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bot.doors.work import failed
+from bot.errors import HostError, MergeBotError
+from bot.job import Outcome
+from bot.jobs.process import Bounds, Room
+from bot.jobs.runners.runner import Log, Make, Tell
+from bot.jobs.scratch import Scratch
+from bot.plan.limits import cost
+from bot.records import Plan, Report
+from bot.request import Destination, MergeRequest
+from bot.settings import Settings
+
+# An adapter in a GitHub PR as the pipeline takes it: a folder below the given one. May block.
+Fetch = Callable[[Make, Path], MergeRequest]
+Gate = Callable[[Make], Awaitable[None]]
+
+
+async def _open_gate(_: Make) -> None:
+    """Nobody has to be asked."""
+
+
+def _as_it_is(make: Make, _: Path) -> MergeRequest:
+    return make.request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """Implements `bot.jobs.runners.runner.Runner`.
+
+    `gate` is asked before a publication. `keeps` says whether a merge that is cancelled will be gone on with, here or
+    elsewhere; `alive` whether this executor still holds its lease. `memory`: bytes for each process.
+    """
+
+    settings: Settings
+    scratch: Scratch
+    fetch: Fetch = field(default=_as_it_is)
+    gate: Gate = field(default=_open_gate)
+    keeps: Callable[[], bool] = field(default=lambda: False)
+    alive: Callable[[], bool] = field(default=lambda: True)
+    memory: int | None = None
+    patience: float = 60.0
+
+    async def carry_out(self, make: Make, *, tell: Tell, log: Log) -> Outcome:
+        """Both steps may be begun again at any time: a finished folder, and a marker on the Hub, are found."""
+        estimate = make.plan.estimate
+        again = 0 if make.request.reload == "never" else estimate.output_bytes  # it may be fetched once more
+        needed = estimate.disk_bytes + again
+        try:
+            async with self.scratch.reserved(make.id, needed=needed, waits=log, keeps=self.keeps) as (
+                folder,
+                most,
+            ):
+
+                async def gate() -> None:
+                    await self.gate(make)
+
+                room = Room(
+                    settings=self.settings, scratch=folder, tell=tell, log=log, alive=self.alive, gate=gate
+                )
+                bounds = Bounds(
+                    memory=self.memory, file=most, disk=most, seconds=make.seconds, patience=self.patience
+                )
+                return await self._carried_out(make, room=room, bounds=bounds)
+        except HostError:
+            raise
+        except MergeBotError as error:
+            outcome = failed(error)
+            return replace(outcome, plan=outcome.plan or make.plan)
+
+    async def _carried_out(self, make: Make, *, room: Room, bounds: Bounds) -> Outcome:
+        request = await asyncio.to_thread(self.fetch, make, room.scratch)
+        merged = room.scratch / "merged"
+        into = replace(request, destination=Destination(kind="folder", location=str(merged)))
+        plan: Plan
+        report: Report | None
+        plan, report = await room.do("merge", into, bounds=bounds)
+        plan = replace(plan, destination=make.request.destination)
+        price = self.settings.terms.limits
+        paid = None if price.cost_per_gb is None or report is None else cost(price, plan.estimate)
+        outcome = Outcome(ended="skipped", plan=plan, report=report, cost=paid)
+        if request.dry_run:
+            return outcome
+        publication, public = await room.do("publish", merged, request, bounds=bounds, writes=True)
+        # Also where it existed: it was looked for before the merge, so an earlier run of this very make has made it.
+        return replace(outcome, ended="published", publication=publication, public=public)

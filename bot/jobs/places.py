@@ -1,0 +1,130 @@
+"""Where the service talks: what the doors of both hosts stand on, made of the configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from bot import connect
+from bot.config.kinds import matches
+from bot.config.models import Config
+from bot.doors import github as github_door
+from bot.doors import hub as hub_door
+from bot.doors.answering import Answering
+from bot.doors.ground import Footing, Ground, HubGround
+from bot.forge import Forge
+from bot.jobs import on_github
+from bot.jobs.clerk import Door
+from bot.jobs.inbox import Delivery
+from bot.jobs.office import Office
+from bot.jobs.order import Order
+from bot.jobs.runners.runner import Make
+from bot.progress import Silent
+from bot.request import MergeRequest
+from bot.settings import Settings
+from bot.trigger import github as github_trigger
+from bot.trigger import hub as hub_trigger
+from bot.trigger.inputs import Inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Each host's doors and threads. `office` is where their jobs go; nothing is written into `folder` by a door."""
+
+    config: Config
+    settings: Settings
+    office: Office
+    folder: Path
+
+    def doors(self) -> Mapping[str, Door]:
+        """By a delivery's source, what decides it."""
+        return {"github": self.github, "hub": self.hub}
+
+    def github(self, delivery: Delivery) -> tuple[str, ...]:
+        """Decides a delivery of GitHub's."""
+        event = github_trigger.event(delivery.event, json.loads(delivery.body), delivery=delivery.key)
+        if not any(matches(event.repository, glob) for glob in self.config.github.repositories):
+            return (f"Nothing to do: {event.repository} is not among github.repositories.",)
+        ground = self._on_github(event.repository, run=delivery.key, folder=self.folder)
+        return github_door.answer(event, ground=ground).notes
+
+    def hub(self, delivery: Delivery) -> tuple[str, ...]:
+        """Decides a delivery of the Hub's."""
+        event = hub_trigger.event(json.loads(delivery.body))
+        return hub_door.answer(event, ground=self._on_hub(event.repository, run=delivery.key)).notes
+
+    def thread(self, order: Order) -> Answering:
+        """Where an order from a host is answered."""
+        return on_github.answering(order, ground=self._footing(order, folder=self.folder))
+
+    def fetch(self, order: Order, folder: Path) -> MergeRequest:
+        """What the pipeline is asked for; an adapter of a GitHub PR is fetched into the folder."""
+        if order.target is None or order.origin.host != "github":
+            return order.request
+        ground = self._on_github(order.origin.repository, run=order.job.run, folder=folder)
+        return on_github.request(order, ground=ground)
+
+    def fetched(self, make: Make, folder: Path) -> MergeRequest:
+        """The same for a merge: the adapter of whoever asked first."""
+        if make.target is None or make.origin.host != "github":
+            return make.request
+        there = self.office.joined(make.id)
+        return replace(make.request, adapter=self.fetch(there[0].order, folder).adapter)
+
+    def _footing(self, order: Order, *, folder: Path) -> Footing:
+        if order.origin.host == "github":
+            return self._on_github(order.origin.repository, run=order.job.run, folder=folder)
+        return self._on_hub(order.origin.repository, run=order.job.run)
+
+    def _on_github(self, repository: str, *, run: str, folder: Path) -> Ground:
+        known = self.config.defaults
+        inputs = Inputs(
+            validate=known.validation,
+            dtype=known.dtype,
+            quantized_base=known.quantized_base,
+            permission=self.config.ask.github_role,
+            allow_pickle=known.allow_pickle,
+        )
+        return Ground(
+            settings=self.settings,
+            inputs=inputs,
+            progress=Silent(),
+            run=run,
+            url=self.config.server.public_url or "",
+            folder=folder,
+            settle=on_github.Enqueueing(desk=self.office),
+            jobs=on_github.Queue(desk=self.office),
+            connect=partial(self._forge, repository),
+        )
+
+    def _on_hub(self, repository: str, *, run: str) -> HubGround:
+        login = self.config.hub.user
+        return HubGround(
+            settings=self.settings,
+            progress=Silent(),
+            run=run,
+            url=self.config.server.public_url or "",
+            folder=self.folder,
+            settle=on_github.Enqueueing(desk=self.office),
+            jobs=on_github.Queue(desk=self.office),
+            config=self.config,
+            repository=repository,
+            connect=partial(connect.discussions, self.settings, repository=repository, login=login),
+        )
+
+    def _forge(self, repository: str) -> Forge:
+        """As the App, where there is one, else with the token."""
+        there = self.config.github
+        if there.app_id is not None and there.private_key is not None:
+            return connect.app_forge(
+                self.settings,
+                repository=repository,
+                app_id=there.app_id,
+                private_key=there.private_key.get_secret_value(),
+                api_url=there.api_url,
+            )
+        token = there.token.get_secret_value() if there.token else ""
+        return connect.forge(self.settings, repository=repository, token=token, api_url=there.api_url)

@@ -1,0 +1,262 @@
+"""Runs one step of a job in a process of its own, which ends with it: cancelled, out of time, or left without us."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bot.errors import HostError, MergeBotError, MergeError
+from bot.isolation import exchange
+from bot.isolation.piped import replay
+from bot.jobs.meter import Meter
+from bot.jobs.runners.runner import Log, Tell
+from bot.jobs.scratch import used_by
+from bot.settings import Settings, step_environment
+
+BEAT = 1.0  # seconds between two signs of life
+GRACE = 5.0  # seconds that a step has to clear up once it is called off
+LONGEST = 2**30  # bytes of one message: the plan of a model with a million tensors
+LOOKS = 5.0  # seconds between two looks at how much disk a step has used
+
+LAST = {"done", "failed", "alone"}
+
+Gate = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What one step may use: bytes of private `memory` for each process, of one `file`, of `disk`; `seconds` in all.
+
+    None: no limit. `patience`: seconds without a sign of life after which it ends itself.
+    """
+
+    memory: int | None = None
+    file: int | None = None
+    disk: int | None = None
+    seconds: float | None = None
+    patience: float = 60.0
+
+
+async def _open_gate() -> None:
+    """Nobody has to be asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """Where steps run: in `scratch`, on these `settings`, told to `tell` and `log`.
+
+    `alive` says whether this executor still holds its lease: only then does the step get a sign of life. `gate` is
+    asked before a publication; what it raises stops that.
+    """
+
+    settings: Settings
+    scratch: Path
+    tell: Tell
+    log: Log
+    alive: Callable[[], bool] = field(default=lambda: True)
+    gate: Gate = field(default=_open_gate)
+
+    async def do(self, step: str, *given: Any, bounds: Bounds | None = None, writes: bool = False) -> Any:
+        """Runs `bot.jobs.child`'s step. Raises what it raises, and MergeError when it dies or uses too much.
+
+        Raises HostError (`lease-lost`) when the executor was out of reach of its database for long. Cancelled, it
+        leaves no process behind.
+        """
+        return await _Run(room=self, bounds=bounds or Bounds()).done(step, given, writes=writes)
+
+
+class _Run:
+    """One process, as long as it lives."""
+
+    def __init__(self, *, room: Room, bounds: Bounds) -> None:
+        self.room, self.bounds = room, bounds
+        self._stdin: asyncio.StreamWriter | None = None
+
+    async def done(self, step: str, given: tuple[Any, ...], *, writes: bool) -> Any:
+        environment = step_environment(self.room.settings, scratch=self.room.scratch, writes=writes)
+        async with _started(step, environment=environment) as (process, pipe):
+            self._stdin = process.stdin
+            await self._send(
+                {
+                    "given": given,
+                    "memory": self.bounds.memory,
+                    "file": self.bounds.file,
+                    "patience": self.bounds.patience,
+                    "anonymous": self.room.settings.anonymous,
+                    "owned": tuple(self.room.settings.owned),
+                },
+                first=True,
+            )
+            try:
+                async with asyncio.timeout(self.bounds.seconds):
+                    last = await self._last(process, pipe)
+            except TimeoutError:
+                raise _too_long(self.bounds.seconds or 0) from None
+        return self._result(last, code=process.returncode)
+
+    async def _last(self, process: asyncio.subprocess.Process, pipe: asyncio.StreamReader) -> dict[str, Any]:
+        """The last event; empty where the process has ended without one. Raises MergeError for too much disk."""
+        hear = asyncio.create_task(self._hear(pipe))
+        watch = asyncio.create_task(self._watch())
+        others = [asyncio.create_task(c) for c in (self._beat(), self._log(process))]
+        try:
+            await asyncio.wait({hear, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                watch.result()
+            last = await hear
+            if not last:
+                await process.wait()
+            return last
+        finally:
+            for task in (hear, watch, *others):
+                task.cancel()
+            await asyncio.gather(hear, watch, *others, return_exceptions=True)
+
+    def _result(self, last: dict[str, Any], *, code: int | None) -> Any:
+        if "done" in last:
+            return last["done"]
+        if "failed" in last:
+            raise exchange.raised(last["failed"])
+        if "alone" in last:
+            raise HostError(
+                "The database was out of reach for too long, so the work was stopped.",
+                advice="It is begun again by itself.",
+                code="lease-lost",
+            )
+        raise _died(code)
+
+    async def _hear(self, pipe: asyncio.StreamReader) -> dict[str, Any]:
+        """Events until the last; empty where the process has ended without one."""
+        meter = Meter(tell=self.room.tell, log=self.room.log)
+        while line := await pipe.readline():
+            event: dict[str, Any] = exchange.loads(line)
+            if event.keys() & LAST:
+                return event
+            if "gate" in event:
+                await self._send(await self._asked())
+            else:
+                replay(event, meter)
+        return {}
+
+    async def _asked(self) -> dict[str, Any]:
+        try:
+            await self.room.gate()
+        except MergeBotError as error:
+            return {"failed": exchange.failure(error, trace="")}
+        return {"go": True}
+
+    async def _beat(self) -> None:
+        while True:
+            if self.room.alive():
+                await self._send(None)
+            await asyncio.sleep(BEAT)
+
+    async def _watch(self) -> None:
+        most = self.bounds.disk
+        while True:
+            await asyncio.sleep(LOOKS)
+            if most is None:
+                continue
+            used = await asyncio.to_thread(used_by, self.room.scratch)
+            if used > most:
+                raise MergeError(
+                    f"The job has written {used} bytes, and {most} were set aside for it.",
+                    advice="Report it with the adapter's and the base's names: the plan's estimate was too small.",
+                    code="scratch-overrun",
+                )
+
+    async def _log(self, process: asyncio.subprocess.Process) -> None:
+        """What libraries print, a line at a time."""
+        while process.stderr is not None and (line := await _line(process.stderr)):
+            self.room.log(line.decode(errors="replace").rstrip())
+
+    async def _send(self, message: dict[str, Any] | None, *, first: bool = False) -> None:
+        if self._stdin is None:
+            return
+        data = b"\n" if message is None else exchange.dumps(message)
+        with suppress(ConnectionError):  # it has ended, which the pipe will tell
+            self._stdin.write(len(data).to_bytes(8, "big") + data if first else data)
+            await self._stdin.drain()
+
+
+@asynccontextmanager
+async def _started(
+    step: str, *, environment: dict[str, str]
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+    """The process, and what it says; in the end it is gone, with its whole group."""
+    ours, theirs = os.pipe()
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=LONGEST)
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb")
+    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bot.jobs.child", step, str(theirs),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment | {"PYTHONPATH": _path()},
+            pass_fds=(theirs,),
+            start_new_session=True,
+        )  # fmt: skip
+    except BaseException:
+        transport.close()
+        raise
+    finally:
+        os.close(theirs)
+    try:
+        yield process, reader
+    finally:
+        transport.close()
+        await asyncio.shield(_ended(process))
+
+
+def _path() -> str:
+    """Where this process imports from."""
+    return os.pathsep.join(str(Path(place).absolute()) for place in sys.path)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Asks it to stop, and then stops it."""
+    for how, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            if process.returncode is None:
+                os.killpg(process.pid, how)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await process.wait()
+    with suppress(ProcessLookupError):  # what it may have left of its group
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    try:
+        return await stream.readline()
+    except ValueError:  # longer than the buffer
+        return await stream.read(1 << 16)
+
+
+def _too_long(seconds: float) -> MergeError:
+    return MergeError(
+        f"The job was not done in {seconds:g} seconds, which is its limit.",
+        advice="Use a larger machine, or allow it more time.",
+        code="out-of-time",
+    )
+
+
+def _died(code: int | None) -> MergeError:
+    how = f"with exit code {code}"
+    if code is not None and code < 0:
+        how = f"by {signal.Signals(-code).name}"
+    if code == -signal.SIGKILL:
+        how += ", most likely because memory ran out"
+    return MergeError(
+        f"The job's process was ended {how}.", advice="Use a machine with more memory.", code="worker-died"
+    )

@@ -1,0 +1,233 @@
+"""Merges on machines that the Hub rents out: one job each, found again by its label, followed by its log.
+
+The job publishes by itself. What it merges is mounted from the Hub, so it must not lie anywhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from bot.clients.hub_jobs import Hardware, HubJob, HubJobs, Mounted, Wanted
+from bot.connect import hub_jobs, publisher, tokens
+from bot.doors.work import failed
+from bot.errors import HostError, InputError, MergeBotError, RefusedError
+from bot.job import Bill, Outcome
+from bot.jobs.runners import rent
+from bot.jobs.runners.ended import reason
+from bot.jobs.runners.listening import Listening
+from bot.jobs.runners.runner import Log, Make, Tell
+from bot.records import Plan, Publication
+from bot.request import MergeRequest
+from bot.serial import to_json
+from bot.settings import Settings, told
+from bot.wording import duration
+
+MOST_TEXT = 100_000  # bytes of a request, which travels as an argument: Linux takes 131,072
+VOLUMES = "/mnt/merge-bot"
+NEARLY = 0.9  # of what a job may cost, when its time is over: the Hub counts whole seconds
+LATE = 60.0  # seconds that the Hub may take to end a job by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rental:
+    """Who pays (None: the token's user), which image runs there, and what may be rented.
+
+    `every`: seconds between two looks at a job.
+    """
+
+    namespace: str | None = None
+    image: str
+    terms: rent.Terms = field(default_factory=rent.Terms)
+    every: float = 5.0
+
+
+def objection(request: MergeRequest, plan: Plan) -> RefusedError | None:
+    """Why a job on the Hub cannot do it, if that is so."""
+    to = request.destination
+    if any(source.kind == "folder" for source in plan.sources):
+        return RefusedError(
+            "A job on the Hub merges what is on the Hub, and this adapter or base is a folder of this machine or of a"
+            " GitHub PR.",
+            advice="Merge it with the runner local or a pool, or upload it to the Hub first.",
+            code="job-folder",
+        )
+    if to is None or to.kind == "folder":
+        return RefusedError(
+            "A job on the Hub leaves nothing on this machine, and the result was to go into a folder.",
+            advice="Name a Hub repository as the destination, or merge with the runner local.",
+            code="job-folder",
+        )
+    if len(to_json(request).encode()) > MOST_TEXT:
+        return RefusedError(
+            "The prompts and the text for the checks are too long to be handed to a job on the Hub.",
+            advice="Ask for shorter ones, or merge with the runner local or a pool.",
+            code="job-text",
+        )
+    return None
+
+
+class HfJobs:
+    """Implements `Runner`. `keeps`: whether what is called off now will be gone on with, here or elsewhere."""
+
+    def __init__(
+        self, rental: Rental, *, settings: Settings, keeps: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._rental, self._settings, self._keeps = rental, settings, keeps
+
+    async def carry_out(self, make: Make, *, tell: Tell, log: Log) -> Outcome:
+        try:
+            if why := objection(make.request, make.plan):
+                raise why
+            jobs = hub_jobs(self._settings, namespace=self._rental.namespace)
+            machines = await asyncio.to_thread(jobs.hardware)
+            job = await self._begin(make, jobs, machines, log)
+        except (RefusedError, InputError) as error:
+            return failed(error)
+        machine = next((one for one in machines if one.name == job.flavor), None)
+        following = _Following(jobs, job, machine=machine, terms=self._terms(make), every=self._rental.every)
+        try:
+            said = await following.end(tell=tell, log=log)
+        except asyncio.CancelledError:
+            if not self._keeps():
+                await asyncio.shield(asyncio.to_thread(_cancel, jobs, job))
+            raise
+        return await asyncio.to_thread(self._outcome, make, following, said)
+
+    async def _begin(self, make: Make, jobs: HubJobs, machines: tuple[Hardware, ...], log: Log) -> HubJob:
+        """As `_begun`. Called off meanwhile, it leaves no job behind."""
+        loop = asyncio.get_running_loop()
+
+        def here(line: str) -> None:
+            loop.call_soon_threadsafe(log, line)
+
+        beginning = asyncio.ensure_future(asyncio.to_thread(self._begun, make, jobs, machines, here))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            with suppress(MergeBotError):
+                job = await beginning
+                if not self._keeps():
+                    await asyncio.to_thread(_cancel, jobs, job)
+            raise
+
+    def _terms(self, make: Make) -> rent.Terms:
+        terms = self._rental.terms
+        dollars = [most for most in (terms.dollars, make.dollars) if most is not None]
+        seconds = terms.seconds if make.seconds is None else min(terms.seconds, make.seconds)
+        return replace(terms, seconds=seconds, dollars=min(dollars, default=None))
+
+    def _begun(self, make: Make, jobs: HubJobs, machines: tuple[Hardware, ...], log: Log) -> HubJob:
+        """The job that works on it, if there is one, or has just done so; else a new one."""
+        found = jobs.find(label(make))
+        if going := next((job for job in found if not job.ended), None):
+            log(f"Taken up again: {going.url}")
+            return going
+        done = [job for job in found if job.stage == "COMPLETED"]
+        if done and self._published(make):
+            log(f"It was done meanwhile: {done[-1].url}")
+            return done[-1]
+        offer = rent.offer(make.request, make.plan, hardware=machines, terms=self._terms(make))
+        log(
+            f"Renting {offer.machine.name}: about {duration(offer.seconds)} and ${offer.dollars:.2f},"
+            f" at most {duration(offer.limit)} and ${rent.price(offer.machine, offer.limit):.2f}"
+        )
+        mine = jobs.start(self._wanted(make, offer))
+        going = next((job for job in jobs.find(label(make)) if not job.ended), mine)
+        if going.id != mine.id:  # somebody else was a moment earlier
+            jobs.cancel(mine.id)
+        log(f"Job: {going.url}")
+        return going
+
+    def _wanted(self, make: Make, offer: rent.Offer) -> Wanted:
+        sources = sorted({(source.location, source.commit) for source in make.plan.sources})
+        volumes = tuple(
+            Mounted(repository=location, commit=commit, place=f"{VOLUMES}/{number}")
+            for number, (location, commit) in enumerate(sources)
+        )
+        mounts = " ".join(f"{v.repository}@{v.commit}={v.place}" for v in volumes)
+        return Wanted(
+            image=self._rental.image,
+            command=("merge-bot", "make", to_json(make.request)),
+            flavor=offer.machine.name,
+            seconds=offer.limit,
+            key=label(make),
+            environment={**told(self._settings), "MERGE_BOT_MOUNTS": mounts},
+            secrets=tokens(self._settings),
+            volumes=volumes,
+        )
+
+    def _published(self, make: Make) -> Publication | None:
+        to = make.request.destination
+        return publisher(self._settings, to).find(to, key=make.plan.key) if to else None
+
+    def _outcome(self, make: Make, following: _Following, said: Outcome | None) -> Outcome:
+        """What it said of itself, else what can be seen of it; with the bill. Raises HostError for what is lost."""
+        if said is None and following.job.stage == "COMPLETED" and (found := self._published(make)):
+            said = Outcome(ended="published", publication=replace(found, existed=False), plan=make.plan)
+        if said is None:
+            error = following.why
+            if isinstance(error, HostError):
+                raise error
+            said = failed(error)
+        if (
+            said.publication is not None and not make.request.dry_run
+        ):  # also one of an earlier run of this make
+            said = replace(said, ended="published")
+        return replace(said, plan=said.plan or make.plan, bill=following.bill)
+
+
+def _cancel(jobs: HubJobs, job: HubJob) -> None:
+    with suppress(MergeBotError):  # its own time-out ends it then
+        jobs.cancel(job.id)
+
+
+class _Following:
+    """One job from now until it has ended."""
+
+    def __init__(
+        self, jobs: HubJobs, job: HubJob, *, machine: Hardware | None, terms: rent.Terms, every: float
+    ) -> None:
+        self._jobs, self.job = jobs, job
+        self._machine, self._terms, self._every = machine, terms, every
+        self._limit = rent.limit(machine, terms) if machine else terms.seconds
+        self._late = False
+
+    async def end(self, *, tell: Tell, log: Log) -> Outcome | None:
+        """Waits for it, and gives what it says of itself."""
+        listening = Listening(self._jobs, self.job, tell=tell, log=log)
+        try:
+            while not self.job.ended:
+                await asyncio.sleep(self._every)
+                self.job = await asyncio.to_thread(self._jobs.look, self.job.id)
+                if (self.job.seconds or 0) > self._limit + LATE:  # the Hub's own clock should have ended it
+                    self._late = True
+                    await asyncio.to_thread(self._jobs.cancel, self.job.id)
+            await listening.finished()
+        finally:
+            listening.stop()
+        return listening.outcome
+
+    @property
+    def why(self) -> MergeBotError:
+        """Why it has ended without a word."""
+        bill, most = self.bill, self._terms.dollars
+        paid = bill is not None and most is not None and bill.dollars >= most * NEARLY
+        return reason(self.job, late=self._late, paid=most if paid else None)
+
+    @property
+    def bill(self) -> Bill | None:
+        """What it cost; None for a machine whose price the Hub does not tell any more."""
+        if self._machine is None:
+            return None
+        seconds = self.job.seconds or 0.0
+        dollars = rent.price(self._machine, seconds)
+        return Bill(machine=self._machine.name, seconds=seconds, dollars=dollars, url=self.job.url)
+
+
+def label(make: Make) -> str:
+    """What its job is found again by: 40 of the characters that a label may have."""
+    return hashlib.sha256(make.id.encode()).hexdigest()[:40]

@@ -1,0 +1,62 @@
+"""What the HTTP side stands on: a record that the command fills in, so that tests can fill it in as well."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter
+from prometheus_client.metrics_core import Metric
+
+from bot.errors import HostError
+from bot.jobs.inbox import Delivery
+from bot.serve.metrics import Metrics
+
+Check = Callable[[], str]  # "" while all is well, else one sentence; may block
+Collect = Callable[[], Iterable[Metric]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a stranger may take: `body` bytes a request, `bodies` bytes of all at one time, `connections` at one time.
+
+    `patience` is how many seconds a request may take to arrive whole, `idle` how many a connection waits for the next.
+    """
+
+    body: int = 4 * 2**20  # the longest comment under the longest description is a third of that
+    bodies: int = 64 * 2**20
+    connections: int = 512
+    patience: float = 20.0
+    idle: float = 30.0
+
+
+async def nowhere(_: Sequence[Delivery]) -> None:
+    """Where there is no inbox. Raises HostError: it is not stored."""
+    raise HostError("No deliveries are taken here.", advice="Send them to the server.", code="no-inbox")
+
+
+class Drain:
+    """Whether the service is on its way out: `/readyz` says so, and no work is begun."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """`put` makes deliveries durable before it returns and drops those it has; `checks` are what `/readyz` asks.
+
+    `collect` gives the metrics that come from the database, and may block or raise HostError; `routers` are the pages.
+    An empty secret closes that webhook, and an empty `metrics_token` closes `/metrics`.
+    """
+
+    put: Callable[[Sequence[Delivery]], Awaitable[None]] = nowhere
+    hub_secret: str = field(default="", repr=False)
+    github_secret: str = field(default="", repr=False)
+    metrics_token: str = field(default="", repr=False)
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    collect: Collect = tuple
+    routers: tuple[APIRouter, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    metrics: Metrics = field(default_factory=Metrics)
+    drain: Drain = field(default_factory=Drain)

@@ -1,0 +1,111 @@
+"""Deliveries are decided once each, whatever comes; and whoever wants to know of an end is told."""
+
+import json
+import threading
+import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from bot.clients.posting import post
+from bot.config.models import Notify
+from bot.errors import HostError, InputError
+from bot.job import Now
+from bot.jobs.clerk import Clerk
+from bot.jobs.inbox import Delivery, Inbox
+from bot.jobs.notifying import Notifier
+from bot.jobs.order import Entry
+from tests.jobs.orders import PUBLISHED, REFUSED, order
+
+
+@pytest.fixture
+def inbox(database):
+    made = Inbox(database)
+    yield made
+    made.close()
+
+
+def until(found, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_each_delivery_is_decided_once_and_a_bad_one_stops_nobody(inbox):
+    seen, lock = [], threading.Lock()
+
+    def door(delivery):
+        with lock:
+            seen.append(delivery.key)
+        if delivery.key == "bad-7":
+            raise InputError("No.", advice="Better.", code="usage")
+        if delivery.key == "odd-8":
+            raise ValueError("what nobody expected")
+        return ("decided",)
+
+    keys = [f"good-{n}" for n in range(40)] + ["bad-7", "odd-8", "good-3", "good-4"]
+    inbox.put([Delivery(key=key, source="hub", body=b"{}") for key in keys])
+    inbox.put([Delivery(key="lost", source="nobody", body=b"{}")])
+    clerk = Clerk(inbox, {"hub": door})
+    clerk.start()
+    until(lambda: len(seen) >= 42 and not inbox.take(lease=-1.0))
+    clerk.stop()
+    assert sorted(seen) == sorted(set(keys))
+
+
+def test_one_that_a_host_s_fault_kept_from_being_decided_stays(inbox):
+    asked = threading.Event()
+
+    def door(_):
+        asked.set()
+        raise HostError("Down.", advice="Later.", code="host-fault")
+
+    inbox.put([Delivery(key="a", source="hub", body=b"{}")])
+    clerk = Clerk(inbox, {"hub": door})
+    clerk.start()
+    assert asked.wait(10)
+    clerk.stop()
+    assert inbox.take() == ()  # not at once
+    assert [d.key for d in inbox.take(lease=-1.0)] == ["a"]
+
+
+@pytest.fixture
+def listener():
+    """Somebody's webhook: what it was sent, and what it answers."""
+    got, answers = [], [200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(answers[0])
+            self.send_header("location", "http://127.0.0.1:9/")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/secret-path", got, answers
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_who_wants_to_know_is_told_and_who_does_not_listen_is_let_be(listener, caplog):
+    url, got, answers = listener
+    table = [Notify(url="http://127.0.0.1:9/other"), Notify(url=url, on=("published",))]
+    tell = Notifier(table, post=lambda to, document: post(to, document, timeout=5))
+    entry = Entry(order=order(), now=Now(), created=1.0, state="published", outcome=PUBLISHED)
+    tell(entry)
+    tell(replace(entry, state="refused", outcome=REFUSED))
+    assert [each["job"]["outcome"] for each in got] == ["published"]
+    assert "ada/adapter" in got[0]["text"]
+    answers[0] = 302
+    tell(entry)
+    assert "answered 302" in caplog.text
+    assert "other" not in caplog.text
+    assert "secret-path" not in caplog.text

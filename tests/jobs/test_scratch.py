@@ -1,0 +1,112 @@
+"""Scratch space: set aside, waited for, never more than allowed, and empty in the end."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from bot.errors import MergeError
+from bot.jobs.scratch import Scratch
+
+KB = 1000
+
+
+def scratch(tmp_path, *, most=100 * KB):
+    return Scratch(tmp_path / "scratch", most=most, spare=0)
+
+
+def names(tmp_path):
+    return sorted(p.name for p in (tmp_path / "scratch").iterdir() if not p.name.startswith("."))
+
+
+async def held(space, name, needed, told=None, *, until=None, keeps=False):
+    waits = (told if told is not None else []).append
+    async with space.reserved(name, needed=needed, waits=waits, keeps=lambda: keeps) as (folder, most):
+        assert folder.is_dir()
+        (folder / "file").write_bytes(b"x")
+        if until is not None:
+            await until.wait()
+        return most
+
+
+def test_a_folder_is_there_and_then_it_is_gone(tmp_path):
+    assert asyncio.run(held(scratch(tmp_path), "a", 10 * KB)) == 10 * KB
+    assert names(tmp_path) == []
+
+
+def test_who_does_not_fit_waits_until_somebody_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("bot.jobs.scratch.LOOKS", 0.05)
+
+    async def two():
+        done, told = asyncio.Event(), []
+        first = asyncio.create_task(held(scratch(tmp_path), "a", 70 * KB, until=done))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(held(scratch(tmp_path), "b", 40 * KB, told))
+        third = await held(scratch(tmp_path), "c", 20 * KB)
+        await asyncio.sleep(0.3)
+        assert not second.done()
+        done.set()
+        return await first, await second, third, told
+
+    first, second, third, told = asyncio.run(two())
+    assert (first, second, third) == (70 * KB, 40 * KB, 20 * KB)
+    assert told == ["Waiting for 40.0 kB of scratch space"]
+    assert names(tmp_path) == []
+
+
+def test_what_can_never_fit_is_said_at_once(tmp_path):
+    with pytest.raises(MergeError) as error:
+        asyncio.run(held(scratch(tmp_path), "a", 200 * KB))
+    assert error.value.code == "scratch-full"
+    with pytest.raises(MergeError) as error:
+        asyncio.run(held(scratch(tmp_path, most=None), "a", 10**18))
+    assert "free on its disk" in error.value.sentence
+
+
+def test_after_an_error_it_is_gone_and_kept_only_for_who_goes_on(tmp_path):
+    async def cancelled(name, *, keeps):
+        never = asyncio.Event()
+        task = asyncio.create_task(held(scratch(tmp_path), name, KB, until=never, keeps=keeps))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(cancelled("off", keeps=False))
+    assert names(tmp_path) == []
+    asyncio.run(cancelled("drained", keeps=True))
+    assert names(tmp_path) == ["drained", "drained.space"]
+    scratch(tmp_path).sweep(keep=frozenset({"drained"}))
+    assert names(tmp_path) == ["drained", "drained.space"]
+    scratch(tmp_path).sweep()
+    assert names(tmp_path) == []
+
+
+HOLDER = """
+import asyncio, sys, time
+from pathlib import Path
+from bot.jobs.scratch import Scratch
+async def hold():
+    space = Scratch(Path(sys.argv[1]), most=100_000, spare=0)
+    async with space.reserved("killed", needed=80_000, waits=print, keeps=lambda: False) as (folder, _):
+        (folder / "half").write_bytes(b"x")
+        print("held", flush=True)
+        time.sleep(60)
+asyncio.run(hold())
+"""
+
+
+def test_another_process_counts_until_it_is_killed(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "scratch")], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    space = scratch(tmp_path)
+    assert space._taken("mine", 50 * KB) is None
+    space.sweep()
+    assert names(tmp_path) == ["killed", "killed.space"]  # it lives
+    holder.kill()
+    holder.wait()
+    space.sweep()
+    assert names(tmp_path) == []
+    assert asyncio.run(held(space, "mine", 50 * KB)) == 50 * KB

@@ -1,0 +1,115 @@
+"""Slow, greedy and broken clients on real sockets: each ends, and nobody else notices."""
+
+import json
+import socket
+import time
+from contextlib import ExitStack
+
+import httpx2
+import pytest
+
+from tests.serve.process import PATIENCE, SECRET, pushed, serving
+from tests.serve.test_webhooks import kept
+
+HEAD = (
+    b"POST /webhooks/hub HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-Webhook-Secret: %s\r\n"
+    % SECRET.encode()
+)
+
+
+def everything(connection):
+    """What comes until the other end closes."""
+    came = b""
+    while part := connection.recv(65_536):
+        came += part
+    return came
+
+
+def test_a_head_that_never_ends_is_cut_off(server):
+    with server.connect() as slow:
+        began = time.monotonic()
+        for byte in (
+            b"GET / HTTP/1.1\r\nX-Slow: " + b"a" * 1000
+        ):  # one byte at a time keeps no connection alive
+            try:
+                slow.send(bytes([byte]))
+            except OSError:
+                break
+            if time.monotonic() - began > PATIENCE + 5:
+                break
+            time.sleep(0.02)
+        assert PATIENCE - 0.2 < time.monotonic() - began < PATIENCE + 3
+
+
+def test_a_connection_that_says_nothing_is_cut_off(server):
+    with server.connect() as silent:
+        assert everything(silent).startswith(b"HTTP/1.1 408 ")
+
+
+def test_half_a_body_is_cut_off_and_not_kept(server):
+    before, body = kept(server), json.dumps(pushed(commit="d" * 40)).encode()
+    with server.connect() as half:
+        half.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:-1])
+        assert everything(half).startswith(b"HTTP/1.1 408 ")
+    with server.connect() as left:
+        left.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:-1])
+    assert httpx2.get(f"{server.url}/readyz").status_code == 200
+    assert kept(server) == before
+    assert not [line for line in server.log() if "trace" in line]
+
+
+def test_a_second_request_on_a_connection_has_its_time_too(server):
+    with server.connect() as reused:
+        for _ in range(3):
+            time.sleep(PATIENCE * 0.6)  # together longer than one request may take
+            reused.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            came = b""
+            while b'"alive"' not in came:
+                came += reused.recv(65_536)
+            assert came.startswith(b"HTTP/1.1 200 ")
+        reused.sendall(b"GET /healthz HTTP/1.1\r\nHo")
+        assert b"408" in everything(reused)
+
+
+def test_what_is_sent_in_one_go_is_answered_in_turn(server):
+    with server.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3 + b"GET /nope HTTP/1.0\r\n\r\n")
+        came = everything(connection)
+    assert came.count(b"HTTP/1.1 200 ") == 3
+    assert came.count(b"HTTP/1.1 404 ") == 1
+
+
+def test_what_is_no_http_is_answered_and_cut(server):
+    for sent in (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: " + b"b" * 100_000,
+    ):
+        with server.connect() as broken:
+            broken.sendall(sent)
+            assert everything(broken).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.slow
+def test_too_many_connections_are_told_to_come_again(tmp_path):
+    with serving(tmp_path, "--no-worker", MERGE_BOT_SERVER__CONNECTIONS="8") as server, ExitStack() as stack:
+        silent = [stack.enter_context(server.connect()) for _ in range(8)]
+        time.sleep(0.2)
+        with server.connect() as one_more:
+            answer = everything(one_more)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After" in answer
+        for connection in silent:
+            everything(connection)  # the silent ones have had their time
+        assert httpx2.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_who_reads_nothing_is_given_up(server):
+    """By the kernel: its patience is set where we listen, and every connection inherits it."""
+    from bot.commands.listening import STUCK, listen
+
+    with listen("127.0.0.1", 0) as door, socket.create_connection(door.getsockname()):
+        accepted, _ = door.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == STUCK
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
