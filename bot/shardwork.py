@@ -21,6 +21,7 @@ from bot.secret_text import masked
 from bot.shard import MergedShard
 from bot.weights import memory
 from bot.weights.layout import INDEX, Layout
+from bot.weights.sparse import write_outline
 
 
 def merge_shard(
@@ -42,7 +43,7 @@ def merge_shard(
     from bot.merge.shards import merged_header  # noqa: PLC0415
     from bot.validate import shards as checking  # noqa: PLC0415
     from bot.validate.found import Found  # noqa: PLC0415
-    from bot.validate.kept import write_found  # noqa: PLC0415
+    from bot.validate.kept import write_answers, write_found  # noqa: PLC0415
     from bot.validate.witness import looking_on  # noqa: PLC0415
 
     started, out = time.monotonic(), folders["out"]
@@ -74,7 +75,12 @@ def merge_shard(
         seen = replace(witness.found(), ours=True)
         header = merged_header(plan, base=base, shard=shard)
         found: Found = checking.look_at(subject, file=file, header=header, seen=seen)
-        if problems := checking.wrong(found, plan=plan):
+        problems = checking.wrong(found, plan=plan)
+        if request.validation == "full":
+            answers = checking.ask_layers(subject, file=file, header=header, needs=_here(folders, base=base))
+            problems += [c for c in [checking.told(answers)] if c.verdict == "failed"]
+            write_answers(folders["notes"] / f"{file}.answers.json", answers)
+        if problems:
             raise _wrong(file, problems, report=checking.failed(subject, problems))
         write_found(folders["notes"] / f"{file}.found.json", found)
     return MergedShard(
@@ -90,32 +96,25 @@ def merge_shard(
     )
 
 
-def conclude(
+def begin(
     plan: Plan,
-    shards: Sequence[MergedShard],
     *,
     base: Layout,
     config: dict[str, Any],
     folders: dict[str, Path],
-    request: MergeRequest,
     originals: dict[str, str],
-    progress: Progress,
-) -> tuple[MergedModel, Report | None]:
-    """Writes what lies beside the shards, whose outlines are in `out`, and makes the report of everything.
+) -> None:
+    """Writes all but the weights into `out`: outlines of the shards, the index, and small files.
 
-    Raises RefusedError when nothing has changed in any of them. `originals`: see `bot.work.make`.
+    `originals`: see `bot.work.make`.
     """
     from bot.merge import sidecars  # noqa: PLC0415
-    from bot.merge.adapter import without_effect  # noqa: PLC0415 - numpy
     from bot.merge.shards import merged_header, merged_index  # noqa: PLC0415
-    from bot.validate import shards as checking  # noqa: PLC0415
-    from bot.validate.found import Found  # noqa: PLC0415
-    from bot.validate.kept import add_found  # noqa: PLC0415
 
-    started, out = time.monotonic(), folders["out"]
-    if not any(shard.changed for shard in shards):
-        raise without_effect("every merged tensor, rounded to its dtype, equals the base's")
+    out = folders["out"]
     headers = {shard.file: merged_header(plan, base=base, shard=shard) for shard in base.shards}
+    for name, header in headers.items():
+        write_outline(out / name, header)
     index = merged_index(base, headers=headers)
     if index is not None:
         (out / INDEX).write_text(index, encoding="utf-8")
@@ -125,12 +124,38 @@ def conclude(
     for name, original in originals.items():
         text = (folders["adapter"] / original).read_bytes().decode("utf-8", "surrogateescape")
         (out / name).write_bytes(masked(text).encode("utf-8", "surrogateescape"))
+
+
+def conclude(
+    plan: Plan,
+    shards: Sequence[MergedShard],
+    *,
+    base: Layout,
+    config: dict[str, Any],
+    folders: dict[str, Path],
+    request: MergeRequest,
+    progress: Progress,
+) -> tuple[MergedModel, Report | None]:
+    """Makes the report of everything, once the shards in `out` are outlines again.
+
+    Raises RefusedError when nothing has changed in any of them.
+    """
+    from bot.merge.adapter import without_effect  # noqa: PLC0415 - numpy
+    from bot.merge.shards import merged_header  # noqa: PLC0415
+    from bot.validate import shards as checking  # noqa: PLC0415
+    from bot.validate.found import Found  # noqa: PLC0415
+    from bot.validate.kept import add_answers, add_found  # noqa: PLC0415
+
+    started, out = time.monotonic(), folders["out"]
+    if not any(shard.changed for shard in shards):
+        raise without_effect("every merged tensor, rounded to its dtype, equals the base's")
+    headers = [merged_header(plan, base=base, shard=shard) for shard in base.shards]
     merged = MergedModel(
         folder=str(out),
         merged=sum(shard.merged for shard in shards),
         copied=sum(shard.copied for shard in shards),
         added=len(plan.added),
-        total_bytes=sum(t.size for header in headers.values() for t in header.tensors),
+        total_bytes=sum(t.size for header in headers for t in header.tensors),
         seconds=round(sum(shard.seconds for shard in shards), 3),
         device=next((s.device for s in shards if s.device != "cpu"), "cpu"),
         digests={shard.file: shard.sha256 for shard in shards},
@@ -138,15 +163,27 @@ def conclude(
     )
     if request.validation == "none":
         return merged, None
-    found, originals_of = Found(ours=True), {shard.file: shard for shard in base.shards}
-    if request.validation != "structure":
-        for shard in shards:
-            if shard.by_hub:
-                checking.add_copy(originals_of[shard.file], found)
-            else:
-                add_found(folders["notes"] / f"{shard.file}.found.json", found)
+    found, answers = Found(ours=True), None
+    originals = {shard.file: shard for shard in base.shards}
+    for shard in shards if request.validation in ("tensors", "full") else ():
+        if shard.by_hub:
+            checking.add_copy(originals[shard.file], found)
+        else:
+            add_found(folders["notes"] / f"{shard.file}.found.json", found)
+    if request.validation == "full":
+        from bot.validate.modules import Answers  # noqa: PLC0415 - torch
+
+        answers = Answers()
+        for shard in (s for s in shards if not s.by_hub):
+            add_answers(folders["notes"] / f"{shard.file}.answers.json", answers)
     subject = _subject(plan, base=base, config=config, folders=folders, request=request, progress=progress)
-    return merged, checking.conclude(subject, found=found, shards=shards, started=started)
+    report = checking.conclude(subject, found=found, answers=answers, shards=shards, started=started)
+    return merged, report
+
+
+def _here(folders: dict[str, Path], *, base: Layout) -> frozenset[str]:
+    """The base's shards that are here."""
+    return frozenset(shard.file for shard in base.shards if (folders["base"] / shard.file).is_file())
 
 
 def _subject(

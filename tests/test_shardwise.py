@@ -97,7 +97,10 @@ def test_the_same_bytes_as_with_the_whole_model_on_the_disk(desk, sources):
 def test_the_published_model_answers_as_base_and_adapter_do(desk, sources):
     base, adapter = sources
     desk.apart()
-    run(desk, "alice/answers")
+    done = run(desk, "alice/answers", "--validate", "full")
+    found = {check["name"]: check for check in done["report"]["checks"]}
+    assert found["modules"]["figure"].startswith(f"{len(TOUCHED)} of {len(TOUCHED)} layers alike")
+    assert (found["logits"]["verdict"], "shard by shard" in found["logits"]["detail"]) == ("skipped", True)
     wanted = logits(live(base, adapter), desk.models.batch)
     assert torch.allclose(desk.plain("alice/answers"), wanted, atol=0.05, rtol=0.02)
     assert not torch.allclose(wanted, logits(load(base), desk.models.batch), atol=0.05, rtol=0.02)

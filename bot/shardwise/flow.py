@@ -37,7 +37,7 @@ from bot.wording import counted, size
 if TYPE_CHECKING:
     from bot.clients.hub_parcel import Parcel
 
-MERGED, NEAR = "merged", "base"  # folders in the scratch space
+MERGED, NEAR, SMALL = "merged", "base", "small"  # folders in the scratch space
 
 
 def run(
@@ -130,6 +130,7 @@ class _Work:
     ) -> tuple[MergedModel, Report | None]:
         """Takes every shard through the line, and makes the report. Without a parcel, nothing is sent."""
         model, started = self.prepared.base, building.now()
+        self._begin()
         remote = not isinstance(model.files, LocalFiles)
         found = shardwise.portions(self.plan, base=self.base, digests=model.files.digests(), remote=remote)
         traffic = shardwise.traffic(found, beside=0, why_not="")
@@ -154,6 +155,18 @@ class _Work:
                 f" {size(budget.peak + beside)} of disk at most"
             )
         return self._conclude(started=started, progress=progress)
+
+    def _begin(self) -> None:
+        """Everything that is not weights, and what all of the weights will look like."""
+        small = self.folder / SMALL
+        small.mkdir()
+        link_rest(self._small, source=self.sources.base, out=small)
+        room.call(
+            "bot.shardwork:begin",
+            self.plan,
+            **self._given(small),
+            originals=building.originals(self.plan),
+        )
 
     def _find(self, parcel: Parcel, portions: tuple[Portion, ...], *, progress: Progress) -> None:
         """What the Hub has already, of an earlier run, or by copying it itself."""
@@ -204,6 +217,7 @@ class _Work:
             "bot.shardwork:merge_shard",
             self.plan,
             portion.file,
+            request=self.request,
             **self._given(self._near(portion)),
             largest_file=portion.written_bytes + building.BESIDE_WEIGHTS,
             progress=progress,
@@ -227,19 +241,15 @@ class _Work:
             "base": self.base,
             "config": self.prepared.config,
             "folders": folders_,
-            "request": self.request,
         }
 
     def _conclude(self, *, started: str, progress: Progress) -> tuple[MergedModel, Report | None]:
-        near = self.folder / NEAR / "end"
-        near.mkdir(parents=True)
-        link_rest(self._small, source=self.sources.base, out=near)
         done = room.call(
             "bot.shardwork:conclude",
             self.plan,
             [self._done[shard.file] for shard in self.base.shards],
-            **self._given(near),
-            originals=building.originals(self.plan),
+            request=self.request,
+            **self._given(self.folder / SMALL),
             progress=progress,
         )
         return building.finish(

@@ -19,6 +19,10 @@ from bot.serial import as_dict, from_dict
 from bot.shard import MergedShard
 
 HEAD = "merge.json"
+PROOFS = {
+    "found": ("tensors", "full"),
+    "answers": ("full",),
+}  # what a worker writes down, by how much is checked
 
 
 class Journal:
@@ -63,8 +67,9 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _is_proven(self, shard: MergedShard) -> bool:
-        proof = _read(self.folder / f"{shard.file}.found.json")
-        return proof is not None or self._head["validation"] in ("none", "structure")
+        level = self._head["validation"]
+        kinds = [kind for kind, levels in PROOFS.items() if level in levels]
+        return all(_read(self.folder / f"{shard.file}.{kind}.json") is not None for kind in kinds)
 
 
 def _head(plan: Plan, request: MergeRequest) -> dict[str, Any]:

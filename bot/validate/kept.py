@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bot.validate.found import Found
 from bot.validate.measure import Measure
+
+if TYPE_CHECKING:
+    from bot.validate.modules import Answers
 
 ARRAYS = {"histogram": np.int64, "energies": np.float64}
 
@@ -39,6 +42,27 @@ def add_found(path: Path, into: Found) -> None:
         into.measures += [_measure(m) for m in document["measures"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path.name} is not what was seen of a shard") from error
+
+
+def write_answers(path: Path, found: Answers) -> None:
+    """Writes down what the layers of a shard have answered."""
+    asked = [asdict(each) for each in found.asked]
+    document = {"asked": asked, "broken": found.broken, "left": found.left}
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def add_answers(path: Path, into: Answers) -> None:
+    """Adds what is written there. Raises OSError, or ValueError for a file that `write_answers` did not make."""
+    from bot.validate.modules import Asked  # noqa: PLC0415 - torch
+
+    document = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        into.asked += [Asked(**each) for each in document["asked"]]
+        into.broken += document["broken"]
+        for why, names in document["left"].items():
+            into.left.setdefault(why, []).extend(names)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is not what was asked of a shard") from error
 
 
 def _plain(measure: Measure) -> dict[str, Any]:

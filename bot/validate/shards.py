@@ -6,7 +6,8 @@ What only a whole model can show is not looked at, and the report says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from bot.evidence import Evidence
 from bot.records import Check, Plan, Report
@@ -14,6 +15,7 @@ from bot.shard import MergedShard
 from bot.validate.evidence import evidence
 from bot.validate.expected import expected_tensors
 from bot.validate.found import Found
+from bot.validate.quiet import sentence
 from bot.validate.report import make_report, versions
 from bot.validate.run import Subject
 from bot.validate.structure import check_structure
@@ -22,8 +24,11 @@ from bot.weights.header import Header
 from bot.weights.layout import Layout, Shard
 from bot.wording import counted
 
+if TYPE_CHECKING:
+    from bot.validate.modules import Answers
+
 ALONE = "The model was merged shard by shard and never was here as a whole, so it was not loaded and asked."
-WHOLE = ("modules", "logits")  # checks of `full` that take more than one shard
+APART = "lies in several shards, of which one is here at a time"
 
 
 def look_at(subject: Subject, *, file: str, header: Header, seen: Found) -> Found:
@@ -44,6 +49,34 @@ def look_at(subject: Subject, *, file: str, header: Header, seen: Found) -> Foun
     return seen
 
 
+def ask_layers(subject: Subject, *, file: str, header: Header, needs: Container[str]) -> Answers:
+    """Asks the layers whose merged tensors lie in the shard `file`; `needs`: those of the base that are here."""
+    from bot.validate.modules import Answers, ask  # noqa: PLC0415 - torch
+
+    found, own = Answers(), {spec.name for spec in header.tensors}
+
+    def here() -> Iterator[Any]:
+        for layer in subject.peft.layers() if subject.peft else ():
+            before, after = layer.tensors  # type: ignore[attr-defined]
+            if after <= own and all(subject.base.files[name] in needs for name in before):
+                yield layer
+            elif after & own and min(after) in own:  # said once, where the first of them lies
+                found.left.setdefault(APART, []).append(layer.name)
+
+    try:
+        ask(here, found=found, rounded_more=subject.plan.parity == "peft", progress=subject.progress)
+    except Exception as error:  # noqa: BLE001  # PEFT and strangers' files raise what they like
+        found.left.setdefault(sentence(error), []).append(f"the layers of {file}")
+    return found
+
+
+def told(answers: Answers) -> Check:
+    """Check `modules`."""
+    from bot.validate.modules import check_of  # noqa: PLC0415 - torch
+
+    return check_of(answers)
+
+
 def wrong(found: Found, *, plan: Plan) -> list[Check]:
     """The checks that one shard alone fails. That it is as the base is no fault: all together must differ."""
     return [c for c in found.checks(plan) if c.verdict == "failed" and c.name != "effect"]
@@ -55,7 +88,14 @@ def add_copy(shard: Shard, into: Found) -> None:
         into.add_copy(spec.name, bytes_=spec.size, wrong=0, infinite=0)
 
 
-def conclude(subject: Subject, *, found: Found, shards: Iterable[MergedShard], started: float) -> Report:
+def conclude(
+    subject: Subject,
+    *,
+    found: Found,
+    answers: Answers | None,
+    shards: Iterable[MergedShard],
+    started: float,
+) -> Report:
     """The report of all shards. The folder holds their outlines, and every other file."""
     done = {shard.file: shard for shard in shards}
     level = subject.request.validation
@@ -72,7 +112,9 @@ def conclude(subject: Subject, *, found: Found, shards: Iterable[MergedShard], s
             found.unproven.setdefault(name, "not looked at")
         checks += [_with_copies(check, done.values()) for check in found.checks(subject.plan)]
     if level == "full":
-        checks += [Check(name=name, verdict="skipped", figure="", detail=ALONE) for name in WHOLE]
+        if answers is not None:
+            checks.append(told(answers))
+        checks.append(Check(name="logits", verdict="skipped", figure="", detail=ALONE))
     return make_report(
         subject.plan,
         level=level,
