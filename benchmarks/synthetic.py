@@ -29,7 +29,7 @@ BASE, ADAPTER, USER = "scale/base", "alice/scale-lora", "alice"
 BLOCK = 64 * 2**20  # bytes
 SPREAD = 0.02  # standard deviation of the numbers
 RANK, ALPHA = 16, 24
-SMALL = 2**20  # bytes, up to which an upload is kept: cards, configs, records
+SMALL = 16 * 2**20  # bytes, up to which an upload is kept: cards, configs, an index of many tensors
 PIECE = 8 * 2**20
 
 
@@ -64,18 +64,11 @@ class Scale:
         yield "model.norm.weight", (self.hidden,)
         yield "lm_head.weight", (self.vocabulary, self.hidden)
 
-    def shards(self) -> list[list[tuple[str, tuple[int, ...]]]]:
-        """The tensors as `save_pretrained` splits them."""
-        found: list[list[tuple[str, tuple[int, ...]]]] = [[]]
-        size = 0
-        for name, shape in self.tensors():
-            more = 2 * math.prod(shape)
-            if size and size + more > self.shard_bytes:
-                found.append([])
-                size = 0
-            found[-1].append((name, shape))
-            size += more
-        return found
+    def targets(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """What the adapter changes: all linear modules."""
+        for n in range(self.layers):
+            for name, shape in self.modules().items():
+                yield f"model.layers.{n}.{name}", shape
 
     def config(self) -> dict[str, Any]:
         """Its config.json."""
@@ -91,6 +84,86 @@ class Scale:
             "tie_word_embeddings": False,
             "torch_dtype": "bfloat16",
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """A mixture of experts with the shapes of DeepSeek-V3, in bfloat16; the adapter is on its attention."""
+
+    layers: int = 61
+    dense: int = 3
+    experts: int = 256
+    hidden: int = 7168
+    vocabulary: int = 129_280
+    shard_bytes: int = 5_000_000_000
+
+    def attention(self) -> dict[str, tuple[int, int]]:
+        """The linear modules of a layer's attention: (out, in)."""
+        shapes = {
+            "q_a_proj": (1536, self.hidden),
+            "q_b_proj": (24_576, 1536),
+            "o_proj": (self.hidden, 16_384),
+        }
+        return shapes | {"kv_a_proj_with_mqa": (576, self.hidden), "kv_b_proj": (32_768, 512)}
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and shapes, in the model's order."""
+        yield "model.embed_tokens.weight", (self.vocabulary, self.hidden)
+        for n in range(self.layers):
+            place = f"model.layers.{n}."
+            for name, shape in self.attention().items():
+                yield f"{place}self_attn.{name}.weight", shape
+            yield f"{place}self_attn.q_a_layernorm.weight", (1536,)
+            yield f"{place}self_attn.kv_a_layernorm.weight", (512,)
+            yield from _mlp(f"{place}mlp.", 18_432 if n < self.dense else None, self)
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                yield f"{place}{name}.weight", (self.hidden,)
+        yield "model.norm.weight", (self.hidden,)
+        yield "lm_head.weight", (self.vocabulary, self.hidden)
+
+    def targets(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """What the adapter changes."""
+        for n in range(self.layers):
+            for name, shape in self.attention().items():
+                yield f"model.layers.{n}.self_attn.{name}", shape
+
+    def config(self) -> dict[str, Any]:
+        """As much of its config.json as a plan looks at."""
+        return {
+            "architectures": ["DeepseekV3ForCausalLM"],
+            "model_type": "deepseek_v3",
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "vocab_size": self.vocabulary,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+        }
+
+
+def _mlp(place: str, width: int | None, model: Experts) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A dense one of that width, or the router and its experts."""
+    of = [""] if width else [f"experts.{n}." for n in range(model.experts)] + ["shared_experts."]
+    if not width:
+        yield f"{place}gate.weight", (model.experts, model.hidden)
+    for inner in of:
+        rows = width or 2048
+        yield f"{place}{inner}gate_proj.weight", (rows, model.hidden)
+        yield f"{place}{inner}up_proj.weight", (rows, model.hidden)
+        yield f"{place}{inner}down_proj.weight", (model.hidden, rows)
+
+
+def shards(model: Scale | Experts) -> list[list[tuple[str, tuple[int, ...]]]]:
+    """The tensors as `save_pretrained` splits them."""
+    found: list[list[tuple[str, tuple[int, ...]]]] = [[]]
+    size = 0
+    for name, shape in model.tensors():
+        more = 2 * math.prod(shape)
+        if size and size + more > model.shard_bytes:
+            found.append([])
+            size = 0
+        found[-1].append((name, shape))
+        size += more
+    return found
 
 
 MB = 1_000_000
@@ -186,52 +259,56 @@ def block(seed: int) -> bytes:
     return once + once
 
 
-def fill(hub: LoopbackHub, scale: Scale, *, seed: int, known: Path) -> None:
-    """Puts base and adapter on the Hub. `known`: a file with digests, which take long and are the same each time."""
+def fill(hub: LoopbackHub, scale: Scale | Experts, *, seed: int, known: Path | None = None) -> None:
+    """Puts base and adapter on the Hub. `known`: a file with digests, which take long and are the same each time.
+
+    Without it the files have made-up digests: that is enough for a plan.
+    """
     blobs = Swallowing(hub.state.root)
     hub.state.store.blobs = blobs
     hub.state.multipart_threshold = 2**40
-    digests: dict[str, str] = json.loads(known.read_text()) if known.is_file() else {}
+    digests: dict[str, str] = json.loads(known.read_text()) if known and known.is_file() else {}
     numbers = block(seed)
 
     def made(tensors: list[tuple[str, tuple[int, ...]]], turn: int) -> FileEntry:
         file = Synthetic(tensors, block=numbers, turn=2 * (turn * 7919 * 4099 % (BLOCK // 2)))
         name = hashlib.sha256(json.dumps([seed, turn, tensors]).encode()).hexdigest()
-        digests.setdefault(name, "")
-        digests[name] = digests[name] or file.sha256()
+        if name not in digests:
+            digests[name] = file.sha256() if known else name
         blobs.made[digests[name]] = file
         return FileEntry.large(digests[name], file.size)
 
-    shards = scale.shards()
-    names = [f"model-{n:05}-of-{len(shards):05}.safetensors" for n in range(1, len(shards) + 1)]
+    parts = shards(scale)
+    names = [f"model-{n:05}-of-{len(parts):05}.safetensors" for n in range(1, len(parts) + 1)]
     total = sum(2 * math.prod(shape) for _, shape in scale.tensors())
-    places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor, _ in shard}
+    places = {tensor: name for name, shard in zip(names, parts, strict=True) for tensor, _ in shard}
     index = {"metadata": {"total_size": total}, "weight_map": places}
     files: dict[str, Any] = {
-        name: made(shard, n) for n, (name, shard) in enumerate(zip(names, shards, strict=True))
+        name: made(shard, n) for n, (name, shard) in enumerate(zip(names, parts, strict=True))
     }
     files |= {"config.json": json.dumps(scale.config()), "model.safetensors.index.json": json.dumps(index)}
     hub.add_user(USER)
     hub.commit(BASE, files)
-    pairs = []
-    for n in range(scale.layers):
-        for name, (rows, columns) in scale.modules().items():
-            module = f"base_model.model.model.layers.{n}.{name}"
-            pairs += [(f"{module}.lora_A.weight", (RANK, columns)), (f"{module}.lora_B.weight", (rows, RANK))]
+    pairs, targets = [], set()
+    for module, (rows, columns) in scale.targets():
+        targets.add(module.rpartition(".")[2])
+        pairs.append((f"base_model.model.{module}.lora_A.weight", (RANK, columns)))
+        pairs.append((f"base_model.model.{module}.lora_B.weight", (rows, RANK)))
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": RANK,
         "lora_alpha": ALPHA,
-        "target_modules": sorted(name.partition(".")[2] for name in scale.modules()),
+        "target_modules": sorted(targets),
         "base_model_name_or_path": BASE,
     }
     hub.commit(
         ADAPTER,
         {"adapter_model.safetensors": made(pairs, 9999), "adapter_config.json": json.dumps(config)},
     )
-    known.parent.mkdir(parents=True, exist_ok=True)
-    known.write_text(json.dumps(digests))
+    if known:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps(digests))
 
 
 def main() -> None:

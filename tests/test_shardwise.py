@@ -94,6 +94,7 @@ def test_the_same_bytes_as_with_the_whole_model_on_the_disk(desk, sources):
     assert desk.done("verify", "alice/little")["verdict"] == "passed"
 
 
+@pytest.mark.slow
 def test_the_published_model_answers_as_base_and_adapter_do(desk, sources):
     base, adapter = sources
     desk.apart()
@@ -106,6 +107,7 @@ def test_the_published_model_answers_as_base_and_adapter_do(desk, sources):
     assert not torch.allclose(wanted, logits(load(base), desk.models.batch), atol=0.05, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_what_the_hub_declines_to_copy_is_sent(desk, sources):
     desk.hub.fault("lfs-files/duplicate", status=403)
     shards = plan_of(desk, "alice/declined")["shards"]
@@ -113,19 +115,40 @@ def test_what_the_hub_declines_to_copy_is_sent(desk, sources):
     assert shards_sent(desk) == shards
 
 
-def test_layers_that_lie_in_two_shards_are_merged_with_both(desk, tmp_path):
-    """A head that is untied starts from the embeddings, in another shard."""
-    base = save_base(tmp_path / "base", "llama", shards=6, tie=True)
-    config = LORA | {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "ensure_weight_tying": False}
-    save_adapter(tmp_path / "adapter", base, config=config, base_name="acme/tied")
+def spread(desk, tmp_path, architecture, *, targets, **options):
+    """A base in many shards and an adapter that PEFT's own layers merge, on the Hub."""
+    base = save_base(tmp_path / "base", architecture, shards=8, **options)
+    save_adapter(tmp_path / "adapter", base, config=LORA | targets, base_name=f"acme/{architecture}-many")
     (tmp_path / "adapter" / "README.md").unlink()
-    desk.hub.commit("acme/tied", base)
-    desk.hub.commit("alice/tied-lora", tmp_path / "adapter")
-    planned = desk.done("plan", "alice/tied-lora", "--to", "alice/tied-little")
+    desk.hub.commit(f"acme/{architecture}-many", base)
+    desk.hub.commit(f"alice/{architecture}-many", tmp_path / "adapter")
+    return f"alice/{architecture}-many"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets", "options"),
+    [
+        # a head that is untied starts from the embeddings, in another shard
+        ("llama", {"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, {"tie": True}),
+        # experts that are stored one by one, and merged as one stack
+        pytest.param(
+            "mixtral",
+            {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj"]},
+            {},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_layers_that_lie_in_several_shards_are_merged_with_all_of_them(
+    desk, tmp_path, architecture, targets, options
+):
+    adapter = spread(desk, tmp_path, architecture, targets=targets, **options)
+    planned = desk.done("plan", adapter, "--to", f"{adapter}-little")
     assert (planned["way"], planned["traffic"]["obstacle"]) == ("layers", "")
-    desk.done("run", "alice/tied-lora", "--to", "alice/tied-whole", *FAST)
-    run(desk, "alice/tied-little", adapter="alice/tied-lora")
-    whole, little = digests(desk.hub, "alice/tied-whole"), digests(desk.hub, "alice/tied-little")
+    desk.done("run", adapter, "--to", f"{adapter}-whole", *FAST)
+    done = run(desk, f"{adapter}-little", "--validate", "full", adapter=adapter)
+    assert verdicts(done)["modules"] == "passed"
+    whole, little = digests(desk.hub, f"{adapter}-whole"), digests(desk.hub, f"{adapter}-little")
     assert weights(whole) == weights(little)
 
 
@@ -148,6 +171,7 @@ def test_a_run_that_was_killed_goes_on_with_the_shards_that_are_missing(desk, so
     assert not any(desk.scratch.iterdir())
 
 
+@pytest.mark.slow
 def test_what_the_hub_has_lost_since_is_merged_again(desk, sources):
     started = run(desk, "alice/lost", call=lambda *given: desk.start(*given, trap="shards"))
     started.trapped()
@@ -158,6 +182,7 @@ def test_what_the_hub_has_lost_since_is_merged_again(desk, sources):
     assert done["report"]["verdict"] == "passed"
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_leaves_nothing(desk, sources):
     started = run(desk, "alice/cancelled", call=lambda *given: desk.start(*given, trap="shards"))
     started.trapped()
@@ -167,6 +192,7 @@ def test_a_cancelled_run_leaves_nothing(desk, sources):
     assert not any(desk.scratch.iterdir())
 
 
+@pytest.mark.slow
 def test_after_a_fault_of_the_hub_the_next_run_goes_on(desk, sources):
     limit = plan_of(desk, "alice/faulty")["least_bytes"]
     desk.set(MERGE_BOT_ATTEMPTS="1")
