@@ -152,6 +152,26 @@ def test_layers_that_lie_in_several_shards_are_merged_with_all_of_them(
     assert weights(whole) == weights(little)
 
 
+@pytest.mark.slow
+def test_a_base_in_a_folder_is_read_where_it_lies(desk, sources):
+    base, adapter = sources
+    given = ("run", adapter, "--base", base, *FAST)
+    limit = desk.done("plan", adapter, "--base", base, "--to", "alice/local")["traffic"]["least_bytes"]
+    desk.done(*given, "--to", "alice/local", "--scratch-limit", limit)
+    desk.done(*given, "--to", "alice/local-whole")
+    assert weights(digests(desk.hub, "alice/local")) == weights(digests(desk.hub, "alice/local-whole"))
+
+
+@pytest.mark.slow
+def test_a_hub_pr_is_filled_shard_by_shard(desk, sources):
+    limit = desk.done("plan", ADAPTER, "--to", ADAPTER, "--pr")["traffic"]["least_bytes"]
+    done = desk.done("run", ADAPTER, "--to", ADAPTER, "--pr", *FAST, "--scratch-limit", limit)
+    published = desk.hub.files(ADAPTER, revision=f"refs/pr/{done['publication']['number']}")
+    assert "adapter_config.json" not in published
+    assert "model.safetensors.index.json" in published
+    assert verdicts(done)["published"] == "skipped"
+
+
 # killed, cancelled, and faults of the Hub
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi, get_session, hf_raise_for_status
@@ -17,6 +18,9 @@ from bot.clients.hub_errors import translated
 from bot.clients.hub_target import Target
 from bot.errors import MergeError
 from bot.records import Pinned
+
+T = TypeVar("T")
+MOST = 100  # files in one request
 
 
 class Parcel:
@@ -50,7 +54,16 @@ class Parcel:
         """Takes in those of the files, by name with SHA-256 and size, that the Hub's storage has of an earlier run."""
         if not files:
             return set()
-        infos = [UploadInfo(size, b"", sha256=bytes.fromhex(sha)) for sha, size in files.values()]
+        with translated(f"look for what {self._target.id} has"):
+            found = {sha for part in batched(files.values()) for sha in self._stored(part)}
+        there = {name: file for name, file in files.items() if file[0] in found}
+        for name, (sha256, size) in there.items():
+            self._keep(name, size=size, sha256=sha256)
+        return set(there)
+
+    def _stored(self, files: Sequence[tuple[str, int]]) -> set[str]:
+        """The digests of those that the Hub's storage has for this repository: they need no upload."""
+        infos = [UploadInfo(size, b"", sha256=bytes.fromhex(sha)) for sha, size in files]
 
         def ask() -> list[dict[str, object]]:
             return post_lfs_batch_info(
@@ -62,14 +75,7 @@ class Parcel:
                 endpoint=self._api.endpoint,
             )[0]
 
-        with translated(f"look for what {self._target.id} has"):
-            found = {
-                str(each["oid"]) for each in retrying(ask, attempts=self._attempts) if not each.get("actions")
-            }
-        there = {name: file for name, file in files.items() if file[0] in found}
-        for name, (sha256, size) in there.items():
-            self._keep(name, size=size, sha256=sha256)
-        return set(there)
+        return {str(e["oid"]) for e in retrying(ask, attempts=self._attempts) if not e.get("actions")}
 
     def copy(self, source: Pinned, files: Mapping[str, str]) -> set[str]:
         """Has the Hub copy files, by name with SHA-256, from another repository; the answer is what it has copied.
@@ -90,7 +96,9 @@ class Parcel:
                 for name, file in known.items()
                 if file.lfs and file.xet_hash and file.lfs.sha256 == files.get(name)
             }
-            failed = self._duplicate(source.location, wanted) if wanted else set()
+            failed = {
+                sha for part in batched(wanted.values()) for sha in self._duplicate(source.location, part)
+            }
         except (HfHubHTTPError, httpx2.TransportError):
             return set()
         done = {name: file for name, file in wanted.items() if files[name] not in failed}
@@ -98,13 +106,13 @@ class Parcel:
             self._keep(name, size=file.size, sha256=files[name])
         return set(done)
 
-    def _duplicate(self, source: str, files: Mapping[str, RepoFile]) -> set[str]:
+    def _duplicate(self, source: str, files: Sequence[RepoFile]) -> set[str]:
         """What the client does for a `CommitOperationCopy`, before the commit; the answer is what the Hub declined."""
         body = {
             "target": {"type": "model", "name": self._target.id},
             "files": [
                 {"xetHash": f.xet_hash, "sha256": f.lfs.sha256 if f.lfs else "", "filename": f.path}
-                for f in files.values()
+                for f in files
             ],
         }
         url = f"{self._api.endpoint}/api/models/{source}/lfs-files/duplicate"
@@ -118,3 +126,9 @@ class Parcel:
         addition.upload_info = UploadInfo(size, b"", sha256=bytes.fromhex(sha256))
         addition._upload_mode, addition._is_uploaded = "lfs", True  # noqa: SLF001 - as the client does after a preupload
         self.sent[name] = addition
+
+
+def batched(files: Iterable[T]) -> Iterator[list[T]]:
+    """So many at a time as one request takes."""
+    each = list(files)
+    yield from (each[first : first + MOST] for first in range(0, len(each), MOST))

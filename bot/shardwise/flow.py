@@ -25,7 +25,7 @@ from bot.settings import Settings
 from bot.shard import MergedShard, Portion
 from bot.shardwise import line
 from bot.shardwise.budget import Budget
-from bot.shardwise.journal import Journal
+from bot.shardwise.journal import ENDING, Journal
 from bot.shardwise.told import MergingOnly
 from bot.sources import Sources, fetched
 from bot.weights.archive import link_rest
@@ -92,7 +92,7 @@ def run(
 @contextmanager
 def _journal(scratch: Path, plan: Plan, *, request: MergeRequest) -> Iterator[Journal]:
     """The journal, which only a fault of the Hub leaves for the next run: and a death of this one."""
-    journal = Journal(scratch.with_name(f"{scratch.name}-shards"), plan=plan, request=request)
+    journal = Journal(scratch.with_name(f"{scratch.name}{ENDING}"), plan=plan, request=request)
     try:
         yield journal
     except HostError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from bot.request import MergeRequest
 from bot.serial import as_dict, from_dict
 from bot.shard import MergedShard
 
-HEAD = "merge.json"
+HEAD, ENDING = "merge.json", "-shards"
+FORGOTTEN = 14 * 86_400  # seconds
 PROOFS = {
     "found": ("tensors", "full"),
     "answers": ("full",),
@@ -40,6 +42,7 @@ class Journal:
             self.made = bool(found.get("made"))
         else:
             self.remove()
+        _sweep(folder.parent)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.begin(made=self.made)
 
@@ -82,6 +85,14 @@ def _head(plan: Plan, request: MergeRequest) -> dict[str, Any]:
         "device": request.device,
         "version": __version__,
     }
+
+
+def _sweep(place: Path) -> None:
+    """Removes journals that nobody has come back to: the Hub does not keep for long what no commit shows."""
+    for head in place.glob(f"*{ENDING}/{HEAD}"):
+        with suppress(OSError):
+            if time.time() - head.stat().st_mtime > FORGOTTEN:
+                shutil.rmtree(head.parent, ignore_errors=True)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from bot.shard import MergedShard, Portion
 from bot.shardwise.budget import Budget, ClosedError
 
 END = None
+GRACE = 1.0  # seconds: whoever presses Ctrl-C does not wait for a shard to arrive; the process ends, and its threads
 
 
 @dataclass
@@ -67,7 +68,7 @@ def run(portions: Iterable[Portion], *, stages: Stages, budget: Budget) -> Times
     finally:
         line.merged.put(END)
         for thread in threads:
-            thread.join()
+            thread.join(GRACE if isinstance(line.error, KeyboardInterrupt) else None)
     line.times.wall = time.monotonic() - started
     if line.error is not None:
         raise line.error
