@@ -32,9 +32,8 @@ def build(
     prepared: Prepared, sources: Sources, *, out: Path, request: MergeRequest, progress: Progress
 ) -> tuple[MergedModel, Report | None]:
     """Merges into `out`, checks it, and writes down how it came about. Raises ValidationError for a failed check."""
-    plan, started = prepared.plan, _now()
-    original = "adapter_config.json" if plan.recipe is None else ORIGINAL  # of several, all of them
-    merged, report = room.call(
+    plan, started = prepared.plan, now()
+    done = room.call(
         "bot.work:make",
         plan,
         base=prepared.layout,
@@ -43,10 +42,30 @@ def build(
         adapter_folder=sources.adapter.absolute(),
         out=out.absolute(),
         request=request,
-        originals={ORIGINAL: original},
+        originals=originals(plan),
         largest_file=plan.estimate.disk_bytes + BESIDE_WEIGHTS,
         progress=progress,
     )
+    return finish(prepared, sources, out=out, request=request, done=done, started=started, progress=progress)
+
+
+def originals(plan: Plan) -> dict[str, str]:
+    """The adapter's files that are copied, by their new names: its config, of several adapters all of them."""
+    return {ORIGINAL: "adapter_config.json" if plan.recipe is None else ORIGINAL}
+
+
+def finish(
+    prepared: Prepared,
+    sources: Sources,
+    *,
+    out: Path,
+    request: MergeRequest,
+    done: tuple[MergedModel, Report | None],
+    started: str,
+    progress: Progress,
+) -> tuple[MergedModel, Report | None]:
+    """Writes down how a merge that is `done` came about, beside it. Raises ValidationError for a failed check."""
+    plan, (merged, report) = prepared.plan, done
     if report is not None:
         report = thresholds.held(replace(report, isolation=room.isolation()), request.thresholds)
         report = passed(report, plan=plan)
@@ -81,7 +100,7 @@ def _sign_off(
     merged, report = done
     ran = Ran(
         started=started,
-        finished=_now(),
+        finished=now(),
         machine=machine(),
         versions=report.versions if report else versions(),
         isolation=room.isolation(),
@@ -92,7 +111,8 @@ def _sign_off(
     write(out / PROVENANCE_FILE, text)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, in UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

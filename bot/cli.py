@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot import __version__, options
+from bot import __version__, options, scratch_option
 from bot.commands.backup import backup, restore
 from bot.commands.config import config
 from bot.commands.enqueue import enqueue
@@ -95,6 +95,7 @@ def doctor(**flags: Any) -> int:
 @options.job
 @options.validate("full")
 @options.to(required=False)
+@scratch_option.scratch_limit
 @options.output
 def plan(**flags: Any) -> None:
     """Show what a merge would do; download no weights."""
@@ -203,6 +204,7 @@ def publish(folder: Path, **flags: Any) -> None:
 @options.questions
 @options.to(required=True)
 @options.reload
+@scratch_option.scratch_limit
 @options.output
 def run(**flags: Any) -> None:
     """Plan, merge, validate and publish ADAPTER: the whole way."""

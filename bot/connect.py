@@ -59,8 +59,13 @@ class LazyHub:
         return self._hub.open(repo_id, revision=revision, subfolder=subfolder)
 
     def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
-        hub = self._theirs if self._is_theirs(model.pinned.location) else self._hub
-        return hub.download(model, names=names, progress=progress)
+        return self._of(model).download(model, names=names, progress=progress)
+
+    def fetch(self, model: Model, *, name: str, out: Path, progress: Progress) -> Path:
+        return self._of(model).fetch(model, name=name, out=out, progress=progress)
+
+    def _of(self, model: Model) -> Hub:
+        return self._theirs if self._is_theirs(model.pinned.location) else self._hub
 
     def _is_theirs(self, repo_id: str) -> bool:
         owner, slash, _ = repo_id.partition("/")

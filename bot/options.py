@@ -238,6 +238,7 @@ def request(flags: dict[str, Any]) -> MergeRequest:
         allow_pickle=flags.get("allow_pickle", False),
         way=flags.get("way", "auto"),
         reload=flags.get("reload", "auto"),
+        scratch_limit=flags.get("scratch_limit"),
         prompts=asked.read_prompts(flags["prompts"]) if flags.get("prompts") is not None else (),
         text=asked.read_text(flags["text"]) if flags.get("text") is not None else "",
     )

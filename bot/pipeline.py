@@ -16,7 +16,7 @@ from bot.connect import LazyHub, publisher
 from bot.errors import InputError, MergeError, RefusedError
 from bot.isolation import room
 from bot.opening import reopen
-from bot.plan import card
+from bot.plan import card, shardwise
 from bot.progress import Progress
 from bot.publish import folder as folders
 from bot.publish import provenance
@@ -25,6 +25,7 @@ from bot.records import MergedModel, Plan, Publication, Report
 from bot.request import Destination, MergeRequest
 from bot.settings import Settings
 from bot.several import prepare
+from bot.shardwise import flow
 from bot.sources import fetched
 
 WRONG = (
@@ -162,6 +163,20 @@ def _run(
         progress.say(f"Published by an earlier run: {found.url}")
         return prepared.plan, None, found
     scratch = partial(_scratch, settings, plan=prepared.plan)
+    limit = shardwise.limit(
+        prepared.plan, asked=request.scratch_limit, free=shutil.disk_usage(scratch().parent).free
+    )
+    if limit is not None:
+        return flow.run(
+            prepared,
+            hub=hub,
+            scratch=scratch,
+            limit=limit,
+            request=request,
+            settings=settings,
+            progress=progress,
+            gate=gate,
+        )
     needed = prepared.plan.estimate.output_bytes
     with (
         fetched(prepared, hub=hub, scratch=scratch, progress=progress) as sources,

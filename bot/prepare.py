@@ -10,8 +10,19 @@ from bot.admission import Look, admit, chosen_sidecars, seen_by
 from bot.errors import RefusedError
 from bot.isolation import room
 from bot.opening import Opened, OpenedBase, open_adapter, open_base
-from bot.plan import adapter_config, dtype, fit, key, limits, parity, patterns, remote_code, sidecars
-from bot.plan.base_model import Base
+from bot.plan import (
+    adapter_config,
+    dtype,
+    fit,
+    key,
+    limits,
+    parity,
+    patterns,
+    remote_code,
+    shardwise,
+    sidecars,
+)
+from bot.plan.base_model import CONFIG, Base
 from bot.plan.binding import bind_by_names
 from bot.plan.estimate import estimate
 from bot.plan.publication import Source
@@ -19,6 +30,7 @@ from bot.plan.rules import evidence
 from bot.progress import Progress
 from bot.records import Bound, Estimate, MergeWay, Plan
 from bot.request import MergeRequest
+from bot.shard import Traffic
 from bot.terms import Terms
 from bot.weights.files import Hub, Model
 from bot.weights.layout import Layout
@@ -84,6 +96,7 @@ def prepare(
     sources, notes = admit([opened], found, request=request, terms=terms, look=look or seen_by(hub))
     plan = plan_one(request, opened=opened, base=found.base, layout=found.layout)
     plan = as_found(replace(plan, notes=(*plan.notes, *notes)), opened=opened, found=found)
+    plan = shardwise.within(plan, request.scratch_limit)
     limits.check_estimate(terms.limits, plan.estimate)
     return Prepared(plan=plan, opened=opened, found=found, sources=sources)
 
@@ -97,14 +110,28 @@ def as_found(plan: Plan, *, opened: Opened, found: OpenedBase) -> Plan:
     download += found.fetched_bytes
     disk += (opened.header.file_size if opened.pickle else 0) + download - estimate.download_bytes
     pickles = ", ".join([*opened.pickles.values(), *found.pickles.values()])
+    plan = replace(plan, dequantized=found.quantised.title if found.quantised else "")
     note = f"{pickles}: pickle, read as tensors and nothing else (weights_only), and merged as safetensors"
     return replace(
         plan,
-        dequantized=found.quantised.title if found.quantised else "",
+        traffic=_traffic(plan, opened=opened, found=found),
         config_edits=(*(found.quantised.edits if found.quantised else ()), *plan.config_edits),
         estimate=replace(estimate, disk_bytes=disk, download_bytes=download),
         notes=(*plan.notes, *([note] if pickles else [])),
     )
+
+
+def _traffic(plan: Plan, *, opened: Opened, found: OpenedBase) -> Traffic | None:
+    """What the merge moves when it goes shard by shard; None where it is not for the Hub."""
+    if plan.destination is None or plan.destination.kind == "folder":
+        return None
+    files, remote = found.base.model.files, found.base.model.pinned.kind == "hub"
+    portions = shardwise.portions(plan, base=found.layout, digests=files.digests(), remote=remote)
+    there = {"adapter": opened.adapter.files.sizes(), "base": files.sizes()}
+    small = sum(there[s.origin].get(s.name, 0) for s in plan.sidecars) + there["base"].get(CONFIG, 0)
+    beside = opened.fetched_bytes + 2 * small + len(found.layout.index or "")  # as it comes, and as it goes
+    why_not = shardwise.obstacle(plan, pickled=bool(found.pickles or opened.pickle))
+    return shardwise.traffic(portions, beside=beside, why_not=why_not)
 
 
 def _bind(

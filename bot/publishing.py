@@ -28,15 +28,17 @@ from bot.weights.files import Model
 from bot.wording import size
 
 if TYPE_CHECKING:
+    from bot.clients.hub_parcel import Parcel
     from bot.clients.hub_publisher import HubPublisher
 
 Gate = Callable[[], None]  # what it raises stops the publication
 PUBLISHED, RELOADED = "published", "reloaded"
 SMALL = 10**9  # bytes: what `--reload auto` fetches once more
+GONE = "The model was merged and sent shard by shard, and never was here as a whole."
 BESIDE = 16 * 2**20  # bytes, up to which a file that was there before is fetched too: configs, templates
 
 
-def publish(
+def publish(  # noqa: PLR0913 - what is published, where, and who is asked
     folder: Path,
     plan: Plan,
     report: Report | None,
@@ -47,8 +49,11 @@ def publish(
     settings: Settings,
     progress: Progress,
     gate: Gate | None = None,
+    parcel: Parcel | None = None,
 ) -> tuple[Publication, Report | None]:
     """Publishes a merged folder; `cards` are those of every adapter, then the base's. `gate` is asked last.
+
+    `parcel`: its weights were sent ahead, shard by shard, and the folder has their outlines: nothing can be loaded.
 
     What was checked is loaded first as it will be published: the report that is published says so. Raises
     ValidationError when that fails, and then nothing is published; or when the Hub does not hold what was checked, and
@@ -56,8 +61,7 @@ def publish(
     """
     destination = _on_hub(request.destination)
     if report is not None:
-        progress.say("Loading the model as it will be published")
-        report = passed(_with(report, _load(folder.absolute(), plan, PUBLISHED, merged=folder)), plan=plan)
+        report = passed(_with(report, _loaded(folder, plan, parcel, progress=progress)), plan=plan)
     texts = _texts(folder, plan, report, cards=cards, destination=destination, endpoint=to.endpoint)
     title = messages.title(plan)
     if request.dry_run:
@@ -76,15 +80,28 @@ def publish(
         texts=texts,
         delete=reporting.NAMES,
         checked=report.files if report else None,
+        parcel=parcel,
         progress=progress,
     )
     if report is not None and _is_new(done):
-        check = _again(
-            done, folder, plan, report, reload=request.reload, settings=settings, progress=progress
+        check = (
+            _skipped(GONE)
+            if parcel
+            else _again(
+                done, folder, plan, report, reload=request.reload, settings=settings, progress=progress
+            )
         )
         done = replace(done, checks=(*done.checks, check))
     _stand_by(done, report, plan=plan, to=to)
     return done, report
+
+
+def _loaded(folder: Path, plan: Plan, parcel: Parcel | None, *, progress: Progress) -> Check:
+    """The check `published`: what transformers loads from the folder, if it is all there."""
+    if parcel is not None:
+        return replace(_skipped(GONE), name=PUBLISHED)
+    progress.say("Loading the model as it will be published")
+    return _load(folder.absolute(), plan, PUBLISHED, merged=folder)
 
 
 def _on_hub(destination: Destination | None) -> Destination:

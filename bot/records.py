@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from bot.evidence import Evidence
 from bot.request import Destination, Parity, Recipe, Way
+from bot.shard import Traffic
 
 SCHEMA = 1
 Verdict = Literal["passed", "failed", "skipped"]
@@ -155,7 +156,8 @@ class Plan:
     plain LoRA of twice the rank that the two make.
     `key` identifies the job: same adapter, base and options, same key. With several adapters, `further` are those
     behind the first and `recipe` says how they are merged: combined into one, whose config and tensors these are, or
-    as `stages`, each a plan of its own on what the one before it has made.
+    as `stages`, each a plan of its own on what the one before it has made. `traffic`: what a merge to the Hub moves
+    when it goes shard by shard.
     """
 
     schema: int = SCHEMA
@@ -189,6 +191,7 @@ class Plan:
     initial: Pinned | None = None
     initial_renamed: dict[str, str] = field(default_factory=dict)
     stages: tuple[Plan, ...] = ()
+    traffic: Traffic | None = None
 
     @property
     def adapters(self) -> tuple[Pinned, ...]:
@@ -207,7 +210,7 @@ class MergedModel:
 
     `digests`: SHA-256 of the weight files, as far as they were taken while writing. `peak_bytes`: the most memory that
     the process had which merged and checked, mapped files included; processes that it forked are not counted. `gpu`:
-    the name of the one that was used, if any.
+    the name of the one that was used, if any. `changed`: whether anything that was merged differs from the base.
     """
 
     folder: str
@@ -221,6 +224,7 @@ class MergedModel:
     digests: dict[str, str] = field(default_factory=dict)
     peak_bytes: int = 0
     gpu: str = ""
+    changed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

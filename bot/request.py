@@ -86,6 +86,7 @@ class MergeRequest:
     once, `peft` rounds as PEFT's `merge_and_unload` does by default; `dry_run` does everything but leave a result.
     `way` is `whole` to have transformers load the whole model where its tensors could be streamed. `prompts` and
     `text`: what the models are asked in place of the usual prompts, and what their perplexity is measured on, if any.
+    `scratch_limit`: bytes of disk that the merge may take at any time; None: as much as it needs, or as there is.
     `thresholds`: what whoever runs the bot wants of every merge. `reload`: whether a model is loaded again from the Hub
     once it is published; `auto` means a small one.
     `attended`: whoever asked sits there, and the tokens are theirs (the command line). A door that acts for others with
@@ -114,6 +115,7 @@ class MergeRequest:
     allow_pickle: bool = False
     way: AskedWay = "auto"
     reload: Reload = "auto"
+    scratch_limit: int | None = None
     prompts: tuple[Prompt, ...] = ()
     text: str = ""
     thresholds: Thresholds = field(default_factory=Thresholds)

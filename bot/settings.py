@@ -268,13 +268,18 @@ def _amount(name: str, text: str) -> int | None:
     """A number, of bytes also as `500 GB`; None for `off`."""
     if text == OFF:
         return None
-    found = AMOUNT.fullmatch(text)
-    value = int(float(found[1]) * UNITS[found[2] or ""]) if found else 0
+    found, value = AMOUNT.fullmatch(text), amount(text)
     is_bytes = name.endswith("_BYTES")
     if value < 1 or (found and found[2] and not is_bytes):
         example = "a number of bytes, such as 500GB," if is_bytes else "a positive whole number"
         raise ValueError(f"{name} must be {example} or off, not {text!r}")
     return value
+
+
+def amount(text: str) -> int:
+    """A number of bytes, also as `500 GB`; 0 for what is none."""
+    found = AMOUNT.fullmatch(text.strip().lower())
+    return int(float(found[1]) * UNITS[found[2] or ""]) if found else 0
 
 
 def _positive(env: Mapping[str, str], name: str, default: float) -> float:

@@ -18,7 +18,7 @@ from bot.admission import Look, admit, chosen_sidecars, seen_by
 from bot.errors import InputError, RefusedError
 from bot.isolation import room
 from bot.opening import Opened, OpenedBase, local, open_adapter, open_base
-from bot.plan import adapter_config, combination, dtype, key, limits, parity, recipe, sidecars
+from bot.plan import adapter_config, combination, dtype, key, limits, parity, recipe, shardwise, sidecars
 from bot.plan.base_model import Base
 from bot.plan.estimate import estimate
 from bot.prepare import Prepared, as_found, plan_one
@@ -83,7 +83,7 @@ def prepare(
         raise
     plan = _signed(request, plan, adapters, plans, base=base, notes=[*notes, *said])
     opened = replace(adapters[-1], adapter=_here(folder), pickle="")
-    plan = as_found(plan, opened=opened, found=found)
+    plan = shardwise.within(as_found(plan, opened=opened, found=found), request.scratch_limit)
     prepared = Prepared(
         plan=plan, opened=opened, found=found, further=tuple(a.adapter for a in adapters), sources=sources
     )

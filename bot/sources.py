@@ -38,10 +38,11 @@ class Sources:
 
 @contextmanager
 def fetched(
-    prepared: Prepared, *, hub: Hub, scratch: Callable[[], Path], progress: Progress
+    prepared: Prepared, *, hub: Hub, scratch: Callable[[], Path], progress: Progress, shards: bool = True
 ) -> Iterator[Sources]:
     """Brings the plan's files here: the adapter's, then the base's. Local folders stay where they are.
 
+    Without `shards`, the base's weights stay where they are: who merges shard by shard fetches them as they are needed.
     What has to be written anew goes into folders beside `scratch()`, gone in the end. Raises what fetching raises,
     RefusedError for weights that cannot be read, MergeError when the disk declines.
     """
@@ -52,7 +53,7 @@ def fetched(
     adapter = local(opened.adapter, names=files, hub=hub, progress=progress)
     index = [INDEX] if found.stored.index is not None and not found.pickles else []
     rest = [CONFIG, *index, *chosen["base"]]
-    files = [*rest, *(found.pickles.get(s.file, s.file) for s in found.stored.shards)]
+    files = [*rest, *(found.pickles.get(s.file, s.file) for s in found.stored.shards if shards)]
     base = local(found.base.model, names=files, hub=hub, progress=progress)
     with ExitStack() as stack:
 

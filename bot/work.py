@@ -118,13 +118,13 @@ def check(
         request=request,
         progress=progress,
         peft=validation.Peft(
-            exact=partial(_exact, plan, **sources), layers=partial(_layers, plan, merged=folder, **sources)
+            exact=partial(exact, plan, **sources), layers=partial(layers, plan, merged=folder, **sources)
         ),
     )
     return validation.validate(subject, seen=seen)
 
 
-def _layers(plan: Plan, **sources: Any) -> Iterable[Any]:
+def layers(plan: Plan, **sources: Any) -> Iterable[Any]:
     """The adapter's live layers; imports what they need."""
     from bot.merge.live import live_layers  # noqa: PLC0415 - torch, transformers and PEFT
 
@@ -140,7 +140,7 @@ def load(
     return check_published(place, name=name, plan=plan, merged=merged, model_class=model_class, cache=cache)
 
 
-def _exact(plan: Plan, **sources: Any) -> Callable[[Binding], Any]:
+def exact(plan: Plan, **sources: Any) -> Callable[[Binding], Any]:
     """Gives a binding's tensor in float64, once for each; imports what that needs when it is first asked to."""
     made: list[Callable[[Binding], Any]] = []
 

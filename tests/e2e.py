@@ -402,7 +402,23 @@ def _in_the_merge(mark: Path) -> None:
     Apart._event = stopped  # type: ignore[method-assign]
 
 
-TRAPS = {"merge": _in_the_merge}
+def _after_two_shards(mark: Path) -> None:
+    """A merge shard by shard stops when it is to send its third one."""
+    from bot.clients.hub_parcel import Parcel
+
+    honest, sent = Parcel.send, []
+
+    def stopped(self: Parcel, path: Path, **given: Any) -> None:
+        if len(sent) == 2:
+            mark.write_text("0")
+            time.sleep(60)
+        honest(self, path, **given)
+        sent.append(path)
+
+    Parcel.send = stopped  # type: ignore[method-assign]
+
+
+TRAPS = {"merge": _in_the_merge, "shards": _after_two_shards}
 
 
 def _ask(

@@ -13,14 +13,14 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from bot.clients import hub_target, hub_upload, hub_withdrawal
 from bot.clients.http import retrying
-from bot.clients.hub_errors import redacted, translated
+from bot.clients.hub_errors import translated
 from bot.clients.hub_finder import Finder, ReadMarker, is_pr
+from bot.clients.hub_parcel import Parcel
 from bot.clients.hub_target import ADAPTER_FILE, INDEX, Target
 from bot.errors import AccessError, HostError, InputError, InternalError
 from bot.progress import Progress
-from bot.records import Check, Plan, Publication, Verdict
+from bot.records import Plan, Publication
 from bot.request import Destination
-from bot.wording import counted, size
 
 CLIENT_ERRORS = (HfHubHTTPError, httpx2.TransportError)
 
@@ -38,9 +38,8 @@ class HubPublisher:
         self._attempts = attempts
         self._read_marker = read_marker
         self._finder = Finder(self._api, attempts=attempts, read_marker=read_marker)
-        self._before: dict[
-            str, tuple[Target, bool]
-        ] = {}  # by location: what was there, and whether made for this
+        # by location: what was there, and whether it was made for this
+        self._before: dict[str, tuple[Target, bool]] = {}
 
     def find(self, destination: Destination, *, key: str) -> Publication | None:
         """What an earlier run has published for the plan of this key: on main, complete, or as an open Hub PR.
@@ -66,6 +65,7 @@ class HubPublisher:
         texts: Mapping[str, str | bytes] | None = None,
         delete: tuple[str, ...] = (),
         checked: Mapping[str, str] | None = None,
+        parcel: Parcel | None = None,
         progress: Progress,
     ) -> Publication:
         """Publish every file of `folder` in one commit; what an earlier run has published is only found.
@@ -75,10 +75,11 @@ class HubPublisher:
         without local paths, pictures). `delete` names files to delete in the same commit when they are there and not
         among what is published; the adapter's own, and weights of an earlier result of ours, are deleted without being
         named. `checked` is the SHA-256 of files as the checks have seen them: the check `stored` of what was published
-        says whether the Hub holds just these; it may have failed, and `take_back` is for that. Raises RefusedError
+        says whether the Hub holds just these; it may have failed, and `take_back` is for that. `parcel` holds those of
+        the files that were sent ahead, of which the folder has no more than the names. Raises RefusedError
         (`destination-exists`, `wider-than-base`), InputError, AccessError or HostError.
         """
-        additions = hub_upload.additions(folder, texts or {})
+        additions = hub_upload.additions(folder, texts or {}, sent=parcel.sent if parcel else None)
         self._must_carry_the_key(destination, plan, additions, message)
         with translated(f"publish to {destination.location}"):
             target = self._look(destination)
@@ -86,7 +87,10 @@ class HubPublisher:
             if found := self._finder.find(destination, target, key=plan.key):
                 return found
             with self._existing(destination, target, plan, progress) as now:
-                self._before[destination.location] = now, target is None
+                self._before[destination.location] = (
+                    now,
+                    target is None or (parcel is not None and parcel.made),
+                )
                 deletions = self._deletions(now, additions, plan, delete)
                 hub_upload.upload(
                     self._api,
@@ -98,6 +102,29 @@ class HubPublisher:
                 )
                 done = self._commit(destination, now, [*additions, *deletions], plan.key, message)
             return self._with_check(done, additions, checked or {})
+
+    @contextmanager
+    def ahead(
+        self, destination: Destination, *, plan: Plan, made: bool = False, progress: Progress
+    ) -> Iterator[Parcel]:
+        """A parcel to fill before `publish`, in the repository, which is created when it is missing.
+
+        `made`: an earlier run has created it for this. It is taken back when what is done with the parcel raises,
+        unless that is a fault of the Hub: what was sent then waits for the next run. Raises what `publish` raises.
+        """
+        with translated(f"publish to {destination.location}"):
+            target = self._look(destination)
+            self._refuse(destination, target, plan)
+            made = target is None or (made and target.files <= {".gitattributes"})
+            now = self._create(destination) if target is None else target
+        parcel = Parcel(self._api, now, pr=is_pr(destination), made=made, attempts=self._attempts)
+        try:
+            hub_target.refuse_wider(destination, plan, private=now.private)
+            yield parcel
+        except BaseException as error:
+            if made and not isinstance(error, HostError):
+                hub_withdrawal.remove_empty(self._api, now, progress=progress)
+            raise
 
     def take_back(self, done: Publication, *, comment: str) -> str:
         """Undoes a publication of this object that is not as it was checked, as far as may be; says how far, in words.
@@ -162,7 +189,7 @@ class HubPublisher:
             yield made
         except BaseException as error:
             if not _may_still_run(error):
-                self._take_back(made, progress)
+                hub_withdrawal.remove_empty(self._api, made, progress=progress)
             raise
 
     def _create(self, destination: Destination) -> Target:
@@ -175,15 +202,6 @@ class HubPublisher:
                 code="hub-inconsistent",
             )
         return made
-
-    def _take_back(self, made: Target, progress: Progress) -> None:
-        """Delete the repository of this very call, unless anything at all has been committed to it since."""
-        try:
-            now = hub_target.look(self._api, made.id, attempts=1)
-            if now is not None and now.head == made.head and now.files <= {".gitattributes"}:
-                self._api.delete_repo(made.id)
-        except CLIENT_ERRORS as error:
-            progress.say(f"The empty repository {made.id} was left behind: {redacted(str(error))}")
 
     def _deletions(
         self, target: Target, additions: list[hub_upload.Addition], plan: Plan, delete: tuple[str, ...]
@@ -263,20 +281,15 @@ class HubPublisher:
         """With the check `stored`: whether the Hub lists at that commit what was checked and sent."""
         if done.existed or done.commit is None:
             return done
-        figure = f"{counted(len(additions), 'file')}, {size(sum(a.upload_info.size for a in additions))}"
-        try:
-            there = hub_upload.stored(
-                self._api, done.destination.location, done.commit, attempts=self._attempts
-            )
-        except CLIENT_ERRORS as error:  # it is published all the same
-            detail = f"The Hub did not list them ({redacted(str(error)).rstrip('.')})."
-            return replace(
-                done, checks=(Check(name="stored", verdict="skipped", figure=figure, detail=detail),)
-            )
-        fault = hub_upload.fault(additions, there, checked=checked)
-        detail = f"{fault}." if fault else "The Hub lists every file with the digest that it had here."
-        verdict: Verdict = "failed" if fault else "passed"
-        return replace(done, checks=(Check(name="stored", verdict=verdict, figure=figure, detail=detail),))
+        check = hub_upload.check_stored(
+            self._api,
+            done.destination.location,
+            done.commit,
+            additions,
+            checked=checked,
+            attempts=self._attempts,
+        )
+        return replace(done, checks=(check,))
 
 
 def _may_still_run(error: BaseException) -> bool:

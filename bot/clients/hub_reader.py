@@ -5,6 +5,9 @@ What a volume holds already is not fetched.
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +19,7 @@ from tqdm.auto import tqdm
 from bot.clients import mounted
 from bot.clients.http import retrying
 from bot.clients.hub_errors import translated
-from bot.errors import InputError
+from bot.errors import HostError, InputError
 from bot.progress import Progress
 from bot.records import Pinned
 from bot.weights.files import Model
@@ -88,6 +91,37 @@ class HubReader:
         progress.end()
         return Path(found[0].removesuffix(paths[0])) / pinned.subfolder
 
+    def fetch(self, model: Model, *, name: str, out: Path, progress: Progress) -> Path:
+        """One file into the existing folder `out`, and not into the Hub's cache; of a volume there is a link.
+
+        Raises HostError for one that is not what the Hub says it is, else what `download` raises.
+        """
+        pinned = model.pinned
+        if mounted.folder(self._mounts, pinned) is not None:
+            (out / name).symlink_to(self.download(model, names=[name], progress=progress) / name)
+            return out / name
+        path = str(PurePosixPath(pinned.subfolder) / name)
+        beside = Path(tempfile.mkdtemp(prefix=".fetch-", dir=out))
+        try:
+            with translated(f"download {name} of {pinned.location}"):
+                found = Path(self._fetch(pinned, path=path, progress=progress, folder=beside))
+            self._check(model, name, found)
+            return found.replace(out / name)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _check(self, model: Model, name: str, path: Path) -> None:
+        size, known = model.files.sizes()[name], model.files.digests().get(name)
+        if path.stat().st_size == size:
+            with path.open("rb") as file:
+                if known is None or hashlib.file_digest(file, "sha256").hexdigest() == known:
+                    return
+        raise HostError(
+            f"{name} of {model.pinned} did not arrive as the Hub lists it.",
+            advice="Run the same command again.",
+            code="download-damaged",
+        )
+
     def _mounted(self, model: Model, place: Path, *, names: list[str], progress: Progress) -> Path:
         """That folder; each file is looked at once."""
         new = [name for name in names if place / name not in self._checked]
@@ -96,7 +130,7 @@ class HubReader:
         self._checked.update(place / name for name in new)
         return place
 
-    def _fetch(self, pinned: Pinned, *, path: str, progress: Progress) -> str:
+    def _fetch(self, pinned: Pinned, *, path: str, progress: Progress, folder: Path | None = None) -> str:
         """One file, in this thread: for the threads of snapshot_download, Ctrl-C waits until their files are there."""
 
         def call() -> str:
@@ -107,6 +141,7 @@ class HubReader:
                 endpoint=self._api.endpoint,
                 token=self._api.token,
                 cache_dir=self._cache,
+                local_dir=folder,
                 tqdm_class=_bar(progress),
             )
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 from huggingface_hub.utils.tqdm import (
@@ -22,14 +24,22 @@ from bot.clients.hub_errors import redacted
 from bot.clients.hub_target import ADAPTER_FILE
 from bot.errors import HostError, InternalError
 from bot.progress import Progress
+from bot.records import Check, Verdict
+from bot.wording import counted, size
 
 Addition = CommitOperationAdd
 Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 NOTHING_IGNORED = "# nothing is ignored\n"  # else a .gitignore of the repository silently drops weights
 
 
-def additions(folder: Path, texts: Mapping[str, str | bytes]) -> list[Addition]:
-    """Every file of the folder, hidden ones aside, and the texts; a text replaces the file of its name."""
+def additions(
+    folder: Path, texts: Mapping[str, str | bytes], *, sent: Mapping[str, Addition] | None = None
+) -> list[Addition]:
+    """Every file of the folder, hidden ones aside, and the texts; a text replaces the file of its name.
+
+    `sent`: files that are in the Hub's storage already, by their names.
+    """
+    sent = sent or {}
     paths = {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
@@ -42,7 +52,7 @@ def additions(folder: Path, texts: Mapping[str, str | bytes]) -> list[Addition]:
             advice="Please report this; nothing was published.",
             code="adapter-in-result",
         )
-    files = [CommitOperationAdd(name, path) for name, path in shown.items() if name not in texts]
+    files = [sent.get(n) or CommitOperationAdd(n, path) for n, path in shown.items() if n not in texts]
     given = {name: text.encode() if isinstance(text, str) else text for name, text in texts.items()}
     return files + [CommitOperationAdd(name, data) for name, data in given.items()]
 
@@ -60,10 +70,11 @@ def upload(  # file by file, so that there is something to tell
     api: HfApi, repo_id: str, added: list[Addition], *, pr: bool, attempts: int, progress: Progress
 ) -> None:
     """Bring the files into the Hub's storage, without a commit. Doing it again uploads only what is missing."""
+    added = [addition for addition in added if not addition._is_uploaded]  # noqa: SLF001 - the client has no other word
     progress.begin(f"Uploading to {repo_id}", total=sum(addition.upload_info.size for addition in added))
-    with _quiet():
-        for addition in sorted(added, key=lambda one: one.upload_info.size):
-            _one(api, repo_id, addition, pr=pr, attempts=attempts)
+    with quiet():
+        for addition in sorted(added, key=lambda a: a.upload_info.size):
+            one(api, repo_id, addition, pr=pr, attempts=attempts)
             progress.advance(addition.upload_info.size)
     progress.end()
 
@@ -76,6 +87,22 @@ def stored(api: HfApi, repo_id: str, commit: str, *, attempts: int) -> dict[str,
         return [file for file in found if isinstance(file, RepoFile)]
 
     return {file.path: file for file in retrying(listed, attempts=attempts)}
+
+
+def check_stored(
+    api: HfApi, repo_id: str, commit: str, added: list[Addition], *, checked: Mapping[str, str], attempts: int
+) -> Check:
+    """Check `stored`: whether the Hub lists at that commit what was checked and sent."""
+    figure = f"{counted(len(added), 'file')}, {size(sum(a.upload_info.size for a in added))}"
+    try:
+        there = stored(api, repo_id, commit, attempts=attempts)
+    except (HfHubHTTPError, httpx2.TransportError) as error:  # it is published all the same
+        detail = f"The Hub did not list them ({redacted(str(error)).rstrip('.')})."
+        return Check(name="stored", verdict="skipped", figure=figure, detail=detail)
+    found = fault(added, there, checked=checked)
+    detail = f"{found}." if found else "The Hub lists every file with the digest that it had here."
+    verdict: Verdict = "failed" if found else "passed"
+    return Check(name="stored", verdict=verdict, figure=figure, detail=detail)
 
 
 def fault(added: list[Addition], there: Mapping[str, RepoFile], *, checked: Mapping[str, str]) -> str | None:
@@ -97,7 +124,9 @@ def fault(added: list[Addition], there: Mapping[str, RepoFile], *, checked: Mapp
     )
 
 
-def _one(api: HfApi, repo_id: str, addition: Addition, *, pr: bool, attempts: int) -> None:
+def one(api: HfApi, repo_id: str, addition: Addition, *, pr: bool, attempts: int) -> None:
+    """Bring one file into the Hub's storage, unless it is there. Raises HostError, or the client's errors."""
+
     def send() -> None:
         api.preupload_lfs_files(
             repo_id, [addition], create_pr=pr, free_memory=False, gitignore_content=NOTHING_IGNORED
@@ -124,7 +153,7 @@ def _same(addition: Addition, there: RepoFile | None, *, checked: str | None) ->
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the client's own progress bars, which would write over ours."""
     if are_progress_bars_disabled():
         yield

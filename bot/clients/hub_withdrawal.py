@@ -1,4 +1,4 @@
-"""What is done about a publication that turns out not to be what was checked. Nothing is deleted."""
+"""What is done about a publication that turns out not to be what was checked, or that came to nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from bot.clients import hub_target
 from bot.clients.hub_errors import redacted
 from bot.clients.hub_target import CARD, Target
+from bot.progress import Progress
 from bot.records import Publication
 
 WARNING = "Warn of the model of the last commit"
@@ -34,3 +36,13 @@ def take_back(api: HfApi, done: Publication, *, before: Target, made: bool, comm
     if made:
         return f"{repo_id}, which was made for it, is private and says so in its card: delete it."
     return f"The card of {repo_id} says so; what it held before is at commit {before.head}."
+
+
+def remove_empty(api: HfApi, made: Target, *, progress: Progress) -> None:
+    """Deletes a repository that was made for a publication which failed, unless anything has been committed to it."""
+    try:
+        now = hub_target.look(api, made.id, attempts=1)
+        if now is not None and now.head == made.head and now.files <= {".gitattributes"}:
+            api.delete_repo(made.id)
+    except (HfHubHTTPError, httpx2.TransportError) as error:
+        progress.say(f"The empty repository {made.id} was left behind: {redacted(str(error))}")

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bot import diagnosis, errors, evidence, job, records, request
+from bot import diagnosis, errors, evidence, job, records, request, shard
 from bot.weights import header, layout
 from bot.weights.quantised import logical, packed
 
-MODULES = (records, evidence, request, job, diagnosis, header, layout, logical, packed)
+MODULES = (records, evidence, request, job, shard, diagnosis, header, layout, logical, packed)
 RECORDS: dict[str, Any] = {
     name: kind
     for module in MODULES

@@ -90,6 +90,13 @@ class LiveLayers(ModuleMerger):
             return self._before.get(parameter)
         return self._source(binding, self._before.read(binding.source))
 
+    def origins(self, parameter: str) -> tuple[str, ...]:
+        """The tensors of the base that `base` reads."""
+        binding = self._bindings.get(parameter)
+        if binding is None or binding.source is None or parameter in self._groups:
+            return self._before.tensors(parameter)
+        return (binding.source,)
+
     def brought(self, parameter: str) -> Tensor | None:
         """The adapter's own tensor, for a parameter that it replaces."""
         binding = self._bindings.get(parameter)
@@ -127,6 +134,13 @@ class LiveLayer:
         """The rows that the layer changes, where those are few and known."""
         found = getattr(self._layer, "token_indices", None)
         return tuple(found[ADAPTER]) if found else ()
+
+    @property
+    def tensors(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of what is read when it is asked: of the base, and of the merged folder."""
+        names = self.parameters.values()
+        before = frozenset(t for name in names for t in self._source.origins(name))
+        return before, frozenset(t for name in names for t in self._source.after.tensors(name))
 
     @torch.no_grad()
     def live(self, x: Tensor) -> tuple[Tensor | None, Tensor]:

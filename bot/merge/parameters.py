@@ -36,6 +36,15 @@ class Parameters:
                 return self._converted(self._names.converted[each])[each]
         return None
 
+    def tensors(self, name: str) -> tuple[str, ...]:
+        """The tensors that `get` reads for a parameter; none for one that the folder does not hold."""
+        for each in (name, *self._sharing(name)):
+            if each in self._names.disk:
+                return (self._names.disk[each],)
+            if each in self._names.converted:
+                return tuple(self._names.converted[each].tensors)
+        return ()
+
     def _sharing(self, name: str) -> list[str]:
         first = self._names.tied.get(name, name)
         return [first, *(other for other, source in self._names.tied.items() if source == first)]

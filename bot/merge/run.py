@@ -16,6 +16,7 @@ from bot.merge.adapter import Adapter
 from bot.merge.crew import Crew
 from bot.merge.piece import Merger
 from bot.merge.rows import RowMerger
+from bot.merge.shards import merged_header
 from bot.merge.stream import Stream
 from bot.merge.witness import Witness
 from bot.progress import Progress
@@ -41,12 +42,15 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     workers: int | None = None,
     witness: Witness | None = None,
     digest: bool = False,
+    only: str | None = None,
 ) -> MergedModel:
     """Writes the merged weights and their index into the existing folder `out`.
 
     `config` is the base's config.json. Plain LoRA and DoRA (`plan.way` is `names`) are merged in row blocks,
     everything else one module at a time through PEFT's own layers, from the base's tensors (`layers`) or from the model
-    that transformers has loaded (`whole`). Raises RefusedError for an adapter that
+    that transformers has loaded (`whole`). `only`: the one shard that is written, without an index; then `base_folder`
+    need not hold more than that is made of (`bot.plan.shardwise` knows), and a merge that changes nothing in it is no
+    error. Raises RefusedError for an adapter that
     is not finite, without effect or contradictory, and for results that overflow; OSError as it comes from the disk.
     """
     device = "cpu" if plan.parity == "peft" else choose(device)
@@ -64,14 +68,22 @@ def merge(  # noqa: PLR0913 - adapter, base and result, and how it is done
     with RowReader(base_folder, layout=base) as reader:
         rows = _rows(reader, adapter=adapter, device=device)
         merger = rows if plan.way == "names" else _layers(plan, reader, config, adapter_path, rows, device)
+        part = plan if only is None else part_of(plan, base=base, file=only)
         with (
             threadpool_limits(1, user_api="blas"),
-            _crew(plan, merger=merger, device=device, workers=workers) as hands,
+            _crew(part, merger=merger, device=device, workers=workers) as hands,
         ):
             stream = Stream(
-                plan, reader=reader, merger=merger, out=out, progress=progress, witness=witness, crew=hands
+                part, reader=reader, merger=merger, out=out, progress=progress, witness=witness, crew=hands
             )
-            return replace(stream.run(workers=workers, digest=digest), device=device)
+            return replace(stream.run(workers=workers, digest=digest, only=only), device=device)
+
+
+def part_of(plan: Plan, *, base: Layout, file: str) -> Plan:
+    """The plan with the bindings of one shard's tensors alone."""
+    shard = next(shard for shard in base.shards if shard.file == file)
+    names = {spec.name for spec in merged_header(plan, base=base, shard=shard).tensors}
+    return replace(plan, bindings=tuple(b for b in plan.bindings if b.tensor in names))
 
 
 def _crew(

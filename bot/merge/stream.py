@@ -63,23 +63,28 @@ class Stream:
         self._let_go = plan.estimate.output_bytes > memory.available() * KEPT
         self._lock = threading.Lock()
 
-    def run(self, *, workers: int | None = None, digest: bool = False) -> MergedModel:
+    def run(
+        self, *, workers: int | None = None, digest: bool = False, only: str | None = None
+    ) -> MergedModel:
         """Writes every shard and the index. The bytes do not depend on the number of workers.
 
-        `digest`: the shards' SHA-256 are taken on the way. Raises RefusedError for results that overflow or
-        equal the base, OSError as it comes from the disk.
+        `digest`: the shards' SHA-256 are taken on the way. `only`: the one shard that is written, and no index; the
+        plan's bindings are those of its tensors, and who merges the others says whether anything has changed. Raises
+        RefusedError for results that overflow or equal the base, OSError as it comes from the disk.
         """
         started = time.monotonic()
-        self.progress.begin("Merging", total=self.plan.estimate.output_bytes)
+        shards = [shard for shard in self.base.shards if only in (None, shard.file)]
+        total = shards[0].header.file_size if only else self.plan.estimate.output_bytes
+        self.progress.begin(f"Merging {only}" if only else "Merging", total=total)
         # Each worker computes on one core: threads of the linear algebra would fight with them.
         with (
             threadpool_limits(1, user_api="blas"),
             ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool,
         ):
-            for shard in self.base.shards:
+            for shard in shards:
                 self._write_shard(shard, pool=pool, digest=digest)
         self.progress.end()
-        self._finish()
+        self._finish(whole=only is None)
         return MergedModel(
             folder=str(self.out),
             merged=len(self.bindings),
@@ -89,7 +94,12 @@ class Stream:
             seconds=round(time.monotonic() - started, 3),
             device="",
             digests=self.digests,
+            changed=self._changed,
         )
+
+    @property
+    def _changed(self) -> bool:
+        return (self.crew or self.merger).changed
 
     def _write_shard(self, shard: Shard, *, pool: ThreadPoolExecutor, digest: bool) -> None:
         """Writes the shard of the same name, with added tensors behind the last one's."""
@@ -198,12 +208,14 @@ class Stream:
         with self._lock:
             self.progress.advance(count)
 
-    def _finish(self) -> None:
+    def _finish(self, *, whole: bool) -> None:
         if self.pending:
             raise InternalError(
                 f"{min(self.pending)} was planned and not merged.", advice="Report it.", code="not-merged"
             )
-        if not (self.crew or self.merger).changed:
+        if not whole:
+            return
+        if not self._changed:
             raise without_effect("every merged tensor, rounded to its dtype, equals the base's")
         index = merged_index(self.base, headers=self.headers)
         if index is not None:

@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bot import wording
+from bot.plan.shardwise import RATE, seconds
 from bot.records import Binding, Check, ConfigEdit, MergedModel, Patch, Pinned, Plan, Publication, Report
+from bot.shard import Traffic
 from bot.terminal.text import Wrapped, clean
 from bot.wording import counted, duration, size
 
@@ -166,6 +168,20 @@ def _needs(record: Plan) -> Iterable[str]:
     need = record.estimate
     yield f"{size(need.download_bytes)} to fetch, {size(need.output_bytes)} to write"
     yield f"{size(need.disk_bytes)} of free disk, {size(need.memory_bytes)} of memory"
+    if record.traffic is not None:
+        yield from _traffic(record.traffic)
+
+
+def _traffic(moved: Traffic) -> Iterable[str]:
+    if moved.obstacle:
+        yield f"not shard by shard: {moved.obstacle}"
+        return
+    copied = f", {size(moved.copied_bytes)} copied by the Hub" if moved.copied_bytes else ""
+    yield (
+        f"shard by shard ({counted(moved.shards, 'shard')}): {size(moved.down_bytes)} down, {size(moved.up_bytes)} up"
+        f"{copied}, with {size(moved.least_bytes)} of disk or more (--scratch-limit);"
+        f" about {duration(seconds(moved))} at {size(RATE)}/s each way"
+    )
 
 
 def _destination(record: Plan) -> str:

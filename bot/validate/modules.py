@@ -97,7 +97,7 @@ class Asked:
 
 
 @dataclass
-class _Found:
+class Answers:
     """The layers that were asked, those that cannot be with merged weights, and why others were not asked at all."""
 
     asked: list[Asked] = field(default_factory=list)
@@ -111,20 +111,27 @@ def check_modules(layers: Callable[[], Iterable[Layer]], *, rounded_more: bool, 
     `layers` raises what it likes where base and adapter make no live layers. `rounded_more`: the merge may have rounded
     as PEFT does.
     """
-    found = _Found()
+    found = Answers()
     try:
-        with quiet():
-            every = list(layers())
-            progress.begin("Asking layers", total=sum(NUMBER * _numbers(layer) for layer in every))
-            for layer in every:
-                _ask(layer, found=found, slack=ROUNDINGS if rounded_more else 1)
-                progress.advance(NUMBER * _numbers(layer))
+        ask(layers, found=found, rounded_more=rounded_more, progress=progress)
     except Exception as error:  # noqa: BLE001  # PEFT and strangers' files raise what they like
         why = error.sentence if isinstance(error, MergeBotError) else f"{sentence(error)}."
         detail = f"There are no live layers to ask. {why}"
         return Check(name="modules", verdict="skipped", figure="", detail=detail)
+    return check_of(found)
+
+
+def ask(
+    layers: Callable[[], Iterable[Layer]], *, found: Answers, rounded_more: bool, progress: Progress
+) -> None:
+    """Asks every layer, one at a time. Raises what `layers` raises."""
+    with quiet():
+        every = list(layers())
+        progress.begin("Asking layers", total=sum(NUMBER * _numbers(layer) for layer in every))
+        for layer in every:
+            _ask(layer, found=found, slack=ROUNDINGS if rounded_more else 1)
+            progress.advance(NUMBER * _numbers(layer))
     progress.end()
-    return _check(found)
 
 
 def _numbers(layer: Layer) -> int:
@@ -132,7 +139,7 @@ def _numbers(layer: Layer) -> int:
     return sum(p.numel() for kind, p in own.items() if p is not None and layer.parameter in (None, kind))
 
 
-def _ask(layer: Layer, *, found: _Found, slack: float) -> None:
+def _ask(layer: Layer, *, found: Answers, slack: float) -> None:
     need = COPIES * NUMBER * _numbers(layer)
     if need > available():
         found.left.setdefault(f"memory for {need / 2**30:.1f} GiB is missing", []).append(layer.name)
@@ -225,7 +232,8 @@ def _compared(
     )
 
 
-def _check(found: _Found) -> Check:
+def check_of(found: Answers) -> Check:
+    """Check `modules`, of all layers that were asked."""
     wrong = sorted((a for a in found.asked if not a.right), key=lambda a: -a.share)
     problems = [*map(str, wrong), *found.broken]
     total = len(found.asked) + len(found.broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,39 @@ def check_tensors(
     except MergeBotError as error:
         return [Check(name="changed", verdict="failed", figure="", detail=error.sentence)]
     found = seen or Found()
+    look(
+        merged,
+        layout,
+        plan=plan,
+        base_folder=base_folder,
+        base=base,
+        adapter_folder=adapter_folder,
+        progress=progress,
+        exact=exact,
+        thorough=thorough,
+        found=found,
+    )
+    return found.checks(plan)
+
+
+def look(  # noqa: PLR0913 - the merge, what it is held against, and how
+    merged: Path,
+    layout: Layout,
+    *,
+    plan: Plan,
+    base_folder: Path,
+    base: Layout,
+    adapter_folder: Path,
+    progress: Progress,
+    exact: Exact | None,
+    thorough: bool,
+    found: Found,
+    only: Container[str] | None = None,
+) -> None:
+    """Adds to `found` what is seen in the folder's tensors, or in `only` these; `layout` is that of its files."""
     foreign = not (found.ours or is_ours(merged, plan=plan))
-    left = [b for b in plan.bindings if b.tensor not in found.proven]
+    bindings = [b for b in plan.bindings if only is None or b.tensor in only]
+    left = [b for b in bindings if b.tensor not in found.proven]
     needed = left or any(m.wrong for m in found.measures)
     oracle = Oracle(
         plan,
@@ -73,17 +105,16 @@ def check_tensors(
     done = sum(spec.size for name, spec in layout.tensors.items() if name in found.proven)
     progress.begin("Checking tensors", total=layout.total_bytes - done)
     with oracle, RowReader(merged, layout=layout) as reader, workers() as pool:
-        look = _Look(
+        one = _Look(
             found=found, reader=reader, oracle=oracle, progress=progress, thorough=thorough, foreign=foreign
         )
-        look.untouched(plan, base=base, base_folder=base_folder)
+        one.untouched(plan, base=base, base_folder=base_folder, only=only)
         for binding in sorted(left, key=lambda b: (layout.files.get(b.tensor, ""), b.tensor)):
-            look.changed(binding, pool=pool)
-        bindings = {b.tensor: b for b in plan.bindings}
-        look.effect(bindings)
-        look.causes(bindings)
+            one.changed(binding, pool=pool)
+        named = {b.tensor: b for b in bindings}
+        one.effect(named)
+        one.causes(named)
     progress.end()
-    return found.checks(plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +128,16 @@ class _Look:
     thorough: bool
     foreign: bool
 
-    def untouched(self, plan: Plan, *, base: Layout, base_folder: Path) -> None:
+    def untouched(
+        self, plan: Plan, *, base: Layout, base_folder: Path, only: Container[str] | None = None
+    ) -> None:
         """Compares every tensor that no binding makes with the base's, by bytes."""
         layout = self.reader.layout
         for name, expected in expected_tensors(plan, base=base).items():
             new, old = layout.tensors.get(name), base.tensors.get(name)
             if expected.touched or old is None or name in self.found.proven:
+                continue
+            if only is not None and name not in only:
                 continue
             if new is None or new.shape != old.shape or not _comparable(old.dtype, new.dtype):
                 self.found.wrong_copies.append(f"{name} ({_misfit(new, old.shape)})")
@@ -188,7 +223,7 @@ class _Look:
         expected.rows(index[:1])  # what all rows share is made once, not by every thread
         size = self.reader.layout.tensors[binding.tensor].size
 
-        def look(first: int) -> Measure:
+        def part(first: int) -> Measure:
             last = min(first + step, rows)
             mine = index[np.searchsorted(index, first) : np.searchsorted(index, last)]
             if len(mine) < last - first:
@@ -200,8 +235,8 @@ class _Look:
 
         step = max(1, TASK // max(1, columns))
         result = Measure(binding.tensor, rows * columns, changed=origin is None)
-        for first, part in zip(range(0, rows, step), pool.map(look, range(0, rows, step)), strict=True):
-            result.absorb(part)
+        for first, seen in zip(range(0, rows, step), pool.map(part, range(0, rows, step)), strict=True):
+            result.absorb(seen)
             if not again:
                 self.progress.advance(size * (min(first + step, rows) - first) // rows)
         result.energies = energies(expected)

@@ -1,0 +1,329 @@
+"""A Hub on this machine that serves models of any size without having them, and swallows what is uploaded.
+
+Weights are bfloat16 numbers of a seed: one block, over and over, turned by another amount for every file. What is sent
+is held against its announced SHA-256 and forgotten. Run as a process of its own: `python -m benchmarks.synthetic`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bot.weights.header import encode
+from tests.hub.blobs import Blobs
+from tests.hub.errors import HubError
+from tests.hub.records import FileEntry
+from tests.hub.server import LoopbackHub
+
+BASE, ADAPTER, USER = "scale/base", "alice/scale-lora", "alice"
+BLOCK = 64 * 2**20  # bytes
+SPREAD = 0.02  # standard deviation of the numbers
+RANK, ALPHA = 16, 24
+SMALL = 16 * 2**20  # bytes, up to which an upload is kept: cards, configs, an index of many tensors
+PIECE = 8 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """A Llama in bfloat16 with a head of its own, in shards of at most `shard_bytes`."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    vocabulary: int
+    shard_bytes: int = 5_000_000_000
+
+    def modules(self) -> dict[str, tuple[int, int]]:
+        """The linear modules of a layer: (out, in)."""
+        keys = self.hidden // self.heads * self.kv_heads
+        shapes = dict.fromkeys(("self_attn.q_proj", "self_attn.o_proj"), (self.hidden, self.hidden))
+        shapes |= dict.fromkeys(("self_attn.k_proj", "self_attn.v_proj"), (keys, self.hidden))
+        shapes |= dict.fromkeys(("mlp.gate_proj", "mlp.up_proj"), (self.ffn, self.hidden))
+        return shapes | {"mlp.down_proj": (self.hidden, self.ffn)}
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and shapes, in the model's order."""
+        yield "model.embed_tokens.weight", (self.vocabulary, self.hidden)
+        for n in range(self.layers):
+            for name, shape in self.modules().items():
+                yield f"model.layers.{n}.{name}.weight", shape
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                yield f"model.layers.{n}.{name}.weight", (self.hidden,)
+        yield "model.norm.weight", (self.hidden,)
+        yield "lm_head.weight", (self.vocabulary, self.hidden)
+
+    def targets(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """What the adapter changes: all linear modules."""
+        for n in range(self.layers):
+            for name, shape in self.modules().items():
+                yield f"model.layers.{n}.{name}", shape
+
+    def config(self) -> dict[str, Any]:
+        """Its config.json."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": self.hidden,
+            "intermediate_size": self.ffn,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "vocab_size": self.vocabulary,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """A mixture of experts with the shapes of DeepSeek-V3, in bfloat16; the adapter is on its attention."""
+
+    layers: int = 61
+    dense: int = 3
+    experts: int = 256
+    hidden: int = 7168
+    vocabulary: int = 129_280
+    shard_bytes: int = 5_000_000_000
+
+    def attention(self) -> dict[str, tuple[int, int]]:
+        """The linear modules of a layer's attention: (out, in)."""
+        shapes = {
+            "q_a_proj": (1536, self.hidden),
+            "q_b_proj": (24_576, 1536),
+            "o_proj": (self.hidden, 16_384),
+        }
+        return shapes | {"kv_a_proj_with_mqa": (576, self.hidden), "kv_b_proj": (32_768, 512)}
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and shapes, in the model's order."""
+        yield "model.embed_tokens.weight", (self.vocabulary, self.hidden)
+        for n in range(self.layers):
+            place = f"model.layers.{n}."
+            for name, shape in self.attention().items():
+                yield f"{place}self_attn.{name}.weight", shape
+            yield f"{place}self_attn.q_a_layernorm.weight", (1536,)
+            yield f"{place}self_attn.kv_a_layernorm.weight", (512,)
+            yield from _mlp(f"{place}mlp.", 18_432 if n < self.dense else None, self)
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                yield f"{place}{name}.weight", (self.hidden,)
+        yield "model.norm.weight", (self.hidden,)
+        yield "lm_head.weight", (self.vocabulary, self.hidden)
+
+    def targets(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """What the adapter changes."""
+        for n in range(self.layers):
+            for name, shape in self.attention().items():
+                yield f"model.layers.{n}.self_attn.{name}", shape
+
+    def config(self) -> dict[str, Any]:
+        """As much of its config.json as a plan looks at."""
+        return {
+            "architectures": ["DeepseekV3ForCausalLM"],
+            "model_type": "deepseek_v3",
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "vocab_size": self.vocabulary,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+        }
+
+
+def _mlp(place: str, width: int | None, model: Experts) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A dense one of that width, or the router and its experts."""
+    of = [""] if width else [f"experts.{n}." for n in range(model.experts)] + ["shared_experts."]
+    if not width:
+        yield f"{place}gate.weight", (model.experts, model.hidden)
+    for inner in of:
+        rows = width or 2048
+        yield f"{place}{inner}gate_proj.weight", (rows, model.hidden)
+        yield f"{place}{inner}up_proj.weight", (rows, model.hidden)
+        yield f"{place}{inner}down_proj.weight", (model.hidden, rows)
+
+
+def shards(model: Scale | Experts) -> list[list[tuple[str, tuple[int, ...]]]]:
+    """The tensors as `save_pretrained` splits them."""
+    found: list[list[tuple[str, tuple[int, ...]]]] = [[]]
+    size = 0
+    for name, shape in model.tensors():
+        more = 2 * math.prod(shape)
+        if size and size + more > model.shard_bytes:
+            found.append([])
+            size = 0
+        found[-1].append((name, shape))
+        size += more
+    return found
+
+
+MB = 1_000_000
+SCALES = {
+    "tiny": Scale(hidden=128, layers=6, heads=4, kv_heads=2, ffn=384, vocabulary=512, shard_bytes=MB),
+    "1": Scale(
+        hidden=1536, layers=16, heads=12, kv_heads=2, ffn=4096, vocabulary=32_000, shard_bytes=250 * MB
+    ),
+    "4": Scale(
+        hidden=2560, layers=26, heads=20, kv_heads=4, ffn=7168, vocabulary=32_000, shard_bytes=1000 * MB
+    ),
+    "16": Scale(hidden=4096, layers=32, heads=32, kv_heads=8, ffn=14_336, vocabulary=128_256),  # Llama-3-8B
+    "141": Scale(hidden=8192, layers=80, heads=64, kv_heads=8, ffn=28_672, vocabulary=128_256),  # Llama-3-70B
+}
+
+
+class Synthetic:
+    """A file that is made as it is read: its header, then numbers of the block."""
+
+    def __init__(self, tensors: Iterable[tuple[str, tuple[int, ...]]], *, block: bytes, turn: int) -> None:
+        header = encode([(name, "BF16", shape) for name, shape in tensors], metadata={"format": "pt"})
+        self._start = len(header.raw).to_bytes(8, "little") + header.raw
+        self._block, self._turn = memoryview(block), turn
+        self.size = header.file_size
+
+    def open(self, _mode: str = "rb") -> _Reader:
+        """As a path is opened."""
+        return _Reader(self)
+
+    def at(self, position: int, count: int) -> bytes | memoryview:
+        """Bytes from `position` on, not more than asked for."""
+        if position < len(self._start):
+            return self._start[position : position + count]
+        phase = (position - len(self._start) + self._turn) % BLOCK
+        return self._block[phase : phase + min(count, self.size - position, BLOCK)]
+
+    def sha256(self) -> str:
+        """Of all of it."""
+        digest, position = hashlib.sha256(), 0
+        while piece := self.at(position, PIECE):
+            digest.update(piece)
+            position += len(piece)
+        return digest.hexdigest()
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, file: Synthetic) -> None:
+        self._file, self._position = file, 0
+
+    def seek(self, position: int, _whence: int = 0) -> int:
+        self._position = position
+        return position
+
+    def read(self, count: int = -1) -> bytes:
+        piece = bytes(self._file.at(self._position, self._file.size if count < 0 else count))
+        self._position += len(piece)
+        return piece
+
+
+class Swallowing(Blobs):
+    """Blobs of which the large ones are made when they are read, and checked and forgotten when they are written."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.made: dict[str, Synthetic] = {}
+        self.swallowed: dict[str, int] = {}
+
+    def path(self, sha256: str) -> Any:
+        return self.made.get(sha256) or super().path(sha256)
+
+    def size(self, sha256: str) -> int | None:
+        if sha256 in self.made:
+            return self.made[sha256].size
+        return self.swallowed.get(sha256) or super().size(sha256)
+
+    def receive(self, pieces: Iterable[bytes], *, sha256: str, size: int) -> None:
+        if size <= SMALL:
+            super().receive(pieces, sha256=sha256, size=size)
+            return
+        digest, total = hashlib.sha256(), 0
+        for piece in pieces:
+            digest.update(piece)
+            total += len(piece)
+        if digest.hexdigest() != sha256 or total != size:
+            raise HubError(422, f"Content does not match: got {total} bytes, sha256 {digest.hexdigest()}")
+        self.swallowed[sha256] = size
+
+
+def block(seed: int) -> bytes:
+    """Random numbers in bfloat16, twice, so that any piece of them lies in one place."""
+    numbers = np.random.default_rng(seed).standard_normal(BLOCK // 2, dtype=np.float32) * np.float32(SPREAD)
+    once = (numbers.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    return once + once
+
+
+def fill(hub: LoopbackHub, scale: Scale | Experts, *, seed: int, known: Path | None = None) -> None:
+    """Puts base and adapter on the Hub. `known`: a file with digests, which take long and are the same each time.
+
+    Without it the files have made-up digests: that is enough for a plan.
+    """
+    blobs = Swallowing(hub.state.root)
+    hub.state.store.blobs = blobs
+    hub.state.multipart_threshold = 2**40
+    digests: dict[str, str] = json.loads(known.read_text()) if known and known.is_file() else {}
+    numbers = block(seed)
+
+    def made(tensors: list[tuple[str, tuple[int, ...]]], turn: int) -> FileEntry:
+        file = Synthetic(tensors, block=numbers, turn=2 * (turn * 7919 * 4099 % (BLOCK // 2)))
+        name = hashlib.sha256(json.dumps([seed, turn, tensors]).encode()).hexdigest()
+        if name not in digests:
+            digests[name] = file.sha256() if known else name
+        blobs.made[digests[name]] = file
+        return FileEntry.large(digests[name], file.size)
+
+    parts = shards(scale)
+    names = [f"model-{n:05}-of-{len(parts):05}.safetensors" for n in range(1, len(parts) + 1)]
+    total = sum(2 * math.prod(shape) for _, shape in scale.tensors())
+    places = {tensor: name for name, shard in zip(names, parts, strict=True) for tensor, _ in shard}
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    files: dict[str, Any] = {
+        name: made(shard, n) for n, (name, shard) in enumerate(zip(names, parts, strict=True))
+    }
+    files |= {"config.json": json.dumps(scale.config()), "model.safetensors.index.json": json.dumps(index)}
+    hub.add_user(USER)
+    hub.commit(BASE, files)
+    pairs, targets = [], set()
+    for module, (rows, columns) in scale.targets():
+        targets.add(module.rpartition(".")[2])
+        pairs.append((f"base_model.model.{module}.lora_A.weight", (RANK, columns)))
+        pairs.append((f"base_model.model.{module}.lora_B.weight", (rows, RANK)))
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "target_modules": sorted(targets),
+        "base_model_name_or_path": BASE,
+    }
+    hub.commit(
+        ADAPTER,
+        {"adapter_model.safetensors": made(pairs, 9999), "adapter_config.json": json.dumps(config)},
+    )
+    if known:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps(digests))
+
+
+def main() -> None:
+    """Serves until its stdin ends; one line of JSON says where."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SCALES, required=True)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--known", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    with LoopbackHub(given.root) as hub:
+        fill(hub, SCALES[given.size], seed=given.seed, known=given.known)
+        print(json.dumps(hub.environment(USER)), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

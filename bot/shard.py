@@ -1,0 +1,57 @@
+"""The records of a merge that goes shard by shard: what each one takes, what it came to, and what that moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portion:
+    """One shard of the result, a unit of work of its own.
+
+    `needs`: the base's shards that must be here for it, its own first, of `fetched_bytes` together where they have to
+    be fetched. `written_bytes` is the size of the result. `sha256` is the base's digest where the Hub may copy the
+    shard as it is, since nothing in it changes; else it is empty.
+    """
+
+    file: str
+    needs: tuple[str, ...]
+    fetched_bytes: int
+    written_bytes: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedShard:
+    """A shard that is merged and proven: its digest and size, and how many of its tensors were merged and copied.
+
+    `changed`: whether anything in it differs from the base. `seconds` are those of merging and proving, `peak_bytes`
+    the most memory that the worker had by then. `by_hub`: the Hub has copied it from the base.
+    """
+
+    file: str
+    sha256: str
+    size: int
+    merged: int = 0
+    copied: int = 0
+    changed: bool = False
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    device: str = "cpu"
+    by_hub: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What a merge to the Hub moves when it goes shard by shard, in bytes.
+
+    To fetch, to send (what the Hub does not know yet of that is less), and what the Hub copies itself. `least_bytes` is
+    the smallest scratch space that does. `obstacle` says why this merge needs the whole model on the disk, if it does.
+    """
+
+    down_bytes: int
+    up_bytes: int
+    copied_bytes: int
+    least_bytes: int
+    shards: int
+    obstacle: str = ""

@@ -1,0 +1,288 @@
+"""A merge from Hub to Hub with less disk than the model takes: the same bytes, proven shard by shard."""
+
+import hashlib
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bot.clients.hub_parcel import Parcel
+from bot.plan import shardwise
+from tests.e2e import desk, hub, models, processes
+from tests.tiny.adapters import live, save_adapter
+from tests.tiny.models import load, logits, save_base
+
+__all__ = ["desk", "hub", "models", "processes"]
+BASE, ADAPTER = "acme/sharded", "alice/sharded-lora"
+FAST = ["--validate", "tensors"]
+LORA = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8}
+TOUCHED = [f"model.layers.{n}.{m}_proj" for n in (0, 1) for m in ("self_attn.q", "mlp.up", "mlp.down")]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory, hub):
+    """A llama in several shards, of which the adapter touches some; both on the Hub."""
+    root = tmp_path_factory.mktemp("sharded")
+    base = save_base(root / "base", "llama", shards=6, dtype="bfloat16")
+    adapter = save_adapter(root / "adapter", base, config=LORA | {"target_modules": TOUCHED}, base_name=BASE)
+    (adapter / "README.md").unlink()
+    hub.commit(BASE, base)
+    hub.commit(ADAPTER, adapter)
+    return base, adapter
+
+
+def plan_of(desk, to, adapter=ADAPTER):
+    return desk.done("plan", adapter, "--to", to)["traffic"]
+
+
+def run(desk, to, *more, adapter=ADAPTER, call=None):
+    """A run that may take no more disk than the least that does."""
+    limit = plan_of(desk, to, adapter)["least_bytes"]
+    desk.hub.clear_requests()
+    return (call or desk.done)("run", adapter, "--to", to, *FAST, "--scratch-limit", limit, *more)
+
+
+def digests(hub, repo_id):
+    return {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in hub.files(repo_id).items()}
+
+
+def weights(found):
+    return {n: d for n, d in found.items() if n.endswith(".safetensors") or n.startswith(("config", "model"))}
+
+
+def verdicts(document):
+    return {check["name"]: check["verdict"] for check in document["report"]["checks"]}
+
+
+def shards_sent(desk):
+    """How many shards the Hub's storage was sent."""
+    return sum(r.method == "PUT" and "/lfs/" in r.path for r in desk.hub.requests)
+
+
+def shards_fetched(desk):
+    """How many shards the Hub has sent whole."""
+    shards = {n for n in desk.hub.files(BASE) if n.endswith(".safetensors")}
+    found = {r.path.split("?")[0] for r in desk.hub.requests if r.method == "GET" and r.status == 200}
+    return len([path for path in found if path.rpartition("/")[2] in shards])
+
+
+def least(desk, *more):
+    return plan_of(desk, "alice/planned", *more)["least_bytes"]
+
+
+def test_the_same_bytes_as_with_the_whole_model_on_the_disk(desk, sources):
+    desk.done("run", ADAPTER, "--to", "alice/whole", *FAST)
+    moved = plan_of(desk, "alice/little")
+    done = run(desk, "alice/little")
+    whole, little = digests(desk.hub, "alice/whole"), digests(desk.hub, "alice/little")
+    assert weights(whole) == weights(little)
+    assert whole.keys() == little.keys()
+    found = verdicts(done)
+    assert (found["changed"], found["untouched"], found["published"]) == ("passed", "passed", "skipped")
+    stored = done["publication"]["checks"][0]
+    assert (stored["name"], stored["verdict"]) == ("stored", "passed")
+    assert not any(desk.scratch.iterdir())
+    copied = moved["shards"] - shards_sent(desk)
+    assert copied > 0  # the Hub copies what nothing changes in
+    assert f"{copied} shard" in next(
+        c["detail"] for c in done["report"]["checks"] if c["name"] == "untouched"
+    )
+    assert moved["copied_bytes"] + moved["up_bytes"] == sum(
+        p.stat().st_size for n, p in desk.hub.files("alice/little").items() if n.endswith(".safetensors")
+    )
+    assert desk.done("verify", "alice/little")["verdict"] == "passed"
+
+
+@pytest.mark.slow
+def test_the_published_model_answers_as_base_and_adapter_do(desk, sources):
+    base, adapter = sources
+    desk.apart()
+    done = run(desk, "alice/answers", "--validate", "full")
+    found = {check["name"]: check for check in done["report"]["checks"]}
+    assert found["modules"]["figure"].startswith(f"{len(TOUCHED)} of {len(TOUCHED)} layers alike")
+    assert (found["logits"]["verdict"], "shard by shard" in found["logits"]["detail"]) == ("skipped", True)
+    wanted = logits(live(base, adapter), desk.models.batch)
+    assert torch.allclose(desk.plain("alice/answers"), wanted, atol=0.05, rtol=0.02)
+    assert not torch.allclose(wanted, logits(load(base), desk.models.batch), atol=0.05, rtol=0.02)
+
+
+@pytest.mark.slow
+def test_what_the_hub_declines_to_copy_is_sent(desk, sources):
+    desk.hub.fault("lfs-files/duplicate", status=403)
+    shards = plan_of(desk, "alice/declined")["shards"]
+    run(desk, "alice/declined")
+    assert shards_sent(desk) == shards
+
+
+def spread(desk, tmp_path, architecture, *, targets, **options):
+    """A base in many shards and an adapter that PEFT's own layers merge, on the Hub."""
+    base = save_base(tmp_path / "base", architecture, shards=8, **options)
+    save_adapter(tmp_path / "adapter", base, config=LORA | targets, base_name=f"acme/{architecture}-many")
+    (tmp_path / "adapter" / "README.md").unlink()
+    desk.hub.commit(f"acme/{architecture}-many", base)
+    desk.hub.commit(f"alice/{architecture}-many", tmp_path / "adapter")
+    return f"alice/{architecture}-many"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets", "options"),
+    [
+        # a head that is untied starts from the embeddings, in another shard
+        ("llama", {"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, {"tie": True}),
+        # experts that are stored one by one, and merged as one stack
+        pytest.param(
+            "mixtral",
+            {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj"]},
+            {},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_layers_that_lie_in_several_shards_are_merged_with_all_of_them(
+    desk, tmp_path, architecture, targets, options
+):
+    adapter = spread(desk, tmp_path, architecture, targets=targets, **options)
+    planned = desk.done("plan", adapter, "--to", f"{adapter}-little")
+    assert (planned["way"], planned["traffic"]["obstacle"]) == ("layers", "")
+    desk.done("run", adapter, "--to", f"{adapter}-whole", *FAST)
+    done = run(desk, f"{adapter}-little", "--validate", "full", adapter=adapter)
+    assert verdicts(done)["modules"] == "passed"
+    whole, little = digests(desk.hub, f"{adapter}-whole"), digests(desk.hub, f"{adapter}-little")
+    assert weights(whole) == weights(little)
+
+
+@pytest.mark.slow
+def test_a_base_in_a_folder_is_read_where_it_lies(desk, sources):
+    base, adapter = sources
+    given = ("run", adapter, "--base", base, *FAST)
+    limit = desk.done("plan", adapter, "--base", base, "--to", "alice/local")["traffic"]["least_bytes"]
+    desk.done(*given, "--to", "alice/local", "--scratch-limit", limit)
+    desk.done(*given, "--to", "alice/local-whole")
+    assert weights(digests(desk.hub, "alice/local")) == weights(digests(desk.hub, "alice/local-whole"))
+
+
+@pytest.mark.slow
+def test_a_hub_pr_is_filled_shard_by_shard(desk, sources):
+    limit = desk.done("plan", ADAPTER, "--to", ADAPTER, "--pr")["traffic"]["least_bytes"]
+    done = desk.done("run", ADAPTER, "--to", ADAPTER, "--pr", *FAST, "--scratch-limit", limit)
+    published = desk.hub.files(ADAPTER, revision=f"refs/pr/{done['publication']['number']}")
+    assert "adapter_config.json" not in published
+    assert "model.safetensors.index.json" in published
+    assert verdicts(done)["published"] == "skipped"
+
+
+# killed, cancelled, and faults of the Hub
+
+
+def test_a_run_that_was_killed_goes_on_with_the_shards_that_are_missing(desk, sources):
+    run(desk, "alice/unbroken")
+    every = shards_sent(desk), shards_fetched(desk)
+    started = run(desk, "alice/resumed", call=lambda *given: desk.start(*given, trap="shards"))
+    started.trapped()
+    started.send(signal.SIGKILL)
+    started.end()
+    assert digests(desk.hub, "alice/resumed").keys() <= {".gitattributes"}  # nothing shows
+    done = run(desk, "alice/resumed")
+    assert done["report"]["verdict"] == "passed"
+    assert (shards_sent(desk), shards_fetched(desk)) == (every[0] - 2, every[1] - 2)
+    unbroken, resumed = digests(desk.hub, "alice/unbroken"), digests(desk.hub, "alice/resumed")
+    assert weights(unbroken) == weights(resumed)
+    assert not any(desk.scratch.iterdir())
+
+
+@pytest.mark.slow
+def test_what_the_hub_has_lost_since_is_merged_again(desk, sources):
+    started = run(desk, "alice/lost", call=lambda *given: desk.start(*given, trap="shards"))
+    started.trapped()
+    started.send(signal.SIGKILL)
+    started.end()
+    desk.hub.delete_repo("alice/lost")
+    done = run(desk, "alice/lost")
+    assert done["report"]["verdict"] == "passed"
+
+
+@pytest.mark.slow
+def test_a_cancelled_run_leaves_nothing(desk, sources):
+    started = run(desk, "alice/cancelled", call=lambda *given: desk.start(*given, trap="shards"))
+    started.trapped()
+    started.send(signal.SIGINT)
+    assert started.end().code == 130
+    assert desk.hub.state.store.find("model", "alice/cancelled") is None
+    assert not any(desk.scratch.iterdir())
+
+
+@pytest.mark.slow
+def test_after_a_fault_of_the_hub_the_next_run_goes_on(desk, sources):
+    limit = plan_of(desk, "alice/faulty")["least_bytes"]
+    desk.set(MERGE_BOT_ATTEMPTS="1")
+    desk.hub.fault(r"^/lfs/", method="PUT", status=500)
+    answer = desk("run", ADAPTER, "--to", "alice/faulty", *FAST, "--scratch-limit", limit, "--json")
+    assert (answer.code, digests(desk.hub, "alice/faulty").keys() <= {".gitattributes"}) == (4, True)
+    desk.hub.clear_faults()
+    assert run(desk, "alice/faulty")["report"]["verdict"] == "passed"
+
+
+def test_a_destination_that_others_fill_meanwhile_is_left_alone(desk, sources, monkeypatch):
+    honest = Parcel.send
+
+    def send(self, path, **given):
+        desk.hub.commit("alice/taken", {"theirs.txt": "mine"})
+        honest(self, path, **given)
+
+    monkeypatch.setattr(Parcel, "send", send)
+    limit = least(desk)
+    answer = desk("run", ADAPTER, "--to", "alice/taken", *FAST, "--scratch-limit", limit, "--json")
+    assert answer.error["code"] == "destination-exists"
+    assert "theirs.txt" in digests(desk.hub, "alice/taken")
+
+
+def test_a_shard_that_is_changed_before_it_is_sent_stops_the_run(desk, sources, monkeypatch):
+    honest = Parcel.send
+
+    def send(self, path, **given):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        honest(self, path, **given)
+
+    monkeypatch.setattr(Parcel, "send", send)
+    limit = least(desk)
+    answer = desk("run", ADAPTER, "--to", "alice/flipped", *FAST, "--scratch-limit", limit, "--json")
+    assert answer.error["code"] == "changed-since-validation"
+    assert desk.hub.state.store.find("model", "alice/flipped") is None
+
+
+# what is said in the plan
+
+
+def test_the_plan_says_the_least_that_works(desk, sources):
+    limit = least(desk)
+    error = desk.refused(
+        "run",
+        ADAPTER,
+        "--to",
+        "alice/small",
+        "--scratch-limit",
+        str(limit - 1),
+        code=3,
+        reason="scratch-too-small",
+    )
+    assert "--scratch-limit" in error["advice"]
+    answer = desk("plan", ADAPTER, "--to", "alice/small")
+    assert "shard by shard" in " ".join(answer.out.split())
+
+
+def test_a_merge_that_needs_the_whole_model_says_so(desk, sources):
+    error = desk.refused(
+        "run", ADAPTER, "--to", "alice/small", "--way", "whole", "--scratch-limit", "20kB",
+        code=3, reason="scratch-too-small",
+    )  # fmt: skip
+    assert "transformers has to load the whole model" in error["sentence"]
+
+
+def test_a_disk_that_is_too_small_makes_it_go_shard_by_shard(desk, sources, monkeypatch):
+    free = int(least(desk) / shardwise.MOST) + 1
+    monkeypatch.setattr("bot.pipeline.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    done = desk.done("run", ADAPTER, "--to", "alice/automatic", *FAST)
+    assert verdicts(done)["published"] == "skipped"
