@@ -192,6 +192,22 @@ def test_a_run_that_was_killed_goes_on_with_the_shards_that_are_missing(desk, so
 
 
 @pytest.mark.slow
+def test_another_machine_merges_again_and_sends_only_what_is_missing(desk, sources):
+    run(desk, "alice/one-machine")
+    every = shards_sent(desk), shards_fetched(desk)
+    started = run(desk, "alice/two-machines", call=lambda *given: desk.start(*given, trap="shards"))
+    started.trapped()
+    started.send(signal.SIGKILL)
+    started.end()
+    (desk.root / "elsewhere").mkdir()
+    desk.set(MERGE_BOT_SCRATCH=str(desk.root / "elsewhere"))
+    run(desk, "alice/two-machines")
+    assert (shards_sent(desk), shards_fetched(desk)) == (every[0] - 2, every[1])
+    one, two = digests(desk.hub, "alice/one-machine"), digests(desk.hub, "alice/two-machines")
+    assert weights(one) == weights(two)
+
+
+@pytest.mark.slow
 def test_what_the_hub_has_lost_since_is_merged_again(desk, sources):
     started = run(desk, "alice/lost", call=lambda *given: desk.start(*given, trap="shards"))
     started.trapped()
