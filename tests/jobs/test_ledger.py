@@ -13,6 +13,7 @@ from bot.errors import RefusedError
 from bot.job import Now, Outcome
 from bot.jobs import ledger as ledgers
 from bot.jobs import tables
+from bot.jobs import workers as jobs_workers
 from bot.jobs.cleaner import clean
 from bot.jobs.office import Office
 from bot.jobs.planning import Planning, Quota
@@ -219,7 +220,7 @@ def test_queues_say_how_much_waits_and_since_when(ledger, database):
 
 def test_a_worker_whose_beat_stands_still_is_gone_whatever_the_clocks_say(database, monkeypatch):
     workers, clock = Workers(database), [0.0]
-    monkeypatch.setattr("bot.jobs.workers.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(jobs_workers, "passed", lambda: clock[0])
     for executor in ("a-0", "b-0"):
         workers.beat(executor)
     assert workers.gone(seconds=30) == ()

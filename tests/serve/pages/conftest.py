@@ -76,7 +76,7 @@ async def nowhere(deliveries: Sequence[Delivery]) -> None:
     raise AssertionError("these tests send no webhooks")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there an event loop runs, and other tests begin loops of their own
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no browser is installed (apt-get install chromium)")  # CI takes this for a failure
