@@ -288,7 +288,9 @@ def test_a_list_of_a_hundred_thousand_jobs_is_there_at_once(ledger, database):
     for name, look in looks.items():
         took, found = quickest(lambda look=look: ledger.entries(**look))
         assert len(found) == {"rare": 1, "none": 0}.get(name, 50), name
-        assert took < 2, name  # a quarter of a second on a busy machine; benchmarks/service.py has the figures
+        assert took < 2, (
+            name
+        )  # a quarter of a second on a busy machine; benchmarks/service.py has the figures
     took, counts = quickest(ledger.counts)
     assert counts["published"] == 97_000
     assert took < 2

@@ -76,7 +76,8 @@ async def nowhere(deliveries: Sequence[Delivery]) -> None:
     raise AssertionError("these tests send no webhooks")
 
 
-@pytest.fixture(scope="module")  # while it is there an event loop runs, and other tests begin loops of their own
+# While it is there an event loop runs, and tests of other modules begin loops of their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no browser is installed (apt-get install chromium)")  # CI takes this for a failure
