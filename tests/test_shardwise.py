@@ -298,7 +298,14 @@ def test_a_merge_that_needs_the_whole_model_says_so(desk, sources):
 
 
 def test_a_disk_that_is_too_small_makes_it_go_shard_by_shard(desk, sources, monkeypatch):
-    free = int(least(desk) / shardwise.MOST) + 1
-    monkeypatch.setattr("bot.pipeline.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    room = least(desk)
+    monkeypatch.setattr("bot.pipeline.shardwise.limit", lambda *_, **__: room)
     done = desk.done("run", ADAPTER, "--to", "alice/automatic", *FAST)
     assert verdicts(done)["published"] == "skipped"
+
+
+@pytest.mark.parametrize(("free", "limit"), [(1000, None), (150, None), (50, 47), (10, None)])
+def test_without_being_asked_only_a_result_that_does_not_fit_goes_so(free, limit):
+    traffic = SimpleNamespace(obstacle="", least_bytes=20)
+    plan = SimpleNamespace(traffic=traffic, estimate=SimpleNamespace(output_bytes=100, download_bytes=100))
+    assert shardwise.limit(plan, asked=None, free=free) == limit

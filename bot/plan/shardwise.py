@@ -88,11 +88,11 @@ def limit(plan: Plan, *, asked: int | None, free: int) -> int | None:
     if asked is not None:
         within(plan, asked)
         return asked if whole > asked else None
-    if moved is None or moved.obstacle or whole <= free:
+    # What is fetched may lie on another disk, or be there already: only a result that does not fit is certain.
+    if moved is None or moved.obstacle or plan.estimate.output_bytes <= free:
         return None
     most = int(free * MOST)
-    within(replace(plan, estimate=replace(plan.estimate, disk_bytes=whole)), most)
-    return most
+    return most if moved.least_bytes <= most else None  # the disk says that it is full
 
 
 def within(plan: Plan, limit: int | None) -> Plan:
