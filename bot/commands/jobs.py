@@ -108,11 +108,10 @@ def logs(*, id_: str, follow: bool, file: Path | None, json: bool, verbose: int)
             return
         after = _print(reader, key, after=0)
         while follow:
-            follow = (
-                _there(reader.entry(key), key).state in ACTIVE
-            )  # asked first: what it says last is not missed
+            follow = _there(reader.entry(key), key).state in ACTIVE  # before what it says last is read
             after = _print(reader, key, after=after)
-            time.sleep(PAUSE if follow else 0)
+            if follow:
+                time.sleep(PAUSE)
 
 
 def _change(

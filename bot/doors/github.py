@@ -5,19 +5,22 @@ What an event asks for is `bot.trigger.github`'s to say; here is who may ask, an
 
 from __future__ import annotations
 
+from functools import partial
+
 from bot.doors import found, talk
 from bot.doors.asked import job_key, of_command, of_inputs
+from bot.doors.commanded import commanded
 from bot.doors.found import Target
 from bot.doors.ground import Answer, Ground
 from bot.doors.shared import settled
 from bot.doors.task import Task
 from bot.doors.thread import moved
-from bot.doors.work import failed, work
-from bot.errors import InputError, MergeBotError
+from bot.doors.work import work
+from bot.errors import InputError
 from bot.forge import Comment, PullRequest
 from bot.job import Job, Verb
 from bot.request import Access
-from bot.trigger.command import Command, Misread, first_line
+from bot.trigger.command import Command, Misread
 from bot.trigger.github import Event, Ignored, Look, OwnJob, intent
 from bot.trigger.inputs import ROLES
 
@@ -88,29 +91,8 @@ def _asked(event: Event, asked: Command | Misread, *, ground: Ground) -> Answer:
             f"Commands take the role {ground.inputs.permission} in this repository.",
             "Ask somebody who has it to write the command.",
         )
-    if isinstance(asked, Misread):
-        return speaker.decline(asked.sentence, asked.advice)
-    answers = {"help": speaker.help, "status": speaker.status, "cancel": speaker.cancel}
-    if asked.verb in answers:
-        return answers[asked.verb]()
-    return _commanded(event, asked, speaker=speaker, ground=ground, access=ground.rights.access(role))
-
-
-def _commanded(
-    event: Event, command: Command, *, speaker: talk.Speaker, ground: Ground, access: Access
-) -> Answer:
-    """A command that makes jobs, or repeats the last one that did."""
-    line = first_line(speaker.comment.body) or ""
-    if command.verb == "retry":
-        again = speaker.last_command()
-        if again is None:
-            return speaker.decline("There is no command here to be repeated.", "Write it again.")
-        line, command = again
-    try:
-        pull, tasks = _tasks(event, command, line=line, access=access, ground=ground)
-    except MergeBotError as error:
-        return speaker.decline(error.sentence, error.advice, outcome=failed(error))
-    return settled(tasks, pull=pull, ground=ground)
+    access = ground.rights.access(role)
+    return commanded(asked, speaker=speaker, tasks=partial(_tasks, event, access=access, ground=ground))
 
 
 def _may(role: str, *, least: str) -> bool:
@@ -118,7 +100,7 @@ def _may(role: str, *, least: str) -> bool:
 
 
 def _tasks(
-    event: Event, command: Command, *, line: str, access: Access, ground: Ground
+    event: Event, command: Command, line: str, *, access: Access, ground: Ground
 ) -> tuple[PullRequest, list[Task]]:
     """What a command makes to be done, with the head of the GitHub PR pinned. Raises InputError or RefusedError."""
     pull = None if event.number is None else ground.forge.pull_request(event.number)

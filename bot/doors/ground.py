@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Footing:
+class Footing(ABC):
     """One run that answers one event, on either host.
 
     `run` is its name and `url` its page; adapters and reports lie below `folder`. `pace` is how often a comment is
@@ -52,14 +53,14 @@ class Footing:
     sleep: Callable[[float], None] = time.sleep
 
     @property
+    @abstractmethod
     def talk(self) -> Talk:
         """Where it was asked for, and is answered."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def host(self) -> Host:
         """What things are called there."""
-        raise NotImplementedError
 
     def now(self) -> int:
         """Seconds since 1970."""

@@ -6,6 +6,7 @@ What an event asks for is `bot.trigger.hub`'s to say; here is who may ask, and w
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bot import connect
@@ -13,17 +14,17 @@ from bot.config.globs import matches
 from bot.config.rules import Rules, may_watch
 from bot.doors import found, pushed, talk
 from bot.doors.asked import job_key, of_command
+from bot.doors.commanded import commanded
 from bot.doors.ground import Answer, HubGround
-from bot.doors.shared import settled
 from bot.doors.task import Task
 from bot.doors.thread import moved
-from bot.doors.work import failed, work
-from bot.errors import InputError, MergeBotError
+from bot.doors.work import work
+from bot.errors import InputError
 from bot.forge import Comment, PullRequest, Snapshot
 from bot.job import Job, Outcome, Verb
 from bot.plan.reference import parse
 from bot.request import Destination, MergeRequest
-from bot.trigger.command import Command, Misread, first_line
+from bot.trigger.command import Command, Misread
 from bot.trigger.hub import HubEvent, Ignored, Push, intent
 
 if TYPE_CHECKING:
@@ -85,12 +86,9 @@ def _asked(event: HubEvent, asked: Command | Misread, *, ground: HubGround) -> A
             f"Commands are for the owner of {event.repository}, and for whom the bot's operator has named.",
             "Ask one of them to write the command.",
         )
-    if isinstance(asked, Misread):
-        return speaker.decline(asked.sentence, asked.advice)
-    answers = {"help": speaker.help, "status": speaker.status, "cancel": speaker.cancel}
-    if asked.verb in answers:
-        return answers[asked.verb]()
-    return _commanded(asked, speaker=speaker, ground=ground)
+    return commanded(
+        asked, speaker=speaker, tasks=partial(_tasks, number=number, comment=speaker.comment, ground=ground)
+    )
 
 
 def _may(user: str, *, ground: HubGround) -> bool:
@@ -102,20 +100,12 @@ def _may(user: str, *, ground: HubGround) -> bool:
     return bool(named) and not named.isdisjoint(ground.talk.organizations(user))
 
 
-def _commanded(command: Command, *, speaker: talk.Speaker, ground: HubGround) -> Answer:
-    """A command that makes jobs, or repeats the last one that did."""
-    line = first_line(speaker.comment.body) or ""
-    if command.verb == "retry":
-        again = speaker.last_command()
-        if again is None:
-            return speaker.decline("There is no command here to be repeated.", "Write it again.")
-        line, command = again
-    try:
-        thread = _thread(speaker.number, ground=ground)
-        tasks = _Reading(command, line, speaker.comment, thread, ground).tasks()
-    except MergeBotError as error:
-        return speaker.decline(error.sentence, error.advice, outcome=failed(error))
-    return settled(tasks, pull=thread, ground=ground)
+def _tasks(
+    command: Command, line: str, *, number: int, comment: Comment, ground: HubGround
+) -> tuple[PullRequest, list[Task]]:
+    """What a command makes to be done, in which thread. Raises InputError, RefusedError or HostError."""
+    thread = _thread(number, ground=ground)
+    return thread, _Reading(command, line, comment, thread, ground).tasks()
 
 
 def _thread(number: int, *, ground: HubGround) -> PullRequest:
