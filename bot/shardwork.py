@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bot import work
 from bot.errors import ValidationError
@@ -22,6 +22,10 @@ from bot.shard import MergedShard
 from bot.weights import memory
 from bot.weights.layout import INDEX, Layout
 from bot.weights.sparse import write_outline
+
+if TYPE_CHECKING:
+    from bot.validate.found import Found
+    from bot.validate.run import Subject
 
 
 def merge_shard(
@@ -40,10 +44,6 @@ def merge_shard(
     was seen is written to `notes`. Raises what merging raises, ValidationError for a shard that is wrong.
     """
     from bot.merge import run as merging  # noqa: PLC0415 - numpy
-    from bot.merge.shards import merged_header  # noqa: PLC0415
-    from bot.validate import shards as checking  # noqa: PLC0415
-    from bot.validate.found import Found  # noqa: PLC0415
-    from bot.validate.kept import write_answers, write_found  # noqa: PLC0415
     from bot.validate.witness import looking_on  # noqa: PLC0415
 
     started, out = time.monotonic(), folders["out"]
@@ -68,21 +68,11 @@ def merge_shard(
             only=file,
         )
     if witness is not None:
-        shard = next(shard for shard in base.shards if shard.file == file)
+        seen = replace(witness.found(), ours=True)
         subject = _subject(
             plan, base=base, config=config, folders=folders, request=request, progress=progress
         )
-        seen = replace(witness.found(), ours=True)
-        header = merged_header(plan, base=base, shard=shard)
-        found: Found = checking.look_at(subject, file=file, header=header, seen=seen)
-        problems = checking.wrong(found, plan=plan)
-        if request.validation == "full":
-            answers = checking.ask_layers(subject, file=file, header=header, needs=_here(folders, base=base))
-            problems += [c for c in [checking.told(answers)] if c.verdict == "failed"]
-            write_answers(folders["notes"] / f"{file}.answers.json", answers)
-        if problems:
-            raise _wrong(file, problems, report=checking.failed(subject, problems))
-        write_found(folders["notes"] / f"{file}.found.json", found)
+        _prove(file, subject, folders=folders, seen=seen)
     return MergedShard(
         file=file,
         sha256=merged.digests[file],
@@ -94,6 +84,26 @@ def merge_shard(
         peak_bytes=memory.peak(),
         device=merged.device,
     )
+
+
+def _prove(file: str, subject: Subject, *, folders: dict[str, Path], seen: Found) -> None:
+    """Writes down what was seen of a shard, and of its layers. Raises ValidationError for one that is wrong."""
+    from bot.merge.shards import merged_header  # noqa: PLC0415 - numpy
+    from bot.validate import shards as checking  # noqa: PLC0415
+    from bot.validate.kept import write_answers, write_found  # noqa: PLC0415
+
+    plan, base = subject.plan, subject.base
+    shard = next(shard for shard in base.shards if shard.file == file)
+    header = merged_header(plan, base=base, shard=shard)
+    found = checking.look_at(subject, file=file, header=header, seen=seen)
+    problems = checking.wrong(found, plan=plan)
+    if subject.request.validation == "full":
+        answers = checking.ask_layers(subject, file=file, header=header, needs=_here(folders, base=base))
+        problems += [c for c in [checking.told(answers)] if c.verdict == "failed"]
+        write_answers(folders["notes"] / f"{file}.answers.json", answers)
+    if problems:
+        raise _wrong(file, problems, report=checking.failed(subject, problems))
+    write_found(folders["notes"] / f"{file}.found.json", found)
 
 
 def begin(
@@ -194,7 +204,7 @@ def _subject(
     folders: dict[str, Path],
     request: MergeRequest,
     progress: Progress,
-) -> Any:
+) -> Subject:
     from bot.validate import run as validation  # noqa: PLC0415 - numpy
 
     sources: dict[str, Any] = {
