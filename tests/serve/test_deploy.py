@@ -44,7 +44,7 @@ def ours():
 @pytest.mark.parametrize("where", ours())
 def test_every_command_line_is_one_that_merge_bot_takes(where):
     name, *flags = ours()[where]
-    with cli.cli.commands[name].make_context(name, list(flags)) as context:
+    with cli.cli.commands[name].make_context(name, list(flags), **cli.cli.context_settings) as context:
         assert context.params["form"] == "json"
 
 
