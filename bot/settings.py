@@ -18,18 +18,8 @@ KEPT = frozenset(
     {"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTORCH_CUDA_ALLOC_CONF"}
 )
 KEPT_PREFIXES = (
-    "LC_",
-    "OMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "KMP_",
-    "GOMP_",
-    "CUDA_",
-    "NVIDIA_",
-    "PYTORCH_",
-    "HSA_",
-    "HIP_",
-)
+    "LC_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "CUDA_", "NVIDIA_", "PYTORCH_", "HSA_", "HIP_",
+)  # fmt: skip
 # And a step of a job, which talks to the Hub: ways there, the libraries' own settings, whose files these are.
 STEP_KEPT = frozenset(
     {
@@ -193,7 +183,22 @@ def worker_environment(*, home: str) -> dict[str, str]:
         for k, v in os.environ.items()
         if (k in KEPT or k.startswith(KEPT_PREFIXES)) and not SECRET_NAME.search(k)
     }
-    return NUMPY | ALLOCATOR | kept | OFFLINE | {"HOME": home, "HF_HOME": f"{home}/huggingface"}
+    return NUMPY | ALLOCATOR | kept | OFFLINE | _home(home)
+
+
+def _home(place: str) -> dict[str, str]:
+    return {"HOME": place, "HF_HOME": f"{place}/huggingface"}
+
+
+def live_in(home: str) -> None:
+    """Makes it the home, and the folder, of this process, which may have begun with another."""
+    os.environ.update(_home(home))
+    os.chdir(home)
+
+
+def taken(name: str) -> str | None:
+    """What a variable says that is for this process alone, once."""
+    return os.environ.pop(name, None)
 
 
 def step_environment(settings: Settings, *, scratch: Path, writes: bool = False) -> dict[str, str]:

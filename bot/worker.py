@@ -10,15 +10,20 @@ import sys
 import traceback
 from importlib import import_module
 
+from bot import settings
 from bot.isolation import exchange, seal
 from bot.isolation.piped import Piped
 from bot.terminal import quiet
 
 
-def main() -> None:
-    """Works until stdin ends."""
-    pipe = int(sys.argv[1])
-    hello = exchange.loads(sys.stdin.buffer.readline())
+def main(pipe: int) -> None:
+    """Works until stdin ends, and answers to `pipe`."""
+    line = sys.stdin.buffer.readline()
+    if not line:  # nobody needs it
+        return
+    hello = exchange.loads(line)
+    settings.live_in(hello["home"])
+    seal.bound(memory=None, file=hello["file"])
     isolation = seal.seal(parent=hello["parent"], masks=hello["masks"], walls=hello["walls"])
     progress = Piped(pipe)
     progress.tell(ready=isolation)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from benchmarks.sections.place import Figure, Place, Section
+from bot.jobs.order import ACTIVE
 from tests.e2e import ADAPTER, BASE, _named
 from tests.hub.server import LoopbackHub
 from tests.jobs.site import Site
+from tests.serve.process import serving
 from tests.tiny.adapters import LORA_VARIANTS, save_adapter
 from tests.tiny.models import save_base
 
@@ -28,12 +30,17 @@ def measure(place: Place) -> list[Figure]:
 
 
 def _drained(site: Site, count: int) -> list[Figure]:
+    """Two servers, as people run them: each step in a process of its own, and the merge behind its walls."""
     ids = [site.ask(to=f"alice/drained-{n}") for n in range(count)]
-    for n in range(PROCESSES):
-        site.start(f"worker-{n}", lease=120)
-    begun = time.perf_counter()
-    site.ended(*ids, seconds=PATIENCE * count)
-    took = time.perf_counter() - begun
+    environment = site.environment | {"MERGE_BOT_ISOLATION": "process", "MERGE_BOT_DATABASE_URL": site.url}
+    with ExitStack() as stack:
+        for n in range(PROCESSES):
+            folder = site.root / f"server-{n}"
+            folder.mkdir()
+            stack.enter_context(serving(folder, **environment))
+        begun = time.perf_counter()
+        site.until(lambda: not _active(site), seconds=PATIENCE * count, every=1.0)
+        took = time.perf_counter() - begun
     published = sum(site.office.entry(id_).state == "published" for id_ in ids)
     commits = [len(site.commits(f"alice/drained-{n}")) for n in range(count)]  # the Hub's first, and ours
     return [
@@ -42,6 +49,11 @@ def _drained(site: Site, count: int) -> list[Figure]:
         Figure(name="not published", value=count - published, unit="", most=0),
         Figure(name="published not exactly once", value=sum(n != 2 for n in commits), unit="", most=0),
     ]
+
+
+def _active(site: Site) -> int:
+    counts = site.office.counts()
+    return sum(counts[state] for state in ACTIVE)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import MergeError
-from bot.isolation import exchange, seal
+from bot.isolation import exchange, seal, spare
 from bot.isolation.piped import replay
 from bot.progress import Progress
 from bot.settings import Settings, secret_places, worker_environment
@@ -30,7 +30,7 @@ HERE = "none: the merge ran in the process of the command (MERGE_BOT_ISOLATION=n
 APART = "a process of its own without tokens, {}"
 BOOT = (
     "import sys; from os import pathsep; sys.path[:] = sys.argv.pop().split(pathsep);"
-    " from bot.worker import main; main()"
+    " from importlib import import_module; import_module(sys.argv.pop(1)).main(int(sys.argv[1]))"
 )
 
 
@@ -64,7 +64,7 @@ class Apart:
     def __init__(self, *, verbosity: int, seconds: float, walls: Sequence[str] = seal.WALLS) -> None:
         self._verbosity, self._walls = verbosity, walls
         self._seconds = seconds  # for a job that is timed
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | spare.Forked | None = None
         self._home: TemporaryFolder | None = None
         self._pipe, self._rest = -1, b""
         self._cut = ""
@@ -81,31 +81,37 @@ class Apart:
             return
         self._home = TemporaryFolder("worker")
         home = str(self._home.path)
-        self._pipe, theirs = os.pipe()
-        command = [sys.executable, "-I", "-c", BOOT, str(theirs), os.pathsep.join(_path())]
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=None if _is_open(2) else subprocess.DEVNULL,
-                env=worker_environment(home=home),
-                cwd=home,
-                pass_fds=(theirs,),
-                start_new_session=True,
-            )
-        finally:
-            os.close(theirs)
-        masks = secret_places()
+        self._process, self._pipe = spare.take() or self._spawned(home)
         self._send(
             {
                 "parent": os.getpid(),
-                "masks": masks,
+                "home": home,
+                "file": seal.largest_file(),
+                "masks": secret_places(),
                 "walls": [*self._walls],
                 "verbosity": self._verbosity,
                 "ahead": ahead,
             }
         )
+
+    def _spawned(self, home: str) -> tuple[subprocess.Popen[bytes], int]:
+        ours, theirs = os.pipe()
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, *boot("bot.worker", theirs)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=None if _is_open(2) else subprocess.DEVNULL,
+                env=worker_environment(home=home),
+                pass_fds=(theirs,),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        return process, ours
 
     def isolation(self) -> str:
         """What keeps the work apart, for the report."""
@@ -256,9 +262,13 @@ def isolation() -> str:
     return (_OPEN.get() or Here()).isolation()
 
 
-def _path() -> list[str]:
-    """Where this process imports from: the worker's -I would leave out PYTHONPATH."""
-    return [str(Path(place).absolute()) for place in sys.path]
+def boot(module: str, handle: int) -> list[str]:
+    """Arguments for Python that run `module.main(handle)`, isolated, with imports from where this process has them.
+
+    Its -I would leave out PYTHONPATH.
+    """
+    path = os.pathsep.join(str(Path(place).absolute()) for place in sys.path)
+    return ["-I", "-c", BOOT, module, str(handle), path]
 
 
 def _is_open(handle: int) -> bool:

@@ -88,6 +88,12 @@ def bound(*, memory: int | None, file: int | None) -> None:
         resource.setrlimit(kind, (soft, soft))
 
 
+def largest_file() -> int | None:
+    """Bytes that a file of this process may grow to; None: no limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def _limits() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

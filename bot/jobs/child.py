@@ -23,7 +23,7 @@ from bot import pipeline, settings
 from bot.connect import publisher
 from bot.doors.work import work
 from bot.errors import HostError, MergeBotError
-from bot.isolation import exchange, seal
+from bot.isolation import exchange, seal, spare
 from bot.isolation.piped import Piped
 from bot.job import Outcome, Verb
 from bot.jobs.clock import passed
@@ -147,6 +147,7 @@ def main() -> None:
             progress.tell(done=done)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - it is raised on the other side
             progress.tell(failed=exchange.failure(error, trace=traceback.format_exc()))
+    spare.dismiss()
 
 
 def _exactly(size: int) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bot.doors.work import failed
 from bot.errors import HostError, MergeBotError
+from bot.isolation.forking import ForkServer
 from bot.job import Outcome
 from bot.jobs.process import Bounds, Room
 from bot.jobs.runners.runner import Log, Make, Tell
@@ -47,6 +48,7 @@ class Local:
     alive: Callable[[], bool] = field(default=lambda: True)
     memory: int | None = None
     patience: float = 60.0
+    forks: ForkServer | None = None
 
     async def carry_out(self, make: Make, *, tell: Tell, log: Log) -> Outcome:
         """Both steps may be begun again at any time: a finished folder, and a marker on the Hub, are found."""
@@ -63,7 +65,13 @@ class Local:
                     await self.gate(make)
 
                 room = Room(
-                    settings=self.settings, scratch=folder, tell=tell, log=log, alive=self.alive, gate=gate
+                    settings=self.settings,
+                    scratch=folder,
+                    tell=tell,
+                    log=log,
+                    alive=self.alive,
+                    gate=gate,
+                    forks=self.forks,
                 )
                 bounds = Bounds(
                     memory=self.memory, file=most, disk=most, seconds=make.seconds, patience=self.patience

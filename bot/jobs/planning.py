@@ -13,6 +13,7 @@ from typing import Any
 from bot.doors.asked import with_destination
 from bot.doors.work import as_they_may
 from bot.errors import RefusedError
+from bot.isolation.forking import ForkServer
 from bot.job import Outcome
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import Entry, Order
@@ -53,6 +54,7 @@ class Planning:
     seconds: float | None = None
     alive: Callable[[], bool] = field(default=lambda: True)
     patience: float = 60.0
+    forks: ForkServer | None = None
 
     def admit(self, entry: Entry) -> None:
         """Raises RefusedError for one job too many, and for what would be published without a check."""
@@ -94,7 +96,9 @@ class Planning:
         ):
             request = await asyncio.to_thread(self.fetch, order, folder, SMALL)
             known = as_they_may(self.settings, request)
-            room = Room(settings=known, scratch=folder, tell=tell, log=log, alive=self.alive)
+            room = Room(
+                settings=known, scratch=folder, tell=tell, log=log, alive=self.alive, forks=self.forks
+            )
             bounds = Bounds(disk=most, seconds=self.seconds, patience=self.patience)
             if verb != "merge":
                 outcome: Outcome = await room.do("examine", verb, request, bounds=bounds)

@@ -15,6 +15,7 @@ from typing import Any
 
 from bot.errors import MergeBotError, MergeError
 from bot.isolation import exchange
+from bot.isolation.forking import ForkServer, Step
 from bot.isolation.piped import replay
 from bot.jobs.lease import lost
 from bot.jobs.meter import Meter
@@ -33,6 +34,7 @@ DISK = 5  # so many of them between two looks at how much disk it has used
 LAST = {"done", "failed", "alone"}
 
 Gate = Callable[[], Awaitable[None]]
+Process = asyncio.subprocess.Process | Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class Room:
     """Where steps run: in `scratch`, on these `settings`, told to `tell` and `log`.
 
     `alive` says whether this executor still holds its lease: only then does the step get a sign of life. `gate` is
-    asked before a publication; what it raises stops that.
+    asked before a publication; what it raises stops that. `forks`: starts steps sooner.
     """
 
     settings: Settings
@@ -67,6 +69,7 @@ class Room:
     log: Log
     alive: Callable[[], bool] = field(default=lambda: True)
     gate: Gate = field(default=_open_gate)
+    forks: ForkServer | None = None
 
     async def do(self, step: str, *given: Any, bounds: Bounds | None = None, writes: bool = False) -> Any:
         """Runs `bot.jobs.child`'s step. Raises what it raises, and MergeError when it dies or uses too much.
@@ -90,7 +93,7 @@ class _Run:
         ):  # it would live for a while without a sign of life, and others may do the same by then
             raise lost()
         environment = step_environment(self.room.settings, scratch=self.room.scratch, writes=writes)
-        async with _started(step, environment=environment) as (process, pipe):
+        async with _started(step, environment=environment, forks=self.room.forks) as (process, pipe):
             self._stdin = process.stdin
             await self._send(
                 {
@@ -109,7 +112,7 @@ class _Run:
                 raise _too_long(self.bounds.seconds or 0) from None
         return self._result(last, code=process.returncode)
 
-    async def _last(self, process: asyncio.subprocess.Process, pipe: asyncio.StreamReader) -> dict[str, Any]:
+    async def _last(self, process: Process, pipe: asyncio.StreamReader) -> dict[str, Any]:
         """The last event; empty where the process has ended without one. Raises MergeError for too much disk."""
         hear = asyncio.create_task(self._hear(pipe))
         watch = asyncio.create_task(self._watch(process.pid))
@@ -176,7 +179,7 @@ class _Run:
                 if used > disk:
                     raise _too_much_disk(used, disk)
 
-    async def _log(self, process: asyncio.subprocess.Process) -> None:
+    async def _log(self, process: Process) -> None:
         """What libraries print, a line at a time."""
         while process.stderr is not None and (line := await _line(process.stderr)):
             self.room.log(line.decode(errors="replace").rstrip())
@@ -192,24 +195,29 @@ class _Run:
 
 @asynccontextmanager
 async def _started(
-    step: str, *, environment: dict[str, str]
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+    step: str, *, environment: dict[str, str], forks: ForkServer | None
+) -> AsyncIterator[tuple[Process, asyncio.StreamReader]]:
     """The process, and what it says; in the end it is gone, with its whole group."""
     ours, theirs = os.pipe()
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=LONGEST)
     transport, _ = await loop.connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb")
     )
+    command, environment = ["-m", "bot.jobs.child", step], environment | {"PYTHONPATH": _path()}
     try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bot.jobs.child", step, str(theirs),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment | {"PYTHONPATH": _path()},
-            pass_fds=(theirs,),
-            start_new_session=True,
-        )  # fmt: skip
+        process: Process | None = None
+        if forks is not None:
+            process = await forks.start(command, environment=environment, pipe=theirs)
+        if process is None:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *command, str(theirs),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment,
+                pass_fds=(theirs,),
+                start_new_session=True,
+            )  # fmt: skip
     except BaseException:
         transport.close()
         raise
@@ -227,7 +235,7 @@ def _path() -> str:
     return os.pathsep.join(str(Path(place).absolute()) for place in sys.path)
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+async def _ended(process: Process) -> None:
     """Asks it to stop, and then stops it."""
     for how, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
         with suppress(ProcessLookupError):
@@ -238,6 +246,8 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
                 await process.wait()
     with suppress(ProcessLookupError):  # what it may have left of its group
         os.killpg(process.pid, signal.SIGKILL)
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:

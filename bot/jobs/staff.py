@@ -11,6 +11,7 @@ from functools import partial
 from bot.clients.posting import post
 from bot.config.models import Config
 from bot.doors.pushed import within
+from bot.isolation.forking import fork_server
 from bot.jobs.answers import Answerer
 from bot.jobs.cleaner import EVERY, HOURLY, Cleaner, clean
 from bot.jobs.clerk import Clerk
@@ -65,6 +66,7 @@ class Staff:
         self._queues = Queues(database)
         self.office = Office(database, self._queues)
         self._pools = dict.fromkeys(map(queue_of, (f"pool:{name}" for name in there.queues)), 1)
+        self._forks = fork_server(settings)
         scratch = Scratch((there.scratch or state / "scratch").absolute(), most=there.scratch_bytes)
         self._slot = Slot(state / "slots")
         lease = Lease(
@@ -82,6 +84,7 @@ class Staff:
             seconds=there.hours * 3600,
             alive=lease.alive,
             patience=lease.patience,
+            forks=self._forks,
         )
         runners: dict[str, Runner] = {}
         flow = Flow(
@@ -109,6 +112,7 @@ class Staff:
             alive=lease.alive,
             memory=there.memory_bytes,
             patience=lease.patience,
+            forks=self._forks,
         )
         if (rented := rental(config)) is not None:
             runners["hf-jobs"] = HfJobs(rented, settings=known, keeps=lambda: self._engine.draining)
@@ -154,5 +158,7 @@ class Staff:
         for each in self._cleaners:
             each.stop()
         self._engine.stop(seconds=max(0.0, seconds - (time.monotonic() - began)))
+        if self._forks is not None:
+            self._forks.close()
         self._queues.close()
         self._slot.close()

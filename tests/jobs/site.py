@@ -89,12 +89,12 @@ class Site:
         job = Job(key=key, verb=verb, what=adapter, asked_by=by)
         return self.office.enqueue(Order(job=job, request=request, origin=Origin(host="cli"))).order.job.key
 
-    def until(self, found: Callable[[], object], *, seconds: float = 240) -> None:
+    def until(self, found: Callable[[], object], *, seconds: float = 240, every: float = 0.02) -> None:
         deadline = time.monotonic() + seconds
         while not found():
             if time.monotonic() > deadline:
                 raise TimeoutError(self.logs())
-            time.sleep(0.02)
+            time.sleep(every)
 
     def ended(self, *ids: str, seconds: float = 240) -> Entry:
         """The (last) job, once all have ended."""
