@@ -124,7 +124,7 @@ def test_a_make_goes_shard_by_shard_where_space_or_the_configuration_says_so(run
 @pytest.mark.parametrize("traffic", [None, moved(obstacle="it is pickled"), moved(least_bytes=3 * GB)])
 def test_what_cannot_go_shard_by_shard_is_refused_for_its_space(traffic):
     table = config(worker=Worker(scratch_bytes=2 * GB))
-    with pytest.raises(RefusedError, match="needs .* of scratch space"):
+    with pytest.raises(RefusedError, match="of scratch space"):
         choose(order(), sized(10, traffic=traffic), config=table)
 
 
