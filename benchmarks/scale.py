@@ -17,12 +17,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.machine import machine, versions
 from benchmarks.measure import memory
 from benchmarks.places import default_root
 from benchmarks.synthetic import ADAPTER, SCALES
+from tests.jobs import postgres
+from tests.jobs.site import Site
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -47,6 +50,12 @@ def main() -> None:
     parser.add_argument("--scratch-limit", default="12GB")
     parser.add_argument("--memory-limit", type=float, default=4.0, metavar="GB")
     parser.add_argument("--validate", default="tensors", choices=["full", "tensors", "structure", "none"])
+    parser.add_argument(
+        "--workers",
+        type=int,
+        choices=[1, 2, 4],
+        help="spread it over so many workers of the service on PostgreSQL; their memory is measured, not limited",
+    )
     parser.add_argument("--dir", type=Path, default=default_root())
     parser.add_argument("--out", type=Path, help="where the figures go, by default to benchmarks/results")
     given = parser.parse_args()
@@ -55,8 +64,8 @@ def main() -> None:
         tempfile.TemporaryDirectory(dir=given.dir) as place,
         serving(given.size, Path(place), given.dir) as hub,
     ):
-        figures = measured(given, Path(place), hub)
-    out = given.out or RESULTS / f"scale-{given.size}.json"
+        figures = fanned_out(given, Path(place), hub) if given.workers else measured(given, Path(place), hub)
+    out = given.out or results(given.size, given.workers)
     out.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 
@@ -126,6 +135,66 @@ def measured(given: argparse.Namespace, place: Path, hub: dict[str, str]) -> dic
         "machine": machine(place),
         "versions": versions(),
     }
+
+
+def results(size: str, workers: int | None) -> Path:
+    """Where the figures of a run lie."""
+    return RESULTS / (f"scale-{size}.json" if workers is None else f"scale-{size}-workers-{workers}.json")
+
+
+def fanned_out(given: argparse.Namespace, place: Path, hub: dict[str, str]) -> dict[str, Any]:
+    """One job of the service that goes shard by shard over its workers, with what it took from asking to the answer."""
+    found: list[dict[str, int]] = []
+    with postgres.running() as server:
+        site = Site(server.fresh(), hub=SimpleNamespace(environment=lambda _: hub), root=place)
+        site.environment |= {"TEST_RUNNER": "spread:local", "TEST_SHARDS": str(given.workers)}
+        del site.environment["MERGE_BOT_ISOLATION"], site.environment["OMP_NUM_THREADS"]
+        ended = threading.Event()
+        watching = []
+        try:
+            for n in range(given.workers):
+                worker = site.start(f"worker-{n}", lease=120)
+                found.append({"anonymous": 0, "resident": 0, "disk": 0})
+                told = (worker.pid, (place / f"worker-{n}",), found[-1], ended)
+                watching.append(threading.Thread(target=watch, args=told))
+                watching[-1].start()
+            started = time.monotonic()
+            id_ = site.ask(ADAPTER, to="alice/scaled", validation=given.validate)
+            entry = site.ended(id_, seconds=24 * 3600)
+            seconds = time.monotonic() - started
+        finally:
+            ended.set()
+            for thread in watching:
+                thread.join()
+            site.close()
+    outcome = entry.outcome
+    if outcome is None or outcome.plan is None or entry.state != "published":
+        raise SystemExit(f"{outcome.failure if outcome else entry.state}\n{site.logs()}")
+    size = outcome.plan.estimate.output_bytes
+    return {
+        "workers": given.workers,
+        "size_bytes": size,
+        "shards": len(outcome.plan.shards),
+        "seconds": round(seconds, 1),
+        "mb_per_second": round(size / seconds / 1e6, 1),
+        "scaling": _scaling(given, seconds),
+        "peak_anonymous_bytes_of_a_worker": max(each["anonymous"] for each in found),
+        "peak_disk_bytes_of_a_worker": max(each["disk"] for each in found),
+        "validation": given.validate,
+        "verdict": outcome.report.verdict if outcome.report else None,
+        "machine": machine(place),
+        "versions": versions(),
+    }
+
+
+def _scaling(given: argparse.Namespace, seconds: float) -> float | None:
+    """How many times as fast as one worker, whose run has to come first; None where there is none."""
+    if given.workers == 1:
+        return 1.0
+    with suppress(OSError):
+        alone = json.loads(results(given.size, 1).read_text())
+        return round(alone["seconds"] / seconds, 2)
+    return None
 
 
 def watch(pid: int, places: tuple[Path, ...], peaks: dict[str, int], ended: threading.Event) -> None:

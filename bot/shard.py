@@ -55,3 +55,42 @@ class Traffic:
     least_bytes: int
     shards: int
     obstacle: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proven:
+    """A shard that a worker has merged, proven and sent, by the plan of this `key` in this `version` of the bot.
+
+    `notes`: what it has seen of it, JSON by its kind, as it lies in a journal.
+    """
+
+    shard: MergedShard
+    notes: dict[str, str]
+    key: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A merge that is spread over workers, begun at the time `started`: what is `left` for them, and what is not.
+
+    `beside`: bytes of the adapter and of small files, which everybody needs who works on it.
+    """
+
+    started: str
+    left: tuple[Portion, ...]
+    copied: tuple[MergedShard, ...]
+    beside: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A merge of which workers have made every shard, begun at the time `started`.
+
+    `made`: the destination was created for it. `copied` are those of the Hub.
+    """
+
+    started: str
+    made: bool
+    copied: tuple[MergedShard, ...]
+    shards: tuple[Proven, ...]

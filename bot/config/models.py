@@ -51,6 +51,10 @@ class Worker(Table):
         None, "How much memory a merge may have to itself, all its processes together.", gt=0
     )
     hours: float = key(12.0, "After how long a merge is given up.", gt=0, le=24 * 14)
+    shards: int = key(4, "How many shards of one job are in line at once where it goes shard by shard.", ge=1)
+    spread_above_gb: float | None = key(
+        None, "Models above so many GB go shard by shard also where scratch space would do.", ge=0
+    )
 
 
 class Hub(Table):

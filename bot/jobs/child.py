@@ -31,6 +31,7 @@ from bot.progress import Progress
 from bot.records import Plan, Publication, Report
 from bot.request import MergeRequest
 from bot.settings import Settings
+from bot.shardwise import spread as spreading
 from bot.terminal import quiet
 
 Gate = Callable[[], None]
@@ -82,7 +83,19 @@ def publish(
     return done, public
 
 
-STEPS: dict[str, Callable[..., Any]] = {"plan": plan, "examine": examine, "merge": merge, "publish": publish}
+def spread(part: str, *given: Any, settings: Settings, progress: Progress, gate: Gate) -> Any:
+    """A part of a merge that goes shard by shard over many workers: `begin`, `shard`, or `conclude` after the gate."""
+    more = {"gate": gate} if part == "conclude" else {}
+    return spreading.PARTS[part](*given, settings=settings, progress=progress, **more)
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    "plan": plan,
+    "examine": examine,
+    "merge": merge,
+    "publish": publish,
+    "spread": spread,
+}
 
 
 class Lifeline:

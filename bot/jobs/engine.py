@@ -23,7 +23,7 @@ from bot.jobs.office import MOST, Office
 from bot.jobs.order import ACTIVE
 from bot.jobs.patience import patient
 from bot.jobs.process import GRACE
-from bot.jobs.queues import NAME, SERIALIZER, VERSION, address
+from bot.jobs.queues import NAME, SERIALIZER, VERSION, address, is_spread
 from bot.jobs.scratch import Scratch
 
 RECOVERIES = 50  # of one workflow; then it is what kills us, and is given up
@@ -108,8 +108,14 @@ def register(flow: Flow) -> None:
 
     async def make(id_: str, document: dict[str, Any]) -> None:
         if await _step(flow.look, id_, document):
+            if is_spread(document["runner"]):  # before anything is made: who calls it off has to know
+                await _step(flow.is_missing, id_, document)
             await _preemptible(flow.carry_out, id_, document)
         await _step(flow.hand_over, id_)
+
+    async def shard(make: str, number: int, file: str, needed: int) -> dict[str, Any]:
+        done: dict[str, Any] = await _preemptible(flow.shard, make, number, file, needed)
+        return done
 
     async def answer(id_: str, attempt: int) -> None:
         await _step(flow.answer, id_, attempt)
@@ -118,7 +124,7 @@ def register(flow: Flow) -> None:
     async def stop(id_: str, attempt: int) -> None:
         await _step(flow.stop, id_, attempt)
 
-    for workflow in (job, make, answer, stop):
+    for workflow in (job, make, shard, answer, stop):
         DBOS.workflow(name=workflow.__name__, max_recovery_attempts=RECOVERIES)(workflow)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
@@ -25,9 +26,10 @@ from bot.jobs.ledger import Ledger
 from bot.jobs.order import ACTIVE, Entry
 from bot.jobs.patience import WAITS, Patience, is_ours
 from bot.jobs.planning import Planning
-from bot.jobs.queues import Queues
+from bot.jobs.queues import SPREAD, Queues
 from bot.jobs.reporter import Answers, Reporter
 from bot.jobs.runners.runner import Make, Runner
+from bot.jobs.spread import Spreading
 from bot.serial import as_dict, from_dict
 from bot.settings import Settings
 
@@ -136,6 +138,26 @@ class Flow:
             outcome = replace(failed(error), plan=wanted.plan)
         self._closing.end_all(make, outcome)
         return False
+
+    def is_missing(self, make: str, document: dict[str, Any]) -> bool:  # noqa: ARG002 - of a make, as every step
+        """Whether the destination has to be created for it. Where the Hub does not say so, it is left as it is."""
+        to = from_dict(Make, document).request.destination
+        with suppress(MergeBotError):
+            return to is not None and self._patience.ask(
+                lambda: publisher(self.settings, to).is_private(to) is None
+            )
+        return False
+
+    async def shard(self, make: str, number: int, file: str, needed: int) -> dict[str, Any]:
+        """One shard of a make: what came of it, or how it ended, as plain values."""
+        document, _ = await asyncio.to_thread(self.queues.given, make)
+        wanted = replace(from_dict(Make, document), id=make)
+        runner = cast("Spreading", self.runners[SPREAD])
+        try:
+            done = await self._patience.ask_async(lambda: runner.shard(wanted, number, file, needed=needed))
+        except MergeBotError as error:
+            return {"failed": as_dict(replace(failed(error), plan=None))}
+        return {"done": as_dict(done)}
 
     async def carry_out(self, make: str, document: dict[str, Any]) -> None:
         """Merges and publishes, and writes down how that ended for all who waited."""

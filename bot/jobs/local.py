@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def _as_it_is(make: Make, _: Path, __: int) -> MergeRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Where a step of a make is done, within `bounds`; `request` is what is asked of it."""
+
+    room: Room
+    bounds: Bounds
+    request: MergeRequest
+
+
+@dataclass(frozen=True, kw_only=True)
 class Local:
     """Implements `bot.jobs.runners.runner.Runner`.
 
@@ -56,49 +66,71 @@ class Local:
         again = 0 if make.request.reload == "never" else estimate.output_bytes  # it may be fetched once more
         needed = estimate.disk_bytes + again
         try:
-            async with self.scratch.reserved(make.id, needed=needed, waits=log, keeps=self.keeps) as (
-                folder,
-                most,
-            ):
-
-                async def gate() -> None:
-                    await self.gate(make)
-
-                room = Room(
-                    settings=self.settings,
-                    scratch=folder,
-                    tell=tell,
-                    log=log,
-                    alive=self.alive,
-                    gate=gate,
-                    forks=self.forks,
-                )
-                bounds = Bounds(
-                    memory=self.memory, file=most, disk=most, seconds=make.seconds, patience=self.patience
-                )
-                return await self._carried_out(make, room=room, bounds=bounds, space=most)
+            async with self.opened(
+                make, make.id, needed=needed, keeps=self.keeps, tell=tell, log=log
+            ) as opened:
+                return await self._carried_out(make, opened)
         except HostError:
             raise
         except MergeBotError as error:
             outcome = failed(error)
             return replace(outcome, plan=outcome.plan or make.plan)
 
+    @asynccontextmanager
+    async def opened(
+        self,
+        make: Make,
+        name: str,
+        *,
+        needed: int,
+        keeps: Callable[[], bool],
+        tell: Tell,
+        log: Log,
+    ) -> AsyncIterator[Opened]:
+        """Scratch space of that name, a room in it, what a step in it may use, and the request with its adapter here.
+
+        Raises what `bot.jobs.scratch.Scratch.reserved` raises, and what `fetch` raises.
+        """
+        async with self.scratch.reserved(name, needed=needed, waits=log, keeps=keeps) as (folder, most):
+
+            async def gate() -> None:
+                await self.gate(make)
+
+            room = Room(
+                settings=self.settings,
+                scratch=folder,
+                tell=tell,
+                log=log,
+                alive=self.alive,
+                gate=gate,
+                forks=self.forks,
+            )
+            bounds = Bounds(
+                memory=self.memory, file=most, disk=most, seconds=make.seconds, patience=self.patience
+            )
+            yield Opened(
+                room=room, bounds=bounds, request=await asyncio.to_thread(self.fetch, make, folder, most)
+            )
+
     def call_off(self, make: str) -> None:
         """Nothing outlives its executor."""
 
-    async def _carried_out(self, make: Make, *, room: Room, bounds: Bounds, space: int) -> Outcome:
-        request = await asyncio.to_thread(self.fetch, make, room.scratch, space)
+    async def _carried_out(self, make: Make, opened: Opened) -> Outcome:
+        room, bounds, request = opened.room, opened.bounds, opened.request
         merged = room.scratch / "merged"
         into = replace(request, destination=Destination(kind="folder", location=str(merged)))
         plan: Plan
         report: Report | None
         plan, report = await room.do("merge", into, bounds=bounds)
         plan = replace(plan, destination=make.request.destination)
-        price = self.settings.terms.limits
-        paid = None if price.cost_per_gb is None or report is None else cost(price, plan.estimate)
-        outcome = Outcome(ended="skipped", plan=plan, report=report, cost=paid)
+        outcome = Outcome(ended="skipped", plan=plan, report=report, cost=self.paid(plan, report))
         if request.dry_run:
             return outcome
         publication, public = await room.do("publish", merged, request, bounds=bounds, writes=True)
         # Also where it existed: it was looked for before the merge, so an earlier run of this very make has made it.
         return replace(outcome, ended="published", publication=publication, public=public)
+
+    def paid(self, plan: Plan, report: Report | None) -> int | None:
+        """What a merge costs whoever asked, in the operator's unit."""
+        price = self.settings.terms.limits
+        return None if price.cost_per_gb is None or report is None else cost(price, plan.estimate)

@@ -29,6 +29,7 @@ NAME = "merge-bot"
 VERSION = "1"
 SERIALIZER = DBOSPortableJSON
 JOBS, LOCAL, HF_JOBS, POOL = "jobs", "local", "hf-jobs", "pool-"
+SPREAD = "spread"  # makes that wait for their shards; those lie in the queue of the runner behind the colon
 ANSWERS, STOPS = "answers", "stops"  # of their own: whoever waits for one does not wait for a thousand plans
 DEAD = frozenset({"ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 ENDED = ["SUCCESS", "CANCELLED", *sorted(DEAD)]
@@ -37,8 +38,23 @@ EVERY = 0.5  # seconds between two looks into a queue
 
 
 def queue_of(runner: str) -> str:
-    """The queue of a runner: `pool:gpu-24g` has `pool-gpu-24g`."""
-    return runner.replace("pool:", POOL)
+    """The queue of a runner: `pool:gpu-24g` has `pool-gpu-24g`; every `spread:RUNNER` has the same."""
+    return SPREAD if is_spread(runner) else runner.replace("pool:", POOL)
+
+
+def is_spread(runner: str) -> bool:
+    """Whether a make goes shard by shard, each a workflow of its own."""
+    return runner.startswith(f"{SPREAD}:")
+
+
+def shard_id(make: str, number: int) -> str:
+    """The id of the workflow that makes one shard."""
+    return f"{make}.{number}"
+
+
+def make_of(id_: str) -> str:
+    """The id of the make that a workflow is, or is a shard of."""
+    return id_.partition(".")[0]
 
 
 def job_id(id_: str, attempt: int) -> str:
@@ -90,6 +106,11 @@ class Queues:
         """Puts a merge in the line of its runner; `document` is the `Make` as plain values."""
         self._start("make", id_, document, id_=id_, queue=queue_of(runner))
 
+    def shard(self, make: str, number: int, *, file: str, needed: int, runner: str) -> None:
+        """Puts one shard of a make in the line of the make's runner; `needed`: bytes of scratch space."""
+        queue = queue_of(runner.removeprefix(f"{SPREAD}:"))
+        self._start("shard", make, number, file, needed, id_=shard_id(make, number), queue=queue)
+
     def answer(self, id_: str, attempt: int) -> None:
         """Puts it in line that somebody is told how their job ended."""
         self._start("answer", id_, attempt, id_=answer_id(id_, attempt), queue=ANSWERS)
@@ -110,6 +131,33 @@ class Queues:
     def cancel(self, id_: str) -> None:
         """It does not begin any more, or its step hears of it within a second. One that has ended stays as it is."""
         self._asked(lambda: self._client.cancel_workflow(id_))
+
+    def given(self, make: str) -> tuple[dict[str, Any], bool]:
+        """The document of a make, which is empty where there is none, and whether its destination was missing."""
+        found = self._asked(lambda: self._client.list_workflows(workflow_ids=[make], load_output=False))
+        if not found or found[0].input is None:
+            return {}, False
+        steps = self._asked(lambda: self._client.list_workflow_steps(make))
+        missing = any(step["function_name"] == "is_missing" and step["output"] for step in steps)
+        return found[0].input["args"][1], missing
+
+    def results(self, ids: Iterable[str]) -> dict[str, Any]:
+        """What those have come to that have ended well."""
+        asked = partial(
+            self._client.list_workflows, workflow_ids=list(ids), status="SUCCESS", load_input=False
+        )
+        return {each.workflow_id: each.output for each in self._asked(asked)}
+
+    def shards(self, make: str) -> list[str]:
+        """The ids of a make's shards that have not ended."""
+        asked = partial(
+            self._client.list_workflows,
+            workflow_id_prefix=shard_id(make, 0)[:-1],
+            status=["ENQUEUED", "PENDING"],
+            load_input=False,
+            load_output=False,
+        )
+        return [each.workflow_id for each in self._asked(asked)]
 
     def states(self, ids: Iterable[str]) -> dict[str, str]:
         """DBOS's word for how each stands; those that were never begun are not in it."""

@@ -71,7 +71,7 @@ class Scratch:
             raise
         finally:
             # Not in the event loop, which sends steps their signs of life while a large folder goes.
-            await _in_full(asyncio.to_thread(self._released, name, handle, kept=kept))
+            await in_full(asyncio.to_thread(self._released, name, handle, kept=kept))
 
     def sweep(self, *, keep: frozenset[str] = frozenset()) -> None:
         """Clears away what nobody works on and nobody will go on with; `keep` are names that somebody will."""
@@ -94,7 +94,7 @@ class Scratch:
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
-            await _in_full(given_back())
+            await in_full(given_back())
             raise
 
     def _taken(self, name: str, needed: int) -> int | None:
@@ -153,7 +153,7 @@ class Scratch:
             os.close(handle)
 
 
-async def _in_full(work: Awaitable[T]) -> T:
+async def in_full(work: Awaitable[T]) -> T:
     """What it comes to, also where we are cancelled meanwhile; that is then passed on."""
     going, cancelled = asyncio.ensure_future(work), False
     while not going.done():

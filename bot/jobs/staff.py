@@ -25,18 +25,20 @@ from bot.jobs.notifying import Notifier
 from bot.jobs.office import Office
 from bot.jobs.places import Places
 from bot.jobs.planning import Planning, Quota
-from bot.jobs.queues import ANSWERS, HF_JOBS, JOBS, LOCAL, STOPS, Queues, queue_of
+from bot.jobs.queues import ANSWERS, HF_JOBS, JOBS, LOCAL, SPREAD, STOPS, Queues, queue_of
 from bot.jobs.runners.choose import choose, rental
 from bot.jobs.runners.hf_jobs import HfJobs
 from bot.jobs.runners.runner import Runner
 from bot.jobs.scratch import Scratch
 from bot.jobs.slot import Slot
+from bot.jobs.spread import Spreading
 from bot.jobs.unserved import swept, unserved
 from bot.jobs.workers import Workers
 from bot.settings import Settings
 
 AT_ONCE = 4  # plans, answers, and jobs that are called off: of each
 RENTED = 16  # jobs on the Hub that one executor follows
+WAITING = 16  # makes that wait for their shards on one executor
 log = logging.getLogger("bot.jobs")
 
 
@@ -101,9 +103,9 @@ class Staff:
         self.figures = flow.figures
         takes = {queue_of(f"pool:{name}"): 1 for name in pools}
         first = dict.fromkeys((JOBS, ANSWERS, STOPS), AT_ONCE)
-        takes = takes or {**first, LOCAL: there.jobs, HF_JOBS: RENTED}
+        takes = takes or {**first, LOCAL: there.jobs, HF_JOBS: RENTED, SPREAD: WAITING}
         self._engine = Engine(flow, database=database, lease=lease, scratch=scratch, takes=takes)
-        runners["local"] = runners["pool"] = Local(
+        local = runners["local"] = runners["pool"] = Local(
             settings=known,
             scratch=scratch,
             fetch=places.fetched,
@@ -114,6 +116,7 @@ class Staff:
             patience=lease.patience,
             forks=self._forks,
         )
+        runners[SPREAD] = Spreading(local=local, queues=self._queues, at_once=there.shards)
         if (rented := rental(config)) is not None:
             runners["hf-jobs"] = HfJobs(rented, settings=known, keeps=lambda: self._engine.draining)
         self._clerk = Clerk(inbox, places.doors()) if inbox is not None else None

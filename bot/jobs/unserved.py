@@ -6,7 +6,7 @@ import logging
 import time
 
 from bot.jobs.ledger import Ledger
-from bot.jobs.queues import POOL, Queues
+from bot.jobs.queues import POOL, Queues, make_of
 from bot.jobs.scratch import Scratch
 from bot.wording import duration
 
@@ -23,7 +23,7 @@ def swept(scratch: Scratch, ledger: Ledger) -> None:
 def unserved(ledger: Ledger, queues: Queues, names: list[str], *, long: float = LONG) -> None:
     """Says once in the log of each job that waits in one of these queues that nobody takes from it."""
     for name in names:
-        for make in queues.waiting(name, since=time.time() - long):
+        for make in {make_of(id_) for id_ in queues.waiting(name, since=time.time() - long)}:
             for entry in ledger.waiting(make):
                 text = TEXT.format(name.removeprefix(POOL), duration(long))
                 if text not in (line.text for line in ledger.lines(entry.order.job.key, limit=5000)):

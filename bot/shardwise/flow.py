@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bot import building, publishing
 from bot.admission import check_publication
 from bot.connect import LazyHub, publisher
-from bot.errors import HostError, InternalError
+from bot.errors import HostError, InternalError, MergeError
 from bot.isolation import room
 from bot.merge.shards import merged_header
-from bot.plan import shardwise
 from bot.plan.base_model import CONFIG
 from bot.prepare import Prepared
 from bot.progress import Progress, Silent
@@ -22,14 +21,15 @@ from bot.publish import folder as folders
 from bot.records import MergedModel, Plan, Publication, Report
 from bot.request import MergeRequest
 from bot.settings import Settings
-from bot.shard import MergedShard, Portion
-from bot.shardwise import line
+from bot.shard import MergedShard, Portion, Spread
+from bot.shardwise import line, pieces
 from bot.shardwise.budget import Budget
 from bot.shardwise.journal import ENDING, Journal
 from bot.shardwise.told import MergingOnly
 from bot.sources import Sources, fetched
 from bot.weights.archive import link_rest
 from bot.weights.files import LocalFiles
+from bot.weights.header import Header
 from bot.weights.layout import INDEX
 from bot.weights.sparse import write_outline
 from bot.wording import counted, size
@@ -50,11 +50,13 @@ def run(
     settings: Settings,
     progress: Progress,
     gate: publishing.Gate | None,
+    spread: Spread | None = None,
 ) -> tuple[Plan, Report | None, Publication | None]:
     """Merges and publishes with no more than `limit` bytes of disk. A run that was killed goes on where it was.
 
-    Raises what `bot.pipeline.run` raises. After a fault of the Hub what was done waits for the next run; after any
-    other error nothing is left behind.
+    `spread`: what workers have made of every shard, so that only the end is left. Raises what `bot.pipeline.run` does,
+    and MergeError (`wrong-shard`) for a shard of theirs that is not what they say. After a fault of the Hub what was
+    done waits for the next run; after any other error nothing is left behind.
     """
     plan = prepared.plan
     destination = plan.destination
@@ -65,7 +67,9 @@ def run(
         folders.staging(scratch(), key=plan.key, needed=limit) as staged,
         _journal(scratch(), plan, request=request) as journal,
     ):
-        work = _Work(prepared, sources, hub=hub, folder=staged.folder, journal=journal, request=request)
+        if spread is not None:
+            journal.take(spread)
+        work = Work(prepared, sources, hub=hub, folder=staged.folder, journal=journal, request=request)
         if request.dry_run:
             _, report = work.merge(None, limit=limit, progress=progress)
             return plan, report, None
@@ -73,7 +77,7 @@ def run(
         check_publication(prepared.sources, request=request, terms=settings.terms, look=to.is_private)
         with to.ahead(destination, plan=plan, made=journal.made, progress=progress) as parcel:
             journal.begin(made=parcel.made)
-            _, report = work.merge(parcel, limit=limit, progress=progress)
+            _, report = work.merge(parcel, limit=limit, progress=progress, spread=spread)
             done, report = publishing.publish(
                 work.out,
                 plan,
@@ -103,7 +107,15 @@ def _journal(scratch: Path, plan: Plan, *, request: MergeRequest) -> Iterator[Jo
     journal.remove()
 
 
-class _Work:
+def _wrong(file: str) -> MergeError:
+    return MergeError(
+        f"The Hub's storage has no {file} as the worker says that it has made it: nothing was published.",
+        advice="Ask for it again; if it happens again, look at the machines that merge.",
+        code="wrong-shard",
+    )
+
+
+class Work:
     """One merge: what it is made of, and where it lies meanwhile."""
 
     def __init__(
@@ -126,18 +138,18 @@ class _Work:
         self._done: dict[str, MergedShard] = {}
 
     def merge(
-        self, parcel: Parcel | None, *, limit: int, progress: Progress
+        self, parcel: Parcel | None, *, limit: int, progress: Progress, spread: Spread | None = None
     ) -> tuple[MergedModel, Report | None]:
         """Takes every shard through the line, and makes the report. Without a parcel, nothing is sent."""
-        model, started = self.prepared.base, building.now()
+        started = spread.started if spread else building.now()
+        self.small()
         self._begin()
-        remote = not isinstance(model.files, LocalFiles)
-        found = shardwise.portions(self.plan, base=self.base, digests=model.files.digests(), remote=remote)
-        traffic = shardwise.traffic(found, beside=0, why_not="")
-        beside = max(0, self.plan.traffic.least_bytes - traffic.least_bytes if self.plan.traffic else 0)
+        found, beside = pieces.portions(self.prepared)
         if parcel is not None:
             self._find(parcel, found, progress=progress)
         left = [portion for portion in found if portion.file not in self._done]
+        if spread is not None and left:
+            raise _wrong(left[0].file)
         progress.begin("Merging shard by shard", total=sum(portion.written_bytes for portion in left))
         counting, budget = MergingOnly(progress), Budget(limit - beside)
         stages = line.Stages(
@@ -156,35 +168,40 @@ class _Work:
             )
         return self._conclude(started=started, progress=progress)
 
-    def _begin(self) -> None:
-        """Everything that is not weights, and what all of the weights will look like."""
+    def small(self) -> None:
+        """The base's files that are not weights."""
         small = self.folder / SMALL
         small.mkdir()
         link_rest(self._small, source=self.sources.base, out=small)
+
+    def one(self, portion: Portion, *, parcel: Parcel, progress: Progress) -> MergedShard:
+        """Takes one portion all the way, by itself."""
+        progress.begin(f"Merging {portion.file}", total=portion.written_bytes)
+        self._fetch(portion)
+        done = self._merge(portion, progress=MergingOnly(progress))
+        shutil.rmtree(self._near(portion))
+        self._send(portion, done, parcel=parcel)
+        progress.end()
+        return done
+
+    def _begin(self) -> None:
+        """Everything that is not weights, and what all of the weights will look like."""
         room.call(
             "bot.shardwork:begin",
             self.plan,
-            **self._given(small),
+            **self._given(self.folder / SMALL),
             originals=building.originals(self.plan),
         )
 
     def _find(self, parcel: Parcel, portions: tuple[Portion, ...], *, progress: Progress) -> None:
         """What the Hub has already, of an earlier run, or by copying it itself."""
-        known = self.journal.shards()
+        known = {name: shard for name, shard in self.journal.shards().items() if self._fits(shard)}
         there = parcel.recall({name: (shard.sha256, shard.size) for name, shard in known.items()})
         for name in sorted(there):
             self._keep(known[name])
-        wanted = {p.file: p.sha256 for p in portions if p.sha256 and p.file not in there}
-        copied = parcel.copy(self.prepared.base.pinned, wanted) if wanted else set()
-        for name in sorted(copied):
-            header = self._shards[name].header
-            shard = MergedShard(
-                file=name,
-                sha256=wanted[name],
-                size=header.file_size,
-                copied=len(header.tensors),
-                by_hub=True,
-            )
+        left = [p for p in portions if p.file not in there]
+        copied = pieces.copy(left, parcel=parcel, prepared=self.prepared)
+        for shard in copied:
             self.journal.add(shard)
             self._keep(shard)
         if there:
@@ -192,10 +209,15 @@ class _Work:
         if copied:
             progress.say(f"{counted(len(copied), 'shard')} that nothing changes in are copied by the Hub.")
 
+    def _fits(self, shard: MergedShard) -> bool:
+        return shard.file in self._shards and shard.size == self._header(shard.file).file_size
+
+    def _header(self, file: str) -> Header:
+        return merged_header(self.plan, base=self.base, shard=self._shards[file])
+
     def _keep(self, shard: MergedShard) -> None:
         """From here on it is its outline alone."""
-        header = merged_header(self.plan, base=self.base, shard=self._shards[shard.file])
-        write_outline(self.out / shard.file, header)
+        write_outline(self.out / shard.file, self._header(shard.file))
         self._done[shard.file] = shard
 
     def _near(self, portion: Portion) -> Path:

@@ -17,7 +17,7 @@ from bot import __version__
 from bot.records import Plan
 from bot.request import MergeRequest
 from bot.serial import as_dict, from_dict
-from bot.shard import MergedShard
+from bot.shard import MergedShard, Proven, Spread
 
 HEAD, ENDING = "merge.json", "-shards"
 FORGOTTEN = 14 * 86_400  # seconds
@@ -64,6 +64,24 @@ class Journal:
     def add(self, shard: MergedShard) -> None:
         """Writes down a shard that the Hub has."""
         _write(self.folder / f"{shard.file}.done.json", as_dict(shard))
+
+    def take(self, spread: Spread) -> None:
+        """Writes down what workers have done of this merge, as if it had been done here."""
+        self.begin(made=spread.made)
+        for each in spread.shards:
+            if (each.key, each.version) != (self._head["key"], self._head["version"]):
+                continue  # as if it had not been done
+            for kind, text in each.notes.items():
+                (self.folder / f"{each.shard.file}.{kind}.json").write_text(text, encoding="utf-8")
+            self.add(each.shard)
+        for shard in spread.copied:
+            self.add(shard)
+
+    def proven(self, shard: MergedShard) -> Proven:
+        """A shard with what was written down of it."""
+        found = {kind: self.folder / f"{shard.file}.{kind}.json" for kind in PROOFS}
+        notes = {kind: path.read_text(encoding="utf-8") for kind, path in found.items() if path.is_file()}
+        return Proven(shard=shard, notes=notes, key=self._head["key"], version=self._head["version"])
 
     def remove(self) -> None:
         """The merge is published, or given up."""

@@ -16,7 +16,7 @@ from bot.jobs.database import Database
 from bot.jobs.migration import opened
 from bot.jobs.office import Office
 from bot.jobs.order import ACTIVE, Entry, Order, Origin
-from bot.jobs.queues import ANSWERS, JOBS, LOCAL, STOPS, Queues
+from bot.jobs.queues import ANSWERS, JOBS, LOCAL, SPREAD, STOPS, Queues
 from bot.request import Destination, MergeRequest
 
 LEASE = 12.0
@@ -31,7 +31,7 @@ class Site:
         self.names: dict[int, str] = {}
         self.database: Database = opened(url)
         self.queues = Queues(self.database)
-        self.queues.prepare({JOBS: 4, ANSWERS: 4, STOPS: 4, LOCAL: 1})
+        self.queues.prepare({JOBS: 4, ANSWERS: 4, STOPS: 4, LOCAL: 1, SPREAD: 4})
         self.office = Office(self.database, self.queues)
         self.environment = {
             **os.environ, **hub.environment("alice"), "HF_HOME": str(root / "home"), "MERGE_BOT_TIMEOUT": "20",

@@ -24,7 +24,11 @@ def texts(ledger, key):
 def test_a_pool_without_a_worker_is_said_once_in_the_log_of_who_waits(ledger, queues, database):
     one, two = (ledger.enqueue(order(f"ada/{n}")).order.job.key for n in range(2))
     for key in (one, two):
-        queues.make(ledger.join(key, 1, f"m{key}"), {}, runner="pool:gpu")
+        make = ledger.join(key, 1, f"m{key}")
+        if key == one:
+            queues.make(make, {}, runner="pool:gpu")
+        else:  # its shards wait, and it waits for them elsewhere
+            queues.shard(make, 7, file="model.safetensors", needed=1, runner="spread:pool:gpu")
     names = ["pool-gpu", "pool-other"]
     unserved(ledger, queues, names, long=60)  # not for long yet
     assert texts(ledger, one) == []

@@ -11,14 +11,31 @@ from bot.records import Plan
 from bot.wording import size
 
 GB = 10**9
-HF_JOBS, LOCAL, POOL = "hf-jobs", "local", "pool:"
+HF_JOBS, LOCAL, POOL, SPREAD = "hf-jobs", "local", "pool:", "spread:"
 
 
 def choose(order: Order, plan: Plan, *, config: Config) -> str:
-    """`local`, `pool:QUEUE` or `hf-jobs`. Raises RefusedError with the reason where none can do it.
+    """`local`, `pool:QUEUE`, `hf-jobs`, or `spread:` before one of the first two for a make that goes shard by shard.
 
     `auto` takes the first line of `runners` that is large enough and has no reason against it; without lines, `local`.
+    Raises RefusedError with the reason where none can do it.
     """
+    runner = _chosen(order, plan, config=config)
+    return f"{SPREAD}{runner}" if runner != HF_JOBS and _is_spread(order, plan, config=config) else runner
+
+
+def _is_spread(order: Order, plan: Plan, *, config: Config) -> bool:
+    """Whether it goes shard by shard: by size, as configured, or because scratch space has no room for all of it."""
+    moved, there = plan.traffic, config.worker
+    if moved is None or moved.obstacle or order.request.dry_run:
+        return False
+    if there.spread_above_gb is not None and plan.estimate.output_bytes > there.spread_above_gb * GB:
+        return True
+    space = there.scratch_bytes
+    return space is not None and moved.least_bytes <= space < plan.estimate.disk_bytes
+
+
+def _chosen(order: Order, plan: Plan, *, config: Config) -> str:
     if order.runner != "auto":
         if why := _against(order.runner, order, plan, config=config):
             raise why
@@ -55,6 +72,8 @@ def _against(runner: str, order: Order, plan: Plan, *, config: Config) -> Refuse
     if runner != LOCAL:
         return _unknown(runner)
     space, needed = config.worker.scratch_bytes, plan.estimate.disk_bytes
+    if _is_spread(order, plan, config=config) and plan.traffic is not None:
+        needed = plan.traffic.least_bytes
     return _no_space(needed, space) if space is not None and needed > space else None
 
 

@@ -13,6 +13,7 @@ from bot.jobs.runners import rent
 from bot.jobs.runners.choose import choose, rental
 from bot.records import Estimate, Pinned
 from bot.request import Destination, MergeRequest
+from bot.shard import Traffic
 from tests.publish.samples import a_plan
 
 GB = 10**9
@@ -96,6 +97,41 @@ def test_a_line_that_cannot_do_it_is_passed_over():
 def test_where_nothing_fits_the_reason_is_said(asked, changed, table, says):
     with pytest.raises(RefusedError, match=says):
         choose(order(asked), changed, config=table)
+
+
+def moved(**changes):
+    known = Traffic(down_bytes=GB, up_bytes=GB, copied_bytes=0, least_bytes=GB, shards=3)
+    return replace(known, **changes)
+
+
+@pytest.mark.parametrize(
+    ("runner", "worker", "where"),
+    [
+        ("auto", {"scratch_bytes": 2 * GB}, "spread:local"),  # of 10 GB, and 20 GB of disk
+        ("pool:gpu-24g", {"scratch_bytes": 2 * GB}, "spread:pool:gpu-24g"),
+        ("auto", {"scratch_bytes": 30 * GB}, "local"),
+        ("auto", {}, "local"),
+        ("auto", {"spread_above_gb": 9}, "spread:local"),
+        ("auto", {"spread_above_gb": 10}, "local"),
+        ("hf-jobs", {"spread_above_gb": 1}, "hf-jobs"),
+    ],
+)
+def test_a_make_goes_shard_by_shard_where_space_or_the_configuration_says_so(runner, worker, where):
+    table = config(worker=Worker(queues=("gpu-24g",), **worker))
+    assert choose(order(runner), sized(10, traffic=moved()), config=table) == where
+
+
+@pytest.mark.parametrize("traffic", [None, moved(obstacle="it is pickled"), moved(least_bytes=3 * GB)])
+def test_what_cannot_go_shard_by_shard_is_refused_for_its_space(traffic):
+    table = config(worker=Worker(scratch_bytes=2 * GB))
+    with pytest.raises(RefusedError, match="of scratch space"):
+        choose(order(), sized(10, traffic=traffic), config=table)
+
+
+def test_what_is_only_tried_is_not_spread():
+    dry = replace(HUB, dry_run=True)
+    table = config(worker=Worker(spread_above_gb=1))
+    assert choose(order(request=dry), sized(10, traffic=moved()), config=table) == "local"
 
 
 def test_what_is_handed_to_a_job_may_not_be_long():
