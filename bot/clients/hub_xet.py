@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, constants, get_session, hf_raise_for_status
 from bot.clients.hub_errors import redacted
 from bot.errors import HostError
 
-# What hf_xet raises are Python's own errors, none of a kind below these; it hides what the system said in their text.
+# What hf_xet raises are Python's own errors, just these or its own below them; their text hides what the system said.
 RAISED = (RuntimeError, ConnectionError, TimeoutError, FileNotFoundError, OSError)
 FULL = (f"(os error {errno.ENOSPC})", f"(os error {errno.EDQUOT})")
 
@@ -27,7 +27,7 @@ def named(what: str) -> Iterator[None]:
     except (RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # an upload by LFS
             raise error.__cause__ from None
-        if type(error) in RAISED and getattr(error, "errno", None) is None:
+        if _is_of_xet(error):
             if any(number in str(error) for number in FULL):
                 raise OSError(errno.ENOSPC, "the disk is full") from error
             raise _failed(str(error), what) from error
@@ -61,6 +61,13 @@ def _offered(api: HfApi, repo_id: str, *, pr: bool) -> bool:
         return False
     hf_raise_for_status(reply)
     return True
+
+
+def _is_of_xet(error: Exception) -> bool:
+    """A denial aside, for which there is a sentence already."""
+    if type(error).__module__ == "hf_xet":
+        return not isinstance(error, PermissionError)
+    return type(error) in RAISED and getattr(error, "errno", None) is None
 
 
 def _failed(text: str, what: str) -> HostError:

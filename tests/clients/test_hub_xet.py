@@ -1,9 +1,11 @@
 """By Xet where the Hub offers it, with the real client: the same bytes, checked the same, and LFS where it does not."""
 
+import errno
 import hashlib
 import os
 import shutil
 
+import hf_xet
 import pytest
 from huggingface_hub import constants
 
@@ -193,18 +195,28 @@ def test_a_hub_that_denies_its_storage_is_quoted(xet_hub, folder, status, kind, 
     assert stopped(kind, lambda: publish(xet_hub, folder)).code == code
 
 
-def test_a_full_disk_is_told_as_one(xet_hub, tmp_path, monkeypatch):
+FULL = "Task error: File reconstruction error: IO Error: No space left on device (os error 28)"  # on a full tmpfs
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "code"),
+    [
+        (RuntimeError(FULL), MergeError, "disk-full"),
+        (hf_xet.XetObjectNotFoundError("not found"), HostError, "xet-failed"),
+        (hf_xet.XetAuthenticationError("denied"), AccessError, "forbidden"),
+        (OSError(errno.EDQUOT, "quota"), MergeError, "disk-full"),
+    ],
+)
+def test_what_the_library_raises_has_a_sentence(xet_hub, tmp_path, monkeypatch, raised, kind, code):
     xet_hub.commit("acme/base", {NAME: os.urandom(1 << 20)})
     source = reader(xet_hub, tmp_path)
     model = source.open("acme/base")
 
-    def full(**given):  # hf_xet 1.8.0 on a full tmpfs, in its words
-        text = "Task error: File reconstruction error: IO Error: No space left on device (os error 28)"
-        raise RuntimeError(text)
+    def fails(**given):
+        raise raised
 
-    monkeypatch.setattr("huggingface_hub.file_download.xet_get", full)
-    error = stopped(MergeError, lambda: source.download(model, names=[NAME], progress=Silent()))
-    assert error.code == "disk-full"
+    monkeypatch.setattr("huggingface_hub.file_download.xet_get", fails)
+    assert stopped(kind, lambda: source.download(model, names=[NAME], progress=Silent())).code == code
 
 
 def test_an_upload_by_lfs_that_fails_is_tried_again(hub, folder):
