@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,9 +87,15 @@ def publish(  # noqa: PLR0913 - what is published, where, and who is asked
     if report is not None and _is_new(done):
         check = (
             _skipped(GONE)
-            if parcel
+            if parcel and request.reload != "always"
             else _again(
-                done, folder, plan, report, reload=request.reload, settings=settings, progress=progress
+                done,
+                None if parcel else folder,
+                plan,
+                report,
+                reload=request.reload,
+                settings=settings,
+                progress=progress,
             )
         )
         done = replace(done, checks=(*done.checks, check))
@@ -150,7 +157,7 @@ def _is_new(done: Publication) -> bool:
 
 def _again(
     done: Publication,
-    folder: Path,
+    folder: Path | None,
     plan: Plan,
     report: Report,
     *,
@@ -158,7 +165,10 @@ def _again(
     settings: Settings,
     progress: Progress,
 ) -> Check:
-    """The check `reloaded`: the model by its id, at the commit, from the Hub. Skipped when it is large."""
+    """The check `reloaded`: the model by its id, at the commit, from the Hub. Skipped when it is large.
+
+    It is held against `folder`, or where that is gone, against what came back, if it is what was checked.
+    """
     root = settings.scratch or Path(tempfile.gettempdir())
     try:
         with explained(root), _temporary(root) as cache:
@@ -168,9 +178,15 @@ def _again(
             total = sum(model.files.sizes()[name] for name in names)
             if reload == "never" or (reload == "auto" and total > SMALL):
                 return _skipped(f"{size(total)} were not fetched again; --reload always does.")
-            hub.download(model, names=names, progress=progress)
+            place = hub.download(model, names=names, progress=progress)
+            if folder is None and (other := _other(place, report.files)):
+                return Check(
+                    name=RELOADED, verdict="failed", figure="", detail=f"{other} came back different."
+                )
             progress.say("Loading the model from the Hub")
-            return _load(f"{model.pinned.location}@{done.commit}", plan, RELOADED, merged=folder, cache=cache)
+            return _load(
+                f"{model.pinned.location}@{done.commit}", plan, RELOADED, merged=folder or place, cache=cache
+            )
     except (AccessError, HostError, InputError, MergeError) as error:  # it is published all the same
         return _skipped(error.sentence)
 
@@ -196,6 +212,15 @@ def _load(place: Path | str, plan: Plan, name: str, *, merged: Path, cache: Path
         cache=cache,
     )
     return check
+
+
+def _other(place: Path, checked: dict[str, str]) -> str | None:
+    """A file whose bytes are not those that were checked."""
+    for name, sha256 in sorted(checked.items()):
+        with (place / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                return name
+    return None
 
 
 def _needed(model: Model, *, ours: dict[str, str]) -> list[str]:

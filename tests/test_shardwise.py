@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bot import publishing
 from bot.clients.hub_parcel import Parcel
 from bot.plan import shardwise
 from tests.e2e import desk, hub, models, processes
@@ -105,6 +106,46 @@ def test_the_published_model_answers_as_base_and_adapter_do(desk, sources):
     wanted = logits(live(base, adapter), desk.models.batch)
     assert torch.allclose(desk.plain("alice/answers"), wanted, atol=0.05, rtol=0.02)
     assert not torch.allclose(wanted, logits(load(base), desk.models.batch), atol=0.05, rtol=0.02)
+
+
+def reloaded(document):
+    return next(c for c in document["publication"]["checks"] if c["name"] == "reloaded")
+
+
+@pytest.mark.slow
+def test_on_request_it_is_fetched_and_loaded_afterwards(desk, sources):
+    found = reloaded(run(desk, "alice/reloaded", "--reload", "always"))
+    assert (found["verdict"], found["figure"]) == (
+        "passed",
+        f"LlamaForCausalLM, {len(TOUCHED)} of {len(TOUCHED)} changed tensors",
+    )
+    assert shards_fetched(desk) > 0
+    assert reloaded(run(desk, "alice/not-reloaded"))["verdict"] == "skipped"
+
+
+def test_what_came_back_is_held_against_the_digests_of_the_checks(tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+    right = {"a": hashlib.sha256(b"a").hexdigest()}
+    assert (publishing._other(tmp_path, right), publishing._other(tmp_path, {"a": "0" * 64})) == (None, "a")
+
+
+@pytest.mark.slow
+def test_other_bytes_than_were_checked_are_taken_back(desk, sources, monkeypatch):
+    monkeypatch.setattr("bot.publishing._other", lambda place, checked: "model.safetensors")
+    limit = least(desk)
+    given = (
+        "run",
+        ADAPTER,
+        "--to",
+        "alice/other",
+        *FAST,
+        "--scratch-limit",
+        limit,
+        "--reload",
+        "always",
+        "--json",
+    )
+    assert desk(*given).error["code"] == "publication-reloaded"
 
 
 @pytest.mark.slow

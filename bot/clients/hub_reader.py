@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, ModelInfo, get_session, hf_hub_download, hf_h
 from huggingface_hub.hf_api import RepoSibling
 from tqdm.auto import tqdm
 
-from bot.clients import mounted
+from bot.clients import hub_xet, mounted
 from bot.clients.http import retrying
 from bot.clients.hub_errors import translated
 from bot.errors import HostError, InputError
@@ -134,16 +134,17 @@ class HubReader:
         """One file, in this thread: for the threads of snapshot_download, Ctrl-C waits until their files are there."""
 
         def call() -> str:
-            return hf_hub_download(
-                pinned.location,
-                path,
-                revision=pinned.commit,
-                endpoint=self._api.endpoint,
-                token=self._api.token,
-                cache_dir=self._cache,
-                local_dir=folder,
-                tqdm_class=_bar(progress),
-            )
+            with hub_xet.named(f"download {path} of {pinned.location}"):
+                return hf_hub_download(
+                    pinned.location,
+                    path,
+                    revision=pinned.commit,
+                    endpoint=self._api.endpoint,
+                    token=self._api.token,
+                    cache_dir=self._cache,
+                    local_dir=folder,
+                    tqdm_class=_bar(progress),
+                )
 
         return retrying(call, attempts=self._attempts)
 

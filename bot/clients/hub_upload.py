@@ -18,11 +18,11 @@ from huggingface_hub.utils.tqdm import (
     enable_progress_bars,
 )
 
-from bot.clients import hub_target
+from bot.clients import hub_target, hub_xet
 from bot.clients.http import retrying
 from bot.clients.hub_errors import redacted
 from bot.clients.hub_target import ADAPTER_FILE
-from bot.errors import HostError, InternalError
+from bot.errors import InternalError
 from bot.progress import Progress
 from bot.records import Check, Verdict
 from bot.wording import counted, size
@@ -132,14 +132,11 @@ def one(api: HfApi, repo_id: str, addition: Addition, *, pr: bool, attempts: int
             repo_id, [addition], create_pr=pr, free_memory=False, gitignore_content=NOTHING_IGNORED
         )
 
-    try:
-        retrying(send, attempts=attempts)
-    except RuntimeError as error:  # what hf_xet raises when its storage declines
-        raise HostError(
-            f"Could not upload {addition.path_in_repo} to {repo_id}: {redacted(str(error)).rstrip('.')}.",
-            advice="Try again: what was uploaded is not uploaded twice. HF_HUB_DISABLE_XET=1 takes the older way.",
-            code="upload-failed",
-        ) from error
+    def by_either() -> None:
+        with hub_xet.named(f"upload {addition.path_in_repo} to {repo_id}"):
+            hub_xet.or_lfs(send, api=api, repo_id=repo_id, pr=pr)
+
+    retrying(by_either, attempts=attempts)
 
 
 def _same(addition: Addition, there: RepoFile | None, *, checked: str | None) -> bool:

@@ -89,7 +89,7 @@ def _regular(store: Store, path: str, value: dict[str, Any]) -> FileEntry:
 
 
 def _large(store: Store, repo: Repo, path: str, sha256: str) -> FileEntry:
-    size = store.blobs.size(sha256) if sha256 in repo.objects else None
+    size = store.size_of(repo, sha256)
     if size is None:
         raise HubError(
             400, f"{path}: the LFS pointer points to a file that does not exist in this repository"

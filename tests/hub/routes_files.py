@@ -39,6 +39,9 @@ def _to_storage(call: Call, entry: FileEntry, path: str, commit: str) -> Reply:
         "X-Linked-Size": str(entry.size),
         "ETag": f'"{entry.oid}"',
     }
+    if xet_hash := call.state.store.xet_hash(entry):
+        token = f"{call.state.url}/api/{call.repo.type}s/{call.repo.id}/xet-read-token/{commit}"
+        headers |= {"X-Xet-Hash": xet_hash, "Link": f'<{token}>; rel="xet-auth"'}
     return Reply(302, headers, b"Found. Redirecting")
 
 

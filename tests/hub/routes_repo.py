@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from .access import require_download, require_write
 from .cards import card_data, json_of, model_config, parameters, safetensors_header, tags
-from .errors import HubError, entry_not_found
+from .errors import entry_not_found
 from .exchange import Call, Endpoint, Reply, as_json
 from .records import Commit, FileEntry, Repo
 
@@ -75,6 +75,8 @@ def _file(call: Call, commit: Commit, path: str, *, expand: bool) -> dict[str, A
     item: dict[str, Any] = {"type": "file", "path": path, "oid": entry.oid, "size": entry.size}
     if entry.lfs:
         item["lfs"] = {"oid": entry.sha256, "size": entry.size, "pointerSize": entry.pointer_size}
+    if xet_hash := call.state.store.xet_hash(entry):
+        item["xetHash"] = xet_hash
     if expand:
         safe = {"status": "safe", "avScan": {"virusFound": False}, "pickleImportScan": None}
         item |= {"lastCommit": _last_change(call, commit, path), "securityFileStatus": safe}
@@ -125,8 +127,8 @@ def tree(call: Call, rev: str, path: str = "") -> Reply:
 
 
 def paths_info(call: Call, rev: str) -> Reply:
-    """Unknown paths are left out. LFS files get an `xetHash` here, which the client's server-side copy asks for;
-    `tree` gives none, since a client with hf_xet would then download through Xet."""
+    """Unknown paths are left out. LFS files always get an `xetHash` here, which the client's server-side copy asks for;
+    without Xet storage `tree` gives none, since a client with hf_xet would then download through Xet."""
     form = call.form()
     commit = call.state.store.resolve(call.repo, rev)
     expand = form.get("expand", [""])[0].lower() in ("true", "1")
@@ -134,7 +136,7 @@ def paths_info(call: Call, rev: str) -> Reply:
     for path in (p.strip("/") for p in form.get("paths", [])):
         if path in commit.files:
             item = _file(call, commit, path, expand=expand)
-            found.append(item | ({"xetHash": item["lfs"]["oid"]} if "lfs" in item else {}))
+            found.append(({"xetHash": item["lfs"]["oid"]} if "lfs" in item else {}) | item)
         elif any(p.startswith(path + "/") for p in commit.files):
             found.append(_folder(call, commit, path, expand=expand))
     return as_json(found)
@@ -190,11 +192,6 @@ def safetensors_metadata(call: Call, path: str) -> Reply:
     return as_json({"index": index, "headers": headers})
 
 
-def xet_token(call: Call, mode: str, rev: str) -> Reply:
-    """No Xet storage here: clients run with HF_HUB_DISABLE_XET=1."""
-    raise HubError(404, "This repository is not on Xet storage")
-
-
 ROUTES: list[Endpoint] = [
     ("GET", "", repo_info),
     ("GET", "/revision/{rev}", repo_info),
@@ -206,5 +203,4 @@ ROUTES: list[Endpoint] = [
     ("GET", "/auth-check/write", auth_check_write),
     ("PUT", "/settings", settings),
     ("GET", "/safetensors-metadata/{path:path}", safetensors_metadata),
-    ("GET", "/xet-{mode}-token/{rev}", xet_token),
 ]

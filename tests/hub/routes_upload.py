@@ -1,11 +1,12 @@
-"""Uploads: which files go to LFS, the LFS batch and storage endpoints, server-side copies, and the commit itself."""
+"""Uploads: what goes to LFS, the LFS batch and storage endpoints, Xet's tokens, server-side copies, and the commit."""
 
 import hashlib
 import math
+import time
 from typing import Any
 
 from . import discussions
-from .access import can_download, require_push, require_visible, require_writer
+from .access import can_download, require_download, require_push, require_visible, require_writer
 from .blobs import chunks
 from .commits import build, clean_path, parse
 from .errors import HubError, revision_not_found
@@ -14,6 +15,7 @@ from .records import Discussion, FileEntry
 from .store import LFS_SUFFIXES
 
 REGULAR_UP_TO = 10 << 20
+XET_TOKEN_SECONDS = 3600
 
 
 def _pull(call: Call, rev: str) -> Discussion | None:
@@ -56,7 +58,7 @@ def lfs_batch(call: Call) -> Reply:
 def _instructions(call: Call, sha256: str, size: int) -> dict[str, Any]:
     state, repo = call.state, call.repo
     plain: dict[str, Any] = {"oid": sha256, "size": size, "authenticated": True}
-    if sha256 in repo.objects and state.store.blobs.size(sha256) == size:
+    if state.store.size_of(repo, sha256) == size:
         return plain
     facts: dict[str, str | int] = {"repo": repo.key, "size": size}
     verify = {"href": f"{state.url}/{repo.page}.git/info/lfs/objects/verify"}
@@ -108,7 +110,7 @@ def verify(call: Call) -> Reply:
     require_writer(call.account)
     body = call.json()
     sha256 = str(body.get("oid"))
-    if sha256 not in call.repo.objects or call.state.store.blobs.size(sha256) != body.get("size"):
+    if call.state.store.size_of(call.repo, sha256) != body.get("size"):
         raise HubError(422, "The object is missing or has another size")
     return as_json({"success": True})
 
@@ -128,6 +130,23 @@ def duplicate(call: Call) -> Reply:
         else:
             failed.append({"sha256": sha256, "error": "Not found, or no access"})
     return as_json({"success": not failed, "failed": failed})
+
+
+def xet_token(call: Call, mode: str, rev: str) -> Reply:
+    """Where the Xet storage is; below `local://` nobody looks at the token."""
+    cas = call.state.store.cas
+    if cas is None:
+        raise HubError(404, "This repository is not on Xet storage")
+    if mode == "write":
+        require_push(call.account, call.repo, create_pr=call.flag("create_pr"), pull=_pull(call, rev))
+        cas.writers.add(call.repo.key)
+    else:
+        require_download(call.account, call.repo)
+    until = int(time.time()) + XET_TOKEN_SECONDS
+    headers = {"X-Xet-Cas-Url": cas.url, "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": str(until)}
+    reply = as_json({"casUrl": cas.url, "accessToken": "xet", "exp": until})
+    reply.headers |= headers
+    return reply
 
 
 def commit(call: Call, rev: str) -> Reply:
@@ -179,6 +198,7 @@ ROUTES: list[Endpoint] = [
     ("POST", "/preupload/{rev}", preupload),
     ("POST", "/commit/{rev}", commit),
     ("POST", "/lfs-files/duplicate", duplicate),
+    ("GET", "/xet-(?P<mode>read|write)-token/{rev}", xet_token),
 ]
 LFS_ROUTES: list[Endpoint] = [
     ("POST", r"\.git/info/lfs/objects/batch", lfs_batch),

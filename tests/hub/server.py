@@ -13,6 +13,7 @@ from .jobs import Jobs
 from .records import FileEntry, Repo
 from .state import State
 from .store import LFS_SUFFIXES
+from .xet import Cas
 
 SWITCHES = {
     "HF_HUB_DISABLE_XET": "1",
@@ -24,10 +25,13 @@ Content = bytes | str | Path | FileEntry | None
 
 
 class LoopbackHub:
-    """A Hugging Face Hub on 127.0.0.1, for `HfApi(endpoint=hub.url)` or HF_ENDPOINT."""
+    """A Hugging Face Hub on 127.0.0.1, for `HfApi(endpoint=hub.url)` or HF_ENDPOINT.
 
-    def __init__(self, root: Path | str, *, port: int = 0, verbose: bool = False) -> None:
-        self.state = State(Path(root))
+    `xet`: it offers Xet storage too, to clients in this process.
+    """
+
+    def __init__(self, root: Path | str, *, port: int = 0, verbose: bool = False, xet: bool = False) -> None:
+        self.state = State(Path(root), xet=xet)
         self.faults = Faults()
         self._journal = Journal()
         self._port, self._verbose = port, verbose
@@ -120,12 +124,25 @@ class LoopbackHub:
             head = store.resolve(repo, revision if revision in repo.branches else "main")
             before = repo.branches.get(revision)
             merged = {path: entry for path, entry in ({**head.files, **entries}).items() if entry}
+            self._into_xet(entries.values())
             repo.objects.extend({entry.sha256 for entry in merged.values() if entry.lfs} - set(repo.objects))
             made = store.add_commit(repo, parent=head.oid, title=message, author=author, files=merged)
             repo.branches[revision] = made.oid
             store.save(repo)
         self.state.tell.pushed(repo, f"refs/heads/{revision}", before, made.oid)
         return made.oid
+
+    @property
+    def cas(self) -> Cas:
+        """The Xet storage of a hub that has one."""
+        assert self.state.store.cas is not None, "LoopbackHub(…, xet=True)"
+        return self.state.store.cas
+
+    def _into_xet(self, entries: Iterable[FileEntry | None]) -> None:
+        store = self.state.store
+        for entry in entries if store.cas else ():
+            if entry and entry.lfs and store.xet_hash(entry) is None:
+                self.cas.put(store.blobs.path(entry.sha256), entry.sha256)
 
     def _repo(self, repo_id: str, repo_type: str = "model") -> Repo:
         repo = self.state.store.find(repo_type, repo_id)

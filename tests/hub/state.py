@@ -22,6 +22,7 @@ class State:
     """One hub."""
 
     root: Path
+    xet: bool = False
     url: str = ""
     cdn_url: str = ""
     multipart_threshold: int = 64 << 20
@@ -39,7 +40,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        self.store = Store(self.root)
+        self.store = Store(self.root, xet=self.xet)
         self.accounts = Accounts(self.root)
         self.jobs = Jobs(self.root, store=self.store)
         self.tell = Deliveries(self)

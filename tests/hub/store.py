@@ -16,6 +16,7 @@ from typing import Any
 from .blobs import Blobs
 from .errors import HubError, entry_not_found, revision_not_found
 from .records import Commit, Discussion, FileEntry, Repo, now
+from .xet import Cas
 
 REPO_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 
@@ -36,9 +37,10 @@ def read_json(path: Path, default: Any) -> Any:
 class Store:
     """All mutations hold `lock`; commits never change once written."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, xet: bool = False) -> None:
         self.root = root
         self.blobs = Blobs(root)
+        self.cas = Cas(root) if xet else None
         self.lock = threading.RLock()
         self._commits: dict[tuple[str, str], Commit] = {}
         loaded = (Repo(**json.loads(path.read_text("utf-8"))) for path in root.glob("repos/*/repo.json"))
@@ -116,6 +118,19 @@ class Store:
             if sha256 not in repo.objects:
                 repo.objects.append(sha256)
                 self.save(repo)
+
+    def size_of(self, repo: Repo, sha256: str) -> int | None:
+        """Of an LFS object that this repository may refer to, however it was uploaded; None when it may not."""
+        uploads = self.cas and repo.key in self.cas.writers and self.cas
+        if sha256 not in repo.objects and uploads and (found := uploads.find(sha256)):
+            if self.blobs.size(sha256) is None:  # refused here when the client has told the wrong SHA-256
+                self.blobs.receive(uploads.get(sha256), sha256=sha256, size=found[1])
+            self.own_object(repo, sha256)
+        return self.blobs.size(sha256) if sha256 in repo.objects else None
+
+    def xet_hash(self, entry: FileEntry) -> str | None:
+        found = self.cas.find(entry.sha256) if self.cas and entry.lfs else None
+        return found[0] if found else None
 
     # commits
 
