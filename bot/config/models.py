@@ -47,6 +47,13 @@ class Worker(Table):
     queues: tuple[Queue, ...] = key((), "Queues that workers on other machines take merges from.")
     scratch: Path | None = key(None, "Folder for unfinished work, relative to this file; else below `state`.")
     scratch_bytes: Bytes = key(None, "How much unfinished work may take there.", gt=0)
+    cache: Path | None = key(
+        None,
+        "Folder for what is fetched from the Hub, which is then cleared there, too; else within `scratch`.",
+    )
+    cache_bytes: Bytes = key(
+        None, "How much of that is kept for the next merges; else what the disk has room for.", gt=0
+    )
     memory_bytes: Bytes = key(
         None, "How much memory a merge may have to itself, all its processes together.", gt=0
     )

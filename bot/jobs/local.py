@@ -12,7 +12,7 @@ from bot.errors import HostError, MergeBotError
 from bot.job import Outcome
 from bot.jobs.process import Bounds, Room
 from bot.jobs.runners.runner import Log, Make, Tell
-from bot.jobs.scratch import Scratch
+from bot.jobs.scratch import Needs, Scratch
 from bot.plan.limits import cost
 from bot.records import Plan, Report
 from bot.request import Destination, MergeRequest
@@ -52,9 +52,13 @@ class Local:
         """Both steps may be begun again at any time: a finished folder, and a marker on the Hub, are found."""
         estimate = make.plan.estimate
         again = 0 if make.request.reload == "never" else estimate.output_bytes  # it may be fetched once more
-        needed = estimate.disk_bytes + again
+        needs = Needs(
+            size=estimate.disk_bytes + again,
+            fetches=estimate.download_bytes,
+            uses=frozenset(f"{s.location}@{s.commit}" for s in make.plan.sources if s.kind == "hub"),
+        )
         try:
-            async with self.scratch.reserved(make.id, needed=needed, waits=log, keeps=self.keeps) as (
+            async with self.scratch.reserved(make.id, needs=needs, waits=log, keeps=self.keeps) as (
                 folder,
                 most,
             ):

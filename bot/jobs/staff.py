@@ -12,6 +12,7 @@ from bot.clients.posting import post
 from bot.config.models import Config
 from bot.doors.pushed import within
 from bot.jobs.answers import Answerer
+from bot.jobs.cache import Cache
 from bot.jobs.cleaner import EVERY, HOURLY, Cleaner, clean
 from bot.jobs.clerk import Clerk
 from bot.jobs.database import Database
@@ -28,7 +29,7 @@ from bot.jobs.queues import ANSWERS, HF_JOBS, JOBS, LOCAL, STOPS, Queues, queue_
 from bot.jobs.runners.choose import choose, rental
 from bot.jobs.runners.hf_jobs import HfJobs
 from bot.jobs.runners.runner import Runner
-from bot.jobs.scratch import Scratch
+from bot.jobs.scratch import CACHE, Scratch
 from bot.jobs.slot import Slot
 from bot.jobs.unserved import swept, unserved
 from bot.jobs.workers import Workers
@@ -61,11 +62,13 @@ class Staff:
         """Raises InputError or MergeError for folders that cannot be used."""
         state, there = config.server.state.absolute(), config.worker
         terms = replace(settings.terms, limits=config.limits.limits())
-        known = replace(settings, terms=terms, scratch=None)
         self._queues = Queues(database)
         self.office = Office(database, self._queues)
         self._pools = dict.fromkeys(map(queue_of, (f"pool:{name}" for name in there.queues)), 1)
-        scratch = Scratch((there.scratch or state / "scratch").absolute(), most=there.scratch_bytes)
+        root = (there.scratch or state / "scratch").absolute()
+        cache = Cache(folder=(there.cache or root / CACHE).absolute(), most=there.cache_bytes)
+        scratch = Scratch(root, most=there.scratch_bytes, cache=cache)
+        known = replace(settings, terms=terms, scratch=None, cache=cache.folder)
         self._slot = Slot(state / "slots")
         lease = Lease(
             self._slot.name, workers=Workers(database), queues=self._queues, lost=lost, seconds=seconds
