@@ -121,7 +121,9 @@ class HfJobs(Table):
         (), "Machines that may be rented; none: the cheapest that is large enough."
     )
     hours: float = key(6.0, "After how long a job is given up.", gt=0, le=24 * 7)
-    max_cost: float | None = key(None, "The most that one job may cost, in US dollars.", gt=0)
+    max_cost: float | None = key(
+        None, "The most that one merge may cost, all tries together, in US dollars.", gt=0
+    )
 
 
 class Quotas(Table):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from bot.doors.work import failed
 from bot.errors import HostError, MergeBotError
 from bot.job import Outcome
 from bot.jobs.process import Bounds, Room
-from bot.jobs.runners.runner import Log, Make, Tell
+from bot.jobs.runners.runner import Gate, Log, Make, Tell, open_gate
 from bot.jobs.scratch import Needs, Scratch
 from bot.plan.limits import cost
 from bot.records import Plan, Report
@@ -20,11 +20,6 @@ from bot.settings import Settings
 
 # An adapter in a GitHub PR as the pipeline takes it: a folder below the given one, of so many bytes. May block.
 Fetch = Callable[[Make, Path, int], MergeRequest]
-Gate = Callable[[Make], Awaitable[None]]
-
-
-async def _open_gate(_: Make) -> None:
-    """Nobody has to be asked."""
 
 
 def _as_it_is(make: Make, _: Path, __: int) -> MergeRequest:
@@ -42,7 +37,7 @@ class Local:
     settings: Settings
     scratch: Scratch
     fetch: Fetch = field(default=_as_it_is)
-    gate: Gate = field(default=_open_gate)
+    gate: Gate = field(default=open_gate)
     keeps: Callable[[], bool] = field(default=lambda: False)
     alive: Callable[[], bool] = field(default=lambda: True)
     memory: int | None = None

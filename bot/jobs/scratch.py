@@ -76,7 +76,8 @@ class Scratch:
 
         What the cache has already is not needed once more, and what stands in the way there goes, unless somebody uses
         it. Waits while others hold the space; `waits` is told so, once. What a killed run has left in the folder is
-        still there; in the end it is gone, but for one that is cancelled while `keeps` says that somebody will go on with it.
+        still there; in the end it is gone, but for one that is cancelled while `keeps` says that somebody will go on
+        with it.
         Raises MergeError (`scratch-full`) for what does not fit when nobody holds any.
         """
         told, needs = False, replace(needs, size=needs.size + self._spare)

@@ -114,7 +114,12 @@ class Staff:
             patience=lease.patience,
         )
         if (rented := rental(config)) is not None:
-            runners["hf-jobs"] = HfJobs(rented, settings=known, keeps=lambda: self._engine.draining)
+            runners["hf-jobs"] = HfJobs(
+                rented,
+                settings=known,
+                keeps=lambda: self._engine.draining,
+                gate=lambda make: flow.gate(make.id),
+            )
         self._clerk = Clerk(inbox, places.doors()) if inbox is not None else None
         kept = config.retention
         days = {"log_days": kept.log_days, "job_days": kept.job_days}
