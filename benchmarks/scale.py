@@ -22,7 +22,8 @@ from typing import Any
 from benchmarks.machine import machine, versions
 from benchmarks.measure import memory
 from benchmarks.places import default_root
-from benchmarks.synthetic import ADAPTER, SCALES
+from benchmarks.sizes import SCALES
+from benchmarks.synthetic import ADAPTER
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
