@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.synthetic import ADAPTER, SCALES, USER, Experts, Scale, fill
+from benchmarks.sizes import SCALES, Experts, Scale
+from benchmarks.synthetic import ADAPTER, USER, fill
 from bot import pipeline
 from bot.plan.shardwise import RATE, seconds
 from bot.progress import Silent

@@ -23,7 +23,8 @@ from typing import Any
 from benchmarks.machine import machine, versions
 from benchmarks.measure import memory
 from benchmarks.places import default_root
-from benchmarks.synthetic import ADAPTER, SCALES
+from benchmarks.sizes import SCALES
+from benchmarks.synthetic import ADAPTER
 from tests.jobs import postgres
 from tests.jobs.site import Site
 

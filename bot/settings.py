@@ -72,7 +72,8 @@ class Settings:
     adapter's modules. `verbosity` is the command's, for that process. `identity`: this is a step of a GitHub workflow
     that can prove to the Hub whose it is. `anonymous`: the Hub is read without a token, for somebody who is not
     known to be allowed what the token may read, except below the names in `owned`, in small letters, which are theirs.
-    `mounts`: folders that hold a repository of the Hub at a commit, by `owner/name@commit`.
+    `mounts`: folders that hold a repository of the Hub at a commit, by `owner/name@commit`. `cache`: where steps of a
+    job keep what they fetch from the Hub (None: where its client does).
     """
 
     endpoint: str = "https://huggingface.co"
@@ -89,6 +90,7 @@ class Settings:
     owned: frozenset[str] = frozenset()
     identity: bool = False
     mounts: Mapping[str, Path] = field(default_factory=dict)
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +216,7 @@ def step_environment(settings: Settings, *, scratch: Path, writes: bool = False)
     limits = settings.terms.limits
     said = {
         "HF_ENDPOINT": settings.endpoint,
+        "HF_HUB_CACHE": str(settings.cache or ""),
         "MERGE_BOT_READ_TOKEN": settings.read_token or "",
         "MERGE_BOT_WRITE_TOKEN": (settings.write_token if writes else None) or "",
         "MERGE_BOT_TIMEOUT": str(settings.timeout),

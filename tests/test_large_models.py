@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import scale
 from benchmarks.large_models import MODELS, PAGE, planned, row
-from benchmarks.synthetic import SCALES, shards
+from benchmarks.sizes import SCALES, shards
 
 SLOW = [pytest.param(name, marks=[] if "70B" in name else pytest.mark.slow) for name in MODELS]
 

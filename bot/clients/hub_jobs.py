@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from huggingface_hub import HfApi, JobHardwareInfo, JobInfo, Volume
@@ -19,7 +19,8 @@ from bot.clients.hub_errors import translated
 AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", re.IGNORECASE)
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 ENDED = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
-LABEL = "merge-bot"
+LABEL, OF = "merge-bot", "merge-bot-of"  # what a job is found again by, and what all tries at the same share
+WORD = "merge-bot-may-publish"
 MINUTES = {"second": 1 / 60, "minute": 1.0, "hour": 60.0}
 
 
@@ -45,13 +46,17 @@ class Mounted:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A job to be started: `key` is its label, by which it is found again; `secrets` are hidden from those who look."""
+    """A job to be started: `key` is its label, by which it is found again, and `of` what other tries have, too.
+
+    `secrets` are hidden from those who look.
+    """
 
     image: str
     command: tuple[str, ...]
     flavor: str
     seconds: int
     key: str
+    of: str
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     volumes: tuple[Mounted, ...] = ()
@@ -62,7 +67,7 @@ class HubJob:
     """A job as the Hub shows it.
 
     `stage` is SCHEDULING, RUNNING, COMPLETED, CANCELED, ERROR or DELETED; `seconds` is how long it has run, which is
-    what it costs; None: it has not begun to.
+    what it costs; None: it has not begun to. `allowed`: it has been given the word that it waits for.
     """
 
     id: str
@@ -71,6 +76,11 @@ class HubJob:
     stage: str
     message: str = ""
     seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def allowed(self) -> bool:
+        return WORD in self.labels
 
     @property
     def ended(self) -> bool:
@@ -102,11 +112,11 @@ class HubJobs:
             found = retrying(self._api.list_jobs_hardware, attempts=self._attempts)
         return tuple(made for one in found if (made := _hardware(one)) is not None)
 
-    def find(self, key: str) -> tuple[HubJob, ...]:
+    def find(self, key: str, *, label: str = LABEL) -> tuple[HubJob, ...]:
         """The jobs with this label, the oldest first."""
 
         def listed() -> list[JobInfo]:
-            return [*self._api.list_jobs(labels={LABEL: key}, namespace=self._namespace)]
+            return [*self._api.list_jobs(labels={label: key}, namespace=self._namespace)]
 
         with translated(f"list the jobs of {self._namespace}"):
             found = retrying(listed, attempts=self._attempts)
@@ -133,7 +143,7 @@ class HubJobs:
                 flavor=wanted.flavor,
                 timeout=wanted.seconds,
                 attempts=1,
-                labels={LABEL: wanted.key, "name": f"merge-bot-{wanted.key[:12]}"},
+                labels={LABEL: wanted.key, OF: wanted.of, "name": f"merge-bot-{wanted.key[:12]}"},
                 volumes=volumes,
                 namespace=self._namespace,
             )
@@ -155,6 +165,17 @@ class HubJobs:
 
         with translated(f"cancel the job {id_}"):
             retrying(call, attempts=self._attempts)
+
+    def allow(self, job: HubJob) -> HubJob:
+        """Gives it the word that it waits for: a label, which it sees without being reached from outside."""
+        labels = {**job.labels, WORD: "yes"}
+
+        def call() -> None:
+            self._api.update_job_labels(job_id=job.id, labels=labels, namespace=self._namespace)
+
+        with translated(f"give the job {job.id} its word"):
+            retrying(call, attempts=self._attempts)
+        return replace(job, labels=labels)
 
     def lines(self, id_: str) -> Iterator[str]:
         """Its log from the beginning, line by line as it is written, until it ends. A cut connection is made again."""
@@ -192,4 +213,5 @@ def _job(found: JobInfo) -> HubJob:
         stage=str(getattr(found.status.stage, "value", found.status.stage)),
         message=found.status.message or "",
         seconds=None if running is None else float(running),
+        labels=dict(found.labels or {}),
     )

@@ -12,11 +12,14 @@ from bot.errors import InputError
 
 @click.command()
 @click.argument("request", metavar="REQUEST")
+@click.option("--job", metavar="LABEL", help="Publish only once the job with this label is given the word.")
+@click.option("--namespace", metavar="NAME", help="Who pays for the job; else the token's user.")
 @options.verbose
-def make(request: str, *, verbose: int) -> int:
+def make(request: str, *, job: str | None, namespace: str | None, verbose: int) -> int:
     """Merge and publish as REQUEST says, a record in JSON, and tell of it in JSON lines: for a service's own jobs."""
     from bot.doors.work import work
     from bot.jobs.runners.spoken import Speaking
+    from bot.jobs.runners.word import wait_for_word
     from bot.request import MergeRequest
     from bot.serial import from_dict
     from bot.terminal import session
@@ -30,7 +33,13 @@ def make(request: str, *, verbose: int) -> int:
             code="usage",
         ) from error
     with session.tools(verbosity=verbose, plain=True) as tools:
-        speaking = Speaking()
-        outcome = work("merge", lambda: asked, settings=tools["settings"], progress=speaking)
+        speaking, settings = Speaking(), tools["settings"]
+
+        def gate() -> None:
+            if job is not None:
+                speaking.ask()
+                wait_for_word(job, namespace=namespace, settings=settings)
+
+        outcome = work("merge", lambda: asked, settings=settings, progress=speaking, gate=gate)
     speaking.outcome(outcome)
     return outcome.failure.exit_code if outcome.failure is not None else 0

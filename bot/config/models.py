@@ -47,6 +47,13 @@ class Worker(Table):
     queues: tuple[Queue, ...] = key((), "Queues that workers on other machines take merges from.")
     scratch: Path | None = key(None, "Folder for unfinished work, relative to this file; else below `state`.")
     scratch_bytes: Bytes = key(None, "How much unfinished work may take there.", gt=0)
+    cache: Path | None = key(
+        None,
+        "Folder for what is fetched from the Hub, which is then cleared there, too; else within `scratch`.",
+    )
+    cache_bytes: Bytes = key(
+        None, "How much of that is kept for the next merges; else what the disk has room for.", gt=0
+    )
     memory_bytes: Bytes = key(
         None, "How much memory a merge may have to itself, all its processes together.", gt=0
     )
@@ -118,7 +125,9 @@ class HfJobs(Table):
         (), "Machines that may be rented; none: the cheapest that is large enough."
     )
     hours: float = key(6.0, "After how long a job is given up.", gt=0, le=24 * 7)
-    max_cost: float | None = key(None, "The most that one job may cost, in US dollars.", gt=0)
+    max_cost: float | None = key(
+        None, "The most that one merge may cost, all tries together, in US dollars.", gt=0
+    )
 
 
 class Quotas(Table):

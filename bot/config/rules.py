@@ -96,6 +96,15 @@ def rules_for(config: Config, repo_id: str, override: bytes | None = None) -> Ru
     return _with(in_force, own)
 
 
+def ruled(config: Config, repo_id: str, *, base: str = "", subfolder: str = "") -> Destination | None:
+    """Where the first rule that matches has an adapter go, else `[defaults]`; its own file is not asked.
+
+    None where that takes the name of the base, and it is not given. Raises InputError as `Rules.to` does.
+    """
+    rules = rules_for(config, repo_id) or Rules(repository=repo_id, rule=0, **config.defaults.model_dump())
+    return None if "{base" in rules.destination and not base else rules.to(base=base, subfolder=subfolder)
+
+
 def may_watch(config: Config, repo_id: str) -> bool:
     """Whether a repository can have rules at all, once its own file has been read."""
     _, rule = _first(config.watch, repo_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +13,8 @@ from bot.errors import HostError, MergeBotError
 from bot.isolation.forking import ForkServer
 from bot.job import Outcome
 from bot.jobs.process import Bounds, Room
-from bot.jobs.runners.runner import Log, Make, Tell
-from bot.jobs.scratch import Scratch
+from bot.jobs.runners.runner import Gate, Log, Make, Tell, open_gate
+from bot.jobs.scratch import Needs, Scratch
 from bot.plan.limits import cost
 from bot.records import Plan, Report
 from bot.request import Destination, MergeRequest
@@ -22,11 +22,6 @@ from bot.settings import Settings
 
 # An adapter in a GitHub PR as the pipeline takes it: a folder below the given one, of so many bytes. May block.
 Fetch = Callable[[Make, Path, int], MergeRequest]
-Gate = Callable[[Make], Awaitable[None]]
-
-
-async def _open_gate(_: Make) -> None:
-    """Nobody has to be asked."""
 
 
 def _as_it_is(make: Make, _: Path, __: int) -> MergeRequest:
@@ -53,7 +48,7 @@ class Local:
     settings: Settings
     scratch: Scratch
     fetch: Fetch = field(default=_as_it_is)
-    gate: Gate = field(default=_open_gate)
+    gate: Gate = field(default=open_gate)
     keeps: Callable[[], bool] = field(default=lambda: False)
     alive: Callable[[], bool] = field(default=lambda: True)
     memory: int | None = None
@@ -64,10 +59,14 @@ class Local:
         """Both steps may be begun again at any time: a finished folder, and a marker on the Hub, are found."""
         estimate = make.plan.estimate
         again = 0 if make.request.reload == "never" else estimate.output_bytes  # it may be fetched once more
-        needed = estimate.disk_bytes + again
+        needs = Needs(
+            size=estimate.disk_bytes + again,
+            fetches=estimate.download_bytes,
+            uses=frozenset(f"{s.location}@{s.commit}" for s in make.plan.sources if s.kind == "hub"),
+        )
         try:
             async with self.opened(
-                make, make.id, needed=needed, keeps=self.keeps, tell=tell, log=log
+                make, make.id, needs=needs, keeps=self.keeps, tell=tell, log=log
             ) as opened:
                 return await self._carried_out(make, opened)
         except HostError:
@@ -82,7 +81,7 @@ class Local:
         make: Make,
         name: str,
         *,
-        needed: int,
+        needs: Needs,
         keeps: Callable[[], bool],
         tell: Tell,
         log: Log,
@@ -91,7 +90,7 @@ class Local:
 
         Raises what `bot.jobs.scratch.Scratch.reserved` raises, and what `fetch` raises.
         """
-        async with self.scratch.reserved(name, needed=needed, waits=log, keeps=keeps) as (folder, most):
+        async with self.scratch.reserved(name, needs=needs, waits=log, keeps=keeps) as (folder, most):
 
             async def gate() -> None:
                 await self.gate(make)

@@ -17,7 +17,7 @@ from bot.doors.answering import Answering
 from bot.doors.ground import Footing, Ground, HubGround
 from bot.doors.rights import Rights
 from bot.forge import Forge
-from bot.jobs import on_github
+from bot.jobs import ordering
 from bot.jobs.clerk import Door
 from bot.jobs.inbox import Delivery
 from bot.jobs.office import Office
@@ -59,14 +59,14 @@ class Places:
 
     def thread(self, order: Order) -> Answering:
         """Where an order from a host is answered."""
-        return on_github.answering(order, ground=self._footing(order, folder=self.folder))
+        return ordering.answering(order, ground=self._footing(order, folder=self.folder))
 
     def fetch(self, order: Order, folder: Path, space: int) -> MergeRequest:
         """What the pipeline is asked for; an adapter of a GitHub PR is fetched into the folder, which has the space."""
         if order.target is None or order.origin.host != "github":
             return order.request
         ground = self._on_github(order.origin.repository, run=order.job.run, folder=folder)
-        return on_github.request(order, ground=replace(ground, space=space))
+        return ordering.request(order, ground=replace(ground, space=space))
 
     def fetched(self, make: Make, folder: Path, space: int) -> MergeRequest:
         """The same for a merge: the adapter of whoever asked first."""
@@ -97,8 +97,8 @@ class Places:
             run=run,
             url=self.config.server.public_url or "",
             folder=folder,
-            settle=on_github.Enqueueing(desk=self.office),
-            jobs=on_github.Queue(desk=self.office),
+            settle=ordering.Enqueueing(desk=self.office),
+            jobs=ordering.Queue(desk=self.office),
             connect=partial(self._forge, repository),
         )
 
@@ -117,8 +117,8 @@ class Places:
             run=run,
             url=self.config.server.public_url or "",
             folder=self.folder,
-            settle=on_github.Enqueueing(desk=self.office),
-            jobs=on_github.Queue(desk=self.office),
+            settle=ordering.Enqueueing(desk=self.office),
+            jobs=ordering.Queue(desk=self.office),
             config=self.config,
             repository=repository,
             connect=partial(connect.discussions, self.settings, repository=repository, login=login),

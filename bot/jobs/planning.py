@@ -15,11 +15,12 @@ from bot.doors.work import as_they_may
 from bot.errors import RefusedError
 from bot.isolation.forking import ForkServer
 from bot.job import Outcome
+from bot.jobs.cache import ALL
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import Entry, Order
 from bot.jobs.process import Bounds, Room
 from bot.jobs.runners.runner import Log, Make, Tell, pinned
-from bot.jobs.scratch import Scratch
+from bot.jobs.scratch import Needs, Scratch
 from bot.records import Plan
 from bot.request import MergeRequest
 from bot.serial import as_dict
@@ -88,12 +89,11 @@ class Planning:
         order, verb = entry.order, entry.order.job.verb
         name = f"plan-{order.job.key}"
         keeps: Callable[[], bool] = lambda: False  # noqa: E731 - a plan is quickly made again
-        async with self.scratch.reserved(
-            name, needed=SMALL if _is_inside(order) else 0, waits=log, keeps=keeps
-        ) as (
-            folder,
-            most,
-        ):
+        needs = Needs(
+            size=SMALL if _is_inside(order) else 0,
+            uses=frozenset({ALL} if order.request.further else ()),  # to plan for several, they are fetched
+        )
+        async with self.scratch.reserved(name, needs=needs, waits=log, keeps=keeps) as (folder, most):
             request = await asyncio.to_thread(self.fetch, order, folder, SMALL)
             known = as_they_may(self.settings, request)
             room = Room(

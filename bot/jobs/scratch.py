@@ -1,7 +1,8 @@
 """Scratch space, which several executors of one machine may share: set aside before a job starts, gone after it.
 
-A job's folder is there as long as `NAME.space` beside it is locked; the file says how many bytes it may use. The
-kernel lets go of the lock when its holder is killed, and the next look clears away what that left.
+A job's folder is there as long as `NAME.space` beside it is locked; the file says how many bytes it may use, and which
+models of the cache. The kernel lets go of the lock when its holder is killed, and the next look clears away what that
+left.
 """
 
 from __future__ import annotations
@@ -12,24 +13,45 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from bot.errors import MergeError
+from bot.jobs.cache import Cache
 from bot.wording import size
 
 T = TypeVar("T")
 LOOKS = 2.0  # seconds between two looks at whether there is room now
 SPARE = 256 * 2**20  # bytes that a job is given beside its estimate: temporary files, reports, pictures
-SPACE = ".space"
+SPACE, CACHE = ".space", ".cache"
+FREE = "are free on its disk"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a job needs: bytes in all, how many of them it fetches into the cache, and which models it has there.
+
+    `uses`: as `owner/name@commit`.
+    """
+
+    size: int
+    fetches: int = 0
+    uses: frozenset[str] = frozenset()
 
 
 class Scratch:
-    """The folder. `most`: bytes that all jobs in it may use together; None: as much as the disk has."""
+    """The folder. `most`: bytes that all jobs in it may use together; None: as much as the disk has.
 
-    def __init__(self, root: Path, *, most: int | None = None, spare: int = SPARE) -> None:
+    `cache`: where they fetch to; all who share it share the folder, too.
+    """
+
+    def __init__(
+        self, root: Path, *, most: int | None = None, spare: int = SPARE, cache: Cache | None = None
+    ) -> None:
         """Raises MergeError when the folder belongs to somebody else, or cannot be made."""
         self._root, self._most, self._spare = root, most, spare
+        self._cache = cache or Cache(folder=root / CACHE)
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             foreign = root.is_symlink() or root.stat().st_uid != os.getuid()
@@ -48,24 +70,26 @@ class Scratch:
 
     @asynccontextmanager
     async def reserved(
-        self, name: str, *, needed: int, waits: Callable[[str], None], keeps: Callable[[], bool]
+        self, name: str, *, needs: Needs, waits: Callable[[str], None], keeps: Callable[[], bool]
     ) -> AsyncIterator[tuple[Path, int]]:
-        """The folder `name`, and the bytes that it may take: `needed`, as the plan says, and something to spare.
+        """The folder `name`, and the bytes that it may take: what it needs, as the plan says, and something to spare.
 
-        Waits while others hold the space; `waits` is told so, once. What a killed run has left in the folder is still
-        there; in the end it is gone, but for one that is cancelled while `keeps` says that somebody will go on with it.
+        What the cache has already is not needed once more, and what stands in the way there goes, unless somebody uses
+        it. Waits while others hold the space; `waits` is told so, once. What a killed run has left in the folder is
+        still there; in the end it is gone, but for one that is cancelled while `keeps` says that somebody will go on
+        with it.
         Raises MergeError (`scratch-full`) for what does not fit when nobody holds any.
         """
-        told = False
-        while (handle := await self._reservation(name, needed + self._spare, keeps)) is None:
+        told, needs = False, replace(needs, size=needs.size + self._spare)
+        while (handle := await self._reservation(name, needs, keeps)) is None:
             if not told:
-                waits(f"Waiting for {size(needed + self._spare)} of scratch space")
+                waits(f"Waiting for {size(needs.size)} of scratch space")
             told = True
             await asyncio.sleep(LOOKS)
         folder = self._root / name
         kept = False
         try:
-            yield folder, needed + self._spare
+            yield folder, needs.size
         except asyncio.CancelledError:
             kept = keeps()
             raise
@@ -74,17 +98,21 @@ class Scratch:
             await in_full(asyncio.to_thread(self._released, name, handle, kept=kept))
 
     def sweep(self, *, keep: frozenset[str] = frozenset()) -> None:
-        """Clears away what nobody works on and nobody will go on with; `keep` are names that somebody will."""
+        """Clears away what nobody works on and nobody will go on with; `keep` are names that somebody will.
+
+        And what the cache has more than it may.
+        """
         with self._locked():
             held = self._held()
             for path in [*self._root.iterdir()]:
                 name = path.name.removesuffix(SPACE)
                 if name not in held and name not in keep and not path.name.startswith("."):
                     _removed(path)
+            self._cache.tidy(keep=_used(held))
 
-    async def _reservation(self, name: str, needed: int, keeps: Callable[[], bool]) -> int | None:
+    async def _reservation(self, name: str, needs: Needs, keeps: Callable[[], bool]) -> int | None:
         """As `_taken`. Called off meanwhile, it leaves nothing reserved: the thread goes on by itself."""
-        taking = asyncio.ensure_future(asyncio.to_thread(self._taken, name, needed))
+        taking = asyncio.ensure_future(asyncio.to_thread(self._taken, name, needs))
 
         async def given_back() -> None:
             with suppress(MergeError):
@@ -97,42 +125,57 @@ class Scratch:
             await in_full(given_back())
             raise
 
-    def _taken(self, name: str, needed: int) -> int | None:
+    def _taken(self, name: str, needs: Needs) -> int | None:
         with self._locked():
             held = self._held()
             if (
                 name in held
             ):  # the same make, by an executor that is about to hear that it is not its own any more
                 return None
-            room, why = self._room(held, besides=self._root / name)
-            if needed > room:
+            there = min(needs.fetches, self._cache.use(needs.uses))
+            needs = replace(needs, size=needs.size - there, fetches=needs.fetches - there)
+            if why := self._objection(needs, held, besides=self._root / name):
                 if held:
                     return None
-                raise _full(needed, room, why)
+                raise why
             handle = os.open(self._root / f"{name}{SPACE}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(handle, 0)
-            os.pwrite(handle, str(needed).encode(), 0)
+            os.pwrite(handle, "\n".join([str(needs.size), *needs.uses]).encode(), 0)
             (self._root / name).mkdir(mode=0o700, exist_ok=True)
             return handle
 
-    def _room(self, held: dict[str, int], *, besides: Path) -> tuple[int, str]:
-        """Bytes for one more, and what sets that limit. What the others have yet to write is theirs already."""
-        unwritten = sum(max(0, most - used_by(self._root / name)) for name, most in held.items())
-        free = shutil.disk_usage(self._root).free - unwritten + used_by(besides)
-        if self._most is None or free < self._most - sum(held.values()):
-            return free, "are free on its disk"
-        return self._most - sum(held.values()), "are allowed by `scratch_bytes`"
+    def _objection(self, needs: Needs, held: dict[str, Needs], *, besides: Path) -> MergeError | None:
+        """Why there is no room, if so, once the cache has given what it can."""
+        keep = needs.uses | _used(held)
+        room, why = self._room(held, besides=besides)
+        if needs.size > room and why == FREE and self._cache.shares_disk(self._root):
+            self._cache.give(needs.size - room, keep=keep)
+            room, why = self._room(held, besides=besides)
+        if needs.size > room:
+            return _full(needs.size, room, why)
+        room = self._cache.room(needs.fetches, keep=keep)
+        return _full(needs.fetches, room, "are free on the cache's disk") if needs.fetches > room else None
 
-    def _held(self) -> dict[str, int]:
-        """The reservations of those who live, in bytes."""
-        found: dict[str, int] = {}
+    def _room(self, held: dict[str, Needs], *, besides: Path) -> tuple[int, str]:
+        """Bytes for one more, and what sets that limit. What the others have yet to write is theirs already."""
+        unwritten = sum(max(0, one.size - used_by(self._root / name)) for name, one in held.items())
+        free = shutil.disk_usage(self._root).free - unwritten + used_by(besides)
+        taken = sum(one.size for one in held.values())
+        if self._most is None or free < self._most - taken:
+            return free, FREE
+        return self._most - taken, "are allowed by `scratch_bytes`"
+
+    def _held(self) -> dict[str, Needs]:
+        """The reservations of those who live."""
+        found: dict[str, Needs] = {}
         for path in self._root.glob(f"*{SPACE}"):
             with suppress(FileNotFoundError), path.open("rb") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    found[path.name.removesuffix(SPACE)] = int(file.read() or 0)
+                    most, *uses = file.read().decode().split("\n")
+                    found[path.name.removesuffix(SPACE)] = Needs(size=int(most or 0), uses=frozenset(uses))
         return found
 
     def _released(self, name: str, handle: int, *, kept: bool) -> None:
@@ -151,6 +194,10 @@ class Scratch:
             yield
         finally:
             os.close(handle)
+
+
+def _used(held: dict[str, Needs]) -> frozenset[str]:
+    return frozenset().union(*(one.uses for one in held.values()))
 
 
 async def in_full(work: Awaitable[T]) -> T:

@@ -20,7 +20,7 @@ from bot.jobs.closing import CANCELLED
 from bot.jobs.local import Local
 from bot.jobs.queues import DEAD, Queues, shard_id
 from bot.jobs.runners.runner import Log, Make, Tell
-from bot.jobs.scratch import in_full
+from bot.jobs.scratch import Needs, in_full
 from bot.records import Plan, Publication, Report
 from bot.serial import from_dict
 from bot.shard import Begun, Portion, Proven, Spread
@@ -75,7 +75,7 @@ class Spreading:
         """One shard, merged, proven and sent, in scratch space of its own. Raises what that raises."""
         name = shard_id(make.id, number)
         async with self.local.opened(
-            make, name, needed=needed, keeps=lambda: False, tell=_untold, log=log_.debug
+            make, name, needs=Needs(size=needed), keeps=lambda: False, tell=_untold, log=log_.debug
         ) as opened:
             done: Proven = await opened.room.do(
                 "spread", "shard", opened.request, file, bounds=opened.bounds, writes=True
@@ -87,7 +87,7 @@ class Spreading:
         space = SMALL if make.target is not None else 0
         told: Any = {"keeps": self.local.keeps, "tell": tell, "log": log}
         begun: Begun
-        async with self.local.opened(make, make.id, needed=space, **told) as opened:
+        async with self.local.opened(make, make.id, needs=Needs(size=space), **told) as opened:
             begun = await opened.room.do(
                 "spread", "begin", opened.request, missing, bounds=opened.bounds, writes=True
             )
@@ -98,7 +98,7 @@ class Spreading:
         plan: Plan
         report: Report | None
         publication: Publication
-        async with self.local.opened(make, make.id, needed=begun.beside + space, **told) as opened:
+        async with self.local.opened(make, make.id, needs=Needs(size=begun.beside + space), **told) as opened:
             outlines = (
                 opened.bounds.file or 0
             ) + make.plan.estimate.output_bytes  # they have a size, and take none

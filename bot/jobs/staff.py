@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from bot.clients.posting import post
 from bot.config.models import Config
 from bot.doors.pushed import within
-from bot.isolation.forking import fork_server
+from bot.isolation.forking import ForkServer, fork_server
 from bot.jobs.answers import Answerer
+from bot.jobs.cache import Cache
 from bot.jobs.cleaner import EVERY, HOURLY, Cleaner, clean
 from bot.jobs.clerk import Clerk
 from bot.jobs.database import Database
@@ -28,8 +29,8 @@ from bot.jobs.planning import Planning, Quota
 from bot.jobs.queues import ANSWERS, HF_JOBS, JOBS, LOCAL, SPREAD, STOPS, Queues, queue_of
 from bot.jobs.runners.choose import choose, rental
 from bot.jobs.runners.hf_jobs import HfJobs
-from bot.jobs.runners.runner import Runner
-from bot.jobs.scratch import Scratch
+from bot.jobs.runners.runner import Make, Runner
+from bot.jobs.scratch import CACHE, Scratch
 from bot.jobs.slot import Slot
 from bot.jobs.spread import Spreading
 from bot.jobs.unserved import swept, unserved
@@ -62,73 +63,26 @@ class Staff:
         seconds: float = SECONDS,
     ) -> None:
         """Raises InputError or MergeError for folders that cannot be used."""
-        state, there = config.server.state.absolute(), config.worker
-        terms = replace(settings.terms, limits=config.limits.limits())
-        known = replace(settings, terms=terms, scratch=None)
-        self._queues = Queues(database)
-        self.office = Office(database, self._queues)
-        self._pools = dict.fromkeys(map(queue_of, (f"pool:{name}" for name in there.queues)), 1)
-        self._forks = fork_server(settings)
-        scratch = Scratch((there.scratch or state / "scratch").absolute(), most=there.scratch_bytes)
-        self._slot = Slot(state / "slots")
-        lease = Lease(
-            self._slot.name, workers=Workers(database), queues=self._queues, lost=lost, seconds=seconds
-        )
-        places = Places(config=config, settings=known, office=self.office, folder=state)
-        planning = Planning(
-            settings=known,
-            ledger=self.office,
-            scratch=scratch,
-            fetch=places.fetch,
-            choose=partial(choose, config=config),
-            within=partial(within, defaults=config.defaults),
-            quota=Quota(jobs=config.quotas.jobs_per_day, gb=config.quotas.gb_per_day),
-            seconds=there.hours * 3600,
-            alive=lease.alive,
-            patience=lease.patience,
-            forks=self._forks,
-        )
+        self._slot = Slot(config.server.state.absolute() / "slots")
+        queues = Queues(database)
+        lease = Lease(self._slot.name, workers=Workers(database), queues=queues, lost=lost, seconds=seconds)
+        tools = _tools(config, settings, database=database, queues=queues, lease=lease)
         runners: dict[str, Runner] = {}
-        flow = Flow(
-            executor=self._slot.name,
-            settings=known,
-            ledger=self.office,
-            queues=self._queues,
-            answers=Answerer({"github": places.thread, "hub": places.thread}),
-            planning=planning,
-            runners=runners,
-            held=lease.held,
-            notify=Notifier(config.notify, post=partial(post, timeout=known.timeout)),
-        )
-        self.figures = flow.figures
-        takes = {queue_of(f"pool:{name}"): 1 for name in pools}
-        first = dict.fromkeys((JOBS, ANSWERS, STOPS), AT_ONCE)
-        takes = takes or {**first, LOCAL: there.jobs, HF_JOBS: RENTED, SPREAD: WAITING}
-        self._engine = Engine(flow, database=database, lease=lease, scratch=scratch, takes=takes)
-        local = runners["local"] = runners["pool"] = Local(
-            settings=known,
-            scratch=scratch,
-            fetch=places.fetched,
-            gate=lambda make: flow.gate(make.id),
-            keeps=lambda: self._engine.draining,
-            alive=lease.alive,
-            memory=there.memory_bytes,
-            patience=lease.patience,
-            forks=self._forks,
-        )
-        runners[SPREAD] = Spreading(local=local, queues=self._queues, at_once=there.shards)
-        if (rented := rental(config)) is not None:
-            runners["hf-jobs"] = HfJobs(rented, settings=known, keeps=lambda: self._engine.draining)
-        self._clerk = Clerk(inbox, places.doors()) if inbox is not None else None
-        kept = config.retention
-        days = {"log_days": kept.log_days, "job_days": kept.job_days}
-        sweep = partial(clean, database, self._queues, **days)
-        forgotten = [partial(swept, scratch, self.office)]
-        if inbox is not None:
-            forgotten.append(partial(unserved, self.office, self._queues, [*self._pools]))
-        self._cleaners = [Cleaner(each, every=EVERY) for each in forgotten]
-        if inbox is not None:
-            self._cleaners.append(Cleaner(sweep, every=HOURLY))
+        flow = _flow(tools, runners)
+        first = {
+            **dict.fromkeys((JOBS, ANSWERS, STOPS), AT_ONCE),
+            LOCAL: config.worker.jobs,
+            HF_JOBS: RENTED,
+            SPREAD: WAITING,
+        }
+        takes = {queue_of(f"pool:{name}"): 1 for name in pools} or first
+        self._engine = Engine(flow, database=database, lease=lease, scratch=tools.scratch, takes=takes)
+        runners |= _runners(tools, flow, self._engine)
+        self._queues, self.office, self.figures = queues, tools.office, flow.figures
+        self._forks = tools.forks
+        self._pools = dict.fromkeys((queue_of(f"pool:{name}") for name in config.worker.queues), 1)
+        self._clerk = Clerk(inbox, tools.places.doors()) if inbox is not None else None
+        self._cleaners = _cleaners(tools, database, pools=[*self._pools] if inbox is not None else None)
 
     @property
     def executor(self) -> str:
@@ -165,3 +119,101 @@ class Staff:
             self._forks.close()
         self._queues.close()
         self._slot.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tools:
+    """What all of them share."""
+
+    config: Config
+    settings: Settings
+    queues: Queues
+    office: Office
+    scratch: Scratch
+    lease: Lease
+    places: Places
+    forks: ForkServer | None
+
+
+def _tools(config: Config, settings: Settings, *, database: Database, queues: Queues, lease: Lease) -> _Tools:
+    """Raises MergeError for a folder that cannot be used."""
+    state, there = config.server.state.absolute(), config.worker
+    root = (there.scratch or state / "scratch").absolute()
+    cache = Cache(folder=(there.cache or root / CACHE).absolute(), most=there.cache_bytes)
+    terms = replace(settings.terms, limits=config.limits.limits())
+    known = replace(settings, terms=terms, scratch=None, cache=cache.folder)
+    office = Office(database, queues)
+    return _Tools(
+        config=config,
+        settings=known,
+        queues=queues,
+        office=office,
+        scratch=Scratch(root, most=there.scratch_bytes, cache=cache),
+        lease=lease,
+        places=Places(config=config, settings=known, office=office, folder=state),
+        forks=fork_server(known),
+    )
+
+
+def _flow(tools: _Tools, runners: Mapping[str, Runner]) -> Flow:
+    config, places, lease = tools.config, tools.places, tools.lease
+    planning = Planning(
+        settings=tools.settings,
+        ledger=tools.office,
+        scratch=tools.scratch,
+        fetch=places.fetch,
+        choose=partial(choose, config=config),
+        within=partial(within, defaults=config.defaults),
+        quota=Quota(jobs=config.quotas.jobs_per_day, gb=config.quotas.gb_per_day),
+        seconds=config.worker.hours * 3600,
+        alive=lease.alive,
+        patience=lease.patience,
+        forks=tools.forks,
+    )
+    return Flow(
+        executor=lease.executor,
+        settings=tools.settings,
+        ledger=tools.office,
+        queues=tools.queues,
+        answers=Answerer({"github": places.thread, "hub": places.thread}),
+        planning=planning,
+        runners=runners,
+        held=lease.held,
+        notify=Notifier(config.notify, post=partial(post, timeout=tools.settings.timeout)),
+    )
+
+
+def _runners(tools: _Tools, flow: Flow, engine: Engine) -> dict[str, Runner]:
+    async def gate(make: Make) -> None:
+        await flow.gate(make.id)
+
+    def keeps() -> bool:
+        return engine.draining
+
+    local = Local(
+        settings=tools.settings,
+        scratch=tools.scratch,
+        fetch=tools.places.fetched,
+        gate=gate,
+        keeps=keeps,
+        alive=tools.lease.alive,
+        memory=tools.config.worker.memory_bytes,
+        patience=tools.lease.patience,
+        forks=tools.forks,
+    )
+    spreading = Spreading(local=local, queues=tools.queues, at_once=tools.config.worker.shards)
+    found: dict[str, Runner] = {"local": local, "pool": local, SPREAD: spreading}
+    if (rented := rental(tools.config)) is not None:
+        found["hf-jobs"] = HfJobs(rented, settings=tools.settings, keeps=keeps, gate=gate)
+    return found
+
+
+def _cleaners(tools: _Tools, database: Database, *, pools: list[str] | None) -> list[Cleaner]:
+    """`pools`: whose makes are looked after where this process reads the inbox; None where it does not."""
+    cleaners = [Cleaner(partial(swept, tools.scratch, tools.office), every=EVERY)]
+    if pools is not None:
+        kept = tools.config.retention
+        old = partial(clean, database, tools.queues, log_days=kept.log_days, job_days=kept.job_days)
+        cleaners.append(Cleaner(partial(unserved, tools.office, tools.queues, pools), every=EVERY))
+        cleaners.append(Cleaner(old, every=HOURLY))
+    return cleaners

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.forge import Comment, Kind
+from bot.trigger import hub
 from bot.trigger.command import Command, Misread, first_line
 from bot.trigger.command import read as read_command
 from bot.trigger.payload import COMMIT, MARKED, REPO_ID, at, text
@@ -173,13 +174,11 @@ def _dispatched(sent: dict[str, Any]) -> dict[str, Any]:
 
     https://huggingface.co/docs/hub/webhooks: Hub PRs, the bot's own too, move refs other than main.
     """
-    refs = [text(ref, "ref") for ref in at(sent, list, "updatedRefs") or [] if isinstance(ref, dict)]
-    if refs and "refs/heads/main" not in refs:
+    told = hub.event(sent)
+    if told.refs and hub.MAIN not in told.refs:
         return {"skip": "the Hub tells of refs other than main, such as Hub PRs"}
-    adapter = text(sent, "adapter")
-    if not adapter and text(sent, "repo", "type") in {"", "model"}:
-        adapter = text(sent, "repo", "name")
-    revision = text(sent, "revision") or text(sent, "repo", "headSha")
+    adapter = text(sent, "adapter") or (told.repository if told.kind in {"", "model"} else "")
+    revision = text(sent, "revision") or told.commit
     named = REPO_ID.fullmatch(adapter) is not None
     safe = re.fullmatch(r"[\w][\w./-]{0,199}", revision, re.ASCII) is not None
     return {"adapter": adapter, "revision": revision if safe else ""} if named else {}

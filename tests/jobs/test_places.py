@@ -10,7 +10,7 @@ from bot.config.models import Config
 from bot.config.rule_models import GitHubRule
 from bot.doors.github import answer
 from bot.doors.rights import Rights
-from bot.jobs import on_github, rows
+from bot.jobs import ordering, rows
 from bot.jobs.places import Places
 from bot.publish.marker import find_job
 from bot.settings import load
@@ -100,7 +100,7 @@ def test_an_action_is_as_it_was():
 def test_a_forged_mark_reaches_no_job_of_another_thread_and_nobody_waits(ask, forge, desk, tmp_path, known):
     """Whoever may push may edit the bot's comment, and with it the key of the job that it is about."""
     (mine,) = ask("/merge plan mallory/x")
-    on_github.answering(mine, ground=memory.ground(forge, tmp_path)).begin()
+    ordering.answering(mine, ground=memory.ground(forge, tmp_path)).begin()
     job = replace(mine.job, key=f"{'f' * 32}-{memory.HEAD[:12]}", head_sha=memory.HEAD)
     if known != "none":
         desk.enqueue(replace(mine, job=job, origin=replace(mine.origin, repository="victim/adapters")))
@@ -116,7 +116,7 @@ def test_a_forged_mark_reaches_no_job_of_another_thread_and_nobody_waits(ask, fo
 
 def test_a_job_of_this_thread_is_cancelled(ask, forge, desk, tmp_path):
     (mine,) = ask("/merge plan mallory/x")
-    on_github.answering(mine, ground=memory.ground(forge, tmp_path)).begin()
+    ordering.answering(mine, ground=memory.ground(forge, tmp_path)).begin()
     ask("/merge cancel")
     assert desk.jobs[mine.job.key].state == "cancelling"
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bot.errors import MergeError
-from bot.jobs.scratch import Scratch
+from bot.jobs.scratch import Needs, Scratch
 
 KB = 1000
 
@@ -22,7 +22,10 @@ def names(tmp_path):
 
 async def held(space, name, needed, told=None, *, until=None, keeps=False):
     waits = (told if told is not None else []).append
-    async with space.reserved(name, needed=needed, waits=waits, keeps=lambda: keeps) as (folder, most):
+    async with space.reserved(name, needs=Needs(size=needed), waits=waits, keeps=lambda: keeps) as (
+        folder,
+        most,
+    ):
         assert folder.is_dir()
         (folder / "file").write_bytes(b"x")
         if until is not None:
@@ -118,10 +121,10 @@ def test_clearing_away_holds_up_nobody_else_and_is_not_called_off(tmp_path):
 HOLDER = """
 import asyncio, sys, time
 from pathlib import Path
-from bot.jobs.scratch import Scratch
+from bot.jobs.scratch import Needs, Scratch
 async def hold():
     space = Scratch(Path(sys.argv[1]), most=100_000, spare=0)
-    async with space.reserved("killed", needed=80_000, waits=print, keeps=lambda: False) as (folder, _):
+    async with space.reserved("killed", needs=Needs(size=80_000), waits=print, keeps=lambda: False) as (folder, _):
         (folder / "half").write_bytes(b"x")
         print("held", flush=True)
         time.sleep(60)
@@ -135,7 +138,7 @@ def test_another_process_counts_until_it_is_killed(tmp_path):
     )
     assert holder.stdout.readline() == "held\n"
     space = scratch(tmp_path)
-    assert space._taken("mine", 50 * KB) is None
+    assert space._taken("mine", Needs(size=50 * KB)) is None
     space.sweep()
     assert names(tmp_path) == ["killed", "killed.space"]  # it lives
     holder.kill()

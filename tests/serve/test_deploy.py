@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -74,6 +75,16 @@ def test_every_variable_is_one_that_merge_bot_reads(tmp_path):
         known = str(tmp_path / "secret") if name.endswith("_FILE") else value
         known = "sqlite:////state/x.sqlite" if name == "MERGE_BOT_DATABASE_URL" else known
         load(DEPLOY / "merge-bot.toml", {name: known})
+
+
+@pytest.mark.parametrize("version", ["1.28", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda one: f"{one['kind']} {one['metadata']['name']}")
+def test_manifests_are_as_the_schemas_of_kubernetes_say(manifest, version):
+    kubernetes_validate.validate(manifest, version, strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(
+            {**manifest, "spec": {**manifest["spec"], "selektor": {}}}, version, strict=True
+        )
 
 
 def test_manifests_fit_together():

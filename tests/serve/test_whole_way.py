@@ -119,6 +119,12 @@ def test_a_push_is_merged_and_published_once(
         assert found["merge_bot_inbox_waiting",] == 0
         if not workers:
             assert found["merge_bot_stage_seconds_count", "merging"] >= 1
+        # What was fetched lies in the service's own cache, and not in that of its user.
+        assert {p.name for p in (tmp_path / "state" / "scratch" / ".cache").glob("models--*")} >= {
+            "models--acme--tiny",
+            f"models--alice--{name}",
+        }
+        assert not (tmp_path / "home" / "hub").exists()
         api.delete_webhook(hook.id)
         assert there.stop(within=15) == 0
     assert not [line for line in there.log() if "trace" in line]

@@ -1,25 +1,27 @@
 """Merges on machines that the Hub rents out: one job each, found again by its label, followed by its log.
 
-The job publishes by itself. What it merges is mounted from the Hub, so it must not lie anywhere else.
+The job publishes by itself, once it has the word. What it merges is mounted from the Hub, so it must not lie anywhere
+else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from bot.clients.hub_jobs import Hardware, HubJob, HubJobs, Mounted, Wanted
+from bot.clients.hub_jobs import LABEL, OF, Hardware, HubJob, HubJobs, Mounted, Wanted
 from bot.connect import hub_jobs, publisher, tokens
 from bot.doors.work import failed
 from bot.errors import HostError, InputError, MergeBotError, RefusedError
-from bot.job import Bill, Outcome
+from bot.job import Bill, Now, Outcome
 from bot.jobs.runners import rent
 from bot.jobs.runners.ended import reason
 from bot.jobs.runners.listening import Listening
-from bot.jobs.runners.runner import Log, Make, Tell
+from bot.jobs.runners.runner import Gate, Log, Make, Tell, open_gate
 from bot.records import Plan, Publication
 from bot.request import MergeRequest
 from bot.serial import to_json
@@ -71,12 +73,20 @@ def objection(request: MergeRequest, plan: Plan) -> RefusedError | None:
 
 
 class HfJobs:
-    """Implements `Runner`. `keeps`: whether what is called off now will be gone on with, here or elsewhere."""
+    """Implements `Runner`. `gate` is asked before a publication.
+
+    `keeps`: whether what is called off now will be gone on with, here or elsewhere.
+    """
 
     def __init__(
-        self, rental: Rental, *, settings: Settings, keeps: Callable[[], bool] = lambda: False
+        self,
+        rental: Rental,
+        *,
+        settings: Settings,
+        keeps: Callable[[], bool] = lambda: False,
+        gate: Gate = open_gate,
     ) -> None:
-        self._rental, self._settings, self._keeps = rental, settings, keeps
+        self._rental, self._settings, self._keeps, self._gate = rental, settings, keeps, gate
 
     async def carry_out(self, make: Make, *, tell: Tell, log: Log) -> Outcome:
         try:
@@ -90,7 +100,7 @@ class HfJobs:
         machine = next((one for one in machines if one.name == job.flavor), None)
         following = _Following(jobs, job, machine=machine, terms=terms, every=self._rental.every)
         try:
-            said = await following.end(tell=tell, log=log)
+            said = await following.end(tell=tell, log=log, gate=partial(self._gate, make))
         except asyncio.CancelledError:
             if not self._keeps():
                 await asyncio.shield(asyncio.to_thread(_cancel, jobs, job))
@@ -133,8 +143,11 @@ class HfJobs:
         self, make: Make, jobs: HubJobs, machines: tuple[Hardware, ...], log: Log
     ) -> tuple[HubJob, rent.Terms]:
         """The job that works on it, if there is one, or has just done so; else a new one. With what it may cost."""
-        found = jobs.find(label(make))
-        spent = rent.spent([job for job in found if job.ended], hardware=machines)
+        tries = jobs.find(_of(make), label=OF)
+        found = [job for job in tries if job.labels[LABEL] == label(make)]
+        # What another attempt has brought to its end was worth its price.
+        lost = [job for job in tries if job.ended and (job.stage != "COMPLETED" or job in found)]
+        spent = rent.spent(lost, hardware=machines)
         terms = rent.less(self._terms(make), spent)
         if going := next((job for job in found if not job.ended), None):
             log(f"Taken up again: {going.url}")
@@ -164,12 +177,14 @@ class HfJobs:
             for number, (location, commit) in enumerate(sources)
         )
         mounts = " ".join(f"{v.repository}@{v.commit}={v.place}" for v in volumes)
+        payer = ("--namespace", self._rental.namespace) if self._rental.namespace else ()
         return Wanted(
             image=self._rental.image,
-            command=("merge-bot", "make", to_json(make.request)),
+            command=("merge-bot", "make", "--job", label(make), *payer, "--", to_json(make.request)),
             flavor=offer.machine.name,
             seconds=offer.limit,
             key=label(make),
+            of=_of(make),
             environment={**told(self._settings), "MERGE_BOT_MOUNTS": mounts},
             secrets=tokens(self._settings),
             volumes=volumes,
@@ -210,10 +225,17 @@ class _Following:
         self._machine, self._terms, self._every = machine, terms, every
         self._limit = rent.limit(machine, terms) if machine else terms.seconds
         self._late = False
+        self._stopped: Outcome | None = None
 
-    async def end(self, *, tell: Tell, log: Log) -> Outcome | None:
-        """Waits for it, and gives what it says of itself."""
-        listening = Listening(self._jobs, self.job, tell=tell, log=log)
+    async def end(self, *, tell: Tell, log: Log, gate: Callable[[], Awaitable[None]]) -> Outcome | None:
+        """Waits for it, and gives what it says of itself; or why it may not publish."""
+
+        def told(
+            now: Now,
+        ) -> None:  # from `publishing` on nobody can call it off: that is for the gate to say
+            tell(now if self.job.allowed or now.stage != "publishing" else replace(now, stage="validating"))
+
+        listening = Listening(self._jobs, self.job, tell=told, log=log)
         try:
             while not self.job.ended:
                 await asyncio.sleep(self._every)
@@ -221,10 +243,24 @@ class _Following:
                 if (self.job.seconds or 0) > self._limit + LATE:  # the Hub's own clock should have ended it
                     self._late = True
                     await asyncio.to_thread(self._jobs.cancel, self.job.id)
+                elif listening.asks and not (self.job.allowed or self.job.ended or self._stopped):
+                    await self._answer(gate)
             await listening.finished()
         finally:
             listening.stop()
-        return listening.outcome
+        return self._stopped or listening.outcome
+
+    async def _answer(self, gate: Callable[[], Awaitable[None]]) -> None:
+        """Gives it the word, or ends it. Raises HostError where the question could not be decided: it waits."""
+        try:
+            await gate()
+        except HostError:
+            raise
+        except MergeBotError as error:
+            self._stopped = failed(error)
+            await asyncio.to_thread(self._jobs.cancel, self.job.id)
+        else:
+            self.job = await asyncio.to_thread(self._jobs.allow, self.job)
 
     @property
     def why(self) -> MergeBotError:
@@ -246,6 +282,11 @@ class _Following:
 def label(make: Make) -> str:
     """What its job is found again by: 40 of the characters that a label may have."""
     return _label(make.id)
+
+
+def _of(make: Make) -> str:
+    """What all attempts at it share; its id ends with the number of this one."""
+    return _label(make.id.rpartition("-")[0] or make.id)
 
 
 def _label(make: str) -> str:

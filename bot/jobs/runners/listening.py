@@ -31,6 +31,11 @@ class Listening:
         """How the job says it has ended; None when it has not said so."""
         return self._heard.outcome
 
+    @property
+    def asks(self) -> bool:
+        """Whether the job has asked if it may publish."""
+        return self._heard.asks
+
     async def finished(self) -> None:
         """Waits until the log is over, and not for ever."""
         with suppress(TimeoutError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from bot.request import MergeRequest
 
 Tell = Callable[[Now], None]
 Log = Callable[[str], None]
+Gate = Callable[["Make"], Awaitable[None]]  # asked before a publication; what it raises stops that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,10 @@ class Runner(Protocol):
 
     def call_off(self, make: str) -> None:
         """Ends what works on the make of this id elsewhere, also when nobody follows it any more. May block."""
+
+
+async def open_gate(_: Make) -> None:
+    """Nobody has to be asked."""
 
 
 def pinned(request: MergeRequest, plan: Plan) -> MergeRequest:

@@ -1,7 +1,8 @@
 """What a merge on a rented machine tells of itself: JSON in the lines of its log, spoken there and heard here.
 
-`{"now": ["merging", 10, 40]}` is how far it is, `{"say": "…"}` a line for people, `{"end": [1, 3, "…"]}` the first of
-three pieces of the outcome, which is compressed: a log may cut long lines. Every other line is for people, too.
+`{"now": ["merging", 10, 40]}` is how far it is, `{"say": "…"}` a line for people, `{"gate": 1}` the question whether it
+may publish, `{"end": [1, 3, "…"]}` the first of three pieces of the outcome, which is compressed: a log may cut long
+lines. Every other line is for people, too.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class Speaking:
         if stage != self._now.stage:
             self._tell(Now(stage=stage), always=True)
 
+    def ask(self) -> None:
+        """Whether it may publish; the answer comes by another way."""
+        self._print({"gate": 1})
+
     def outcome(self, outcome: Outcome) -> None:
         """The last words."""
         for line in pieces(outcome):
@@ -67,10 +72,14 @@ class Speaking:
 
 
 class Heard:
-    """Listens to the lines of one log. `outcome` is None until all of its pieces were heard."""
+    """Listens to the lines of one log. `outcome` is None until all of its pieces were heard.
+
+    `asks`: whether it has asked if it may publish.
+    """
 
     def __init__(self, *, tell: Callable[[Now], None], log: Callable[[str], None]) -> None:
         self._tell, self._log = tell, log
+        self.asks = False
         self._pieces: dict[int, str] = {}
         self._count = 0
 
@@ -83,6 +92,8 @@ class Heard:
                 self._tell(from_dict(Now, {"stage": stage, "done": done, "total": total}))
             elif "say" in event:
                 self._log(str(event["say"]))
+            elif "gate" in event:
+                self.asks = True
             else:
                 number, self._count, piece = event["end"]
                 self._pieces[int(number)] = str(piece)

@@ -17,10 +17,12 @@ from bot.errors import InputError
 from bot.job import Job, Verb
 from bot.jobs.desk import Desk
 from bot.jobs.order import Order, Origin
+from bot.plan.reference import parse
 from bot.request import Access
 from bot.serve.pages.look import Look
 from bot.serve.pages.people import Viewer, may_ask, objection
 from bot.serve.pages.session import Session, check_form
+from bot.serve.pages.site import Site
 from bot.trigger.command import Command, Misread, read
 from bot.trigger.table import OPTIONS
 
@@ -97,8 +99,12 @@ class Ask:
         line = _line(given)
         found = read(line)
         if isinstance(found, Command):
-            wrong = objection(found, viewer=viewer)
-            return Read(line=line, command=None if wrong else found, wrong=wrong, field=_field(wrong))
+            try:
+                found = _placed(found, self.look.site)
+                no = objection(found, viewer=viewer)
+            except InputError as error:
+                no = Misread(sentence=error.sentence, advice=error.advice)
+            return Read(line=line, command=None if no else found, wrong=no, field=_field(no))
         wrong = found or Misread(sentence="This cannot be read.", advice="Write owner/name.")
         return Read(line=line, wrong=wrong, field=_field(wrong))
 
@@ -141,6 +147,23 @@ def _line(given: Mapping[str, str]) -> str:
         ):
             words.append(f"{option.flag}={shlex.quote(value)}")
     return " ".join(words)
+
+
+def _placed(command: Command, site: Site) -> Command:
+    """The command with the destination that the configuration has for its adapter, as if it had been written down.
+
+    Raises InputError for a template that makes no good name of it.
+    """
+    if command.to or command.verb != "merge" or len(command.adapters) != 1:
+        return command
+    adapter = parse(command.adapters[0])
+    base = parse(command.base).repo_id if command.base else None
+    to = site.ruled(adapter.repo_id or "", base=base or "", subfolder=adapter.subfolder)
+    if to is None:
+        return command
+    return replace(
+        command, to=to.location, pr=command.pr or to.kind == "hub_pr", public=command.public or to.public
+    )
 
 
 def _field(wrong: Misread | None) -> str:

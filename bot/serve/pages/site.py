@@ -6,17 +6,30 @@ import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import SecretStr
 
+from bot.config import rules
 from bot.config.models import Config
-from bot.request import Reload
+from bot.request import Destination, Reload
 from bot.trigger.inputs import Inputs
 
 Strangers = Literal["read-only", "closed"]
 FILE = "session-secret"  # the file in the state's folder
+
+
+class Ruled(Protocol):
+    """Where the configuration has an adapter go; None where it does not say. Raises InputError for no good name."""
+
+    def __call__(self, repo_id: str, /, *, base: str, subfolder: str) -> Destination | None: ...
+
+
+def _nowhere(_: str, /, *, base: str, subfolder: str) -> Destination | None:  # noqa: ARG001 - as the protocol has it
+    """There is no configuration."""
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +48,8 @@ class Site:
     signed in see what is public (`read-only`), or nothing (`closed`). Whoever knows `operator_token` may everything,
     and so may `operators`, users of the Hub. `askers` are globs of Hub users and organisations who may ask for work.
     `secret` signs the sessions: the same on every server of one service. `inputs`, `thorough`, `reload` and `runner`
-    are what a request leaves open. `streams` is how many browsers may follow jobs at one time.
+    are what a request leaves open, and so is what `ruled` says of where an adapter goes. `streams` is how many browsers
+    may follow jobs at one time.
     """
 
     public_url: str
@@ -51,6 +65,7 @@ class Site:
     thorough: bool = False
     reload: Reload = "auto"
     runner: str = "auto"
+    ruled: Ruled = field(default=_nowhere)
     streams: int = 200
 
     @property
@@ -91,6 +106,7 @@ def of(config: Config, *, endpoint: str, public_url: str = "") -> Site:
         thorough=known.thorough,
         reload=known.reload,
         runner=known.runner,
+        ruled=partial(rules.ruled, config),
     )
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from bot import pipeline, settings
-from bot.errors import AccessError, HostError
+from bot.clients.hub_jobs import LABEL, WORD
+from bot.errors import AccessError, HostError, StoppedError
 from bot.jobs.order import Origin
+from bot.jobs.runners import word
 from bot.jobs.runners.hf_jobs import HfJobs, Rental, label
 from bot.jobs.runners.rent import Terms
 from bot.jobs.runners.runner import Make, pinned
@@ -86,10 +88,13 @@ class Ears:
     """What `tell` and `log` hear."""
 
     def __init__(self):
-        self.now, self.lines = [], []
+        self.now, self.lines, self.asked = [], [], []
+
+    async def gate(self, what):
+        self.asked.append(what.id)
 
     async def carried_out(self, what, where=None):
-        runner = HfJobs(where or rental(), settings=settings.load())
+        runner = HfJobs(where or rental(), settings=settings.load(), gate=self.gate)
         return await runner.carry_out(what, tell=self.now.append, log=self.lines.append)
 
     def outcome(self, what, where=None):
@@ -125,6 +130,7 @@ def test_an_order_is_merged_on_a_rented_machine_and_published_from_there(rented,
     assert outcome.plan.base == replace(what.plan.base, revision=what.plan.base.commit)
     assert outcome.plan.key == what.plan.key
     assert outcome.plan.adapter.kind == outcome.plan.base.kind == "hub"
+    assert ears.asked == [what.id]
     job = only(rented)
     assert job.stage == "COMPLETED"
     assert outcome.bill.machine == job.spec["flavor"] == "cpu-basic"
@@ -155,6 +161,78 @@ def test_an_order_is_merged_on_a_rented_machine_and_published_from_there(rented,
     assert set(job.spec["secrets"]) == {"MERGE_BOT_READ_TOKEN", "MERGE_BOT_WRITE_TOKEN"}
     assert rented.hub.token("alice") not in str({k: v for k, v in job.spec.items() if k != "secrets"})
     assert job.spec["timeoutSeconds"] == 1800
+
+
+def test_what_is_not_wanted_any_more_is_not_published(rented, ears, monkeypatch):
+    what = make("alice/not-wanted", validation="structure")
+
+    async def gate(_):
+        ears.asked.append(published(rented, "alice/not-wanted"))
+        raise StoppedError("Nobody wants it any more.", advice="-", code="cancelled")
+
+    monkeypatch.setattr(ears, "gate", gate)
+    outcome = ears.outcome(what)
+    assert (outcome.ended, outcome.failure.code) == ("skipped", "cancelled")
+    assert outcome.bill.machine == "cpu-basic"
+    assert ears.asked == [None]
+    assert only(rented).stage == "CANCELED"
+    assert published(rented, "alice/not-wanted") is None
+    assert "publishing" not in {now.stage for now in ears.now}
+
+
+def test_the_word_is_given_once_and_a_question_that_could_not_be_decided_is_asked_again(stuck, ears):
+    what = make("alice/word")
+
+    async def asked(stopped=False):
+        task = asyncio.create_task(ears.carried_out(what))
+        await soon(lambda: running(stuck))
+        if not ears.asked:
+            only(stuck).say('{"now": ["publishing", 1, 2]}')
+            only(stuck).say('{"gate": 1}')
+        await soon(lambda: task.done() or (stopped and ears.lines[-1].startswith("Taken up")))
+        await asyncio.sleep(0.5)
+        return task
+
+    async def all_of_it():
+        with pytest.MonkeyPatch.context() as patch:
+
+            async def away(_):
+                ears.asked.append("away")
+                raise HostError("The database is away.", advice="-", code="database-gone")
+
+            patch.setattr(ears, "gate", away)
+            with pytest.raises(HostError, match="database"):
+                await (await asked())
+        assert (only(stuck).ended, WORD in only(stuck).spec["labels"]) == (False, False)
+        assert {now.stage for now in ears.now} == {"validating"}
+        task = await asked(stopped=True)
+        assert only(stuck).spec["labels"][WORD] == "yes"
+        assert only(stuck).spec["labels"][LABEL] == label(what)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(all_of_it())
+    assert ears.asked == ["away", what.id]
+
+
+def test_without_a_word_nothing_is_published_and_nobody_waits_for_ever(monkeypatch):
+    monkeypatch.setattr(word, "PATIENCE", 0.2)
+    monkeypatch.setattr(word, "EVERY", 0.05)
+    looks = []
+
+    class Jobs:
+        def find(self, key):
+            looks.append(key)
+            if len(looks) == 1:
+                raise HostError("The Hub is away.", advice="-", code="hub-away")
+            return ()
+
+    monkeypatch.setattr(word, "hub_jobs", lambda *_, **__: Jobs())
+    with pytest.raises(HostError) as error:
+        word.wait_for_word("key", namespace=None, settings=settings.load())
+    assert error.value.code == "job-unanswered"
+    assert len(looks) > 1
 
 
 @pytest.mark.slow
@@ -338,6 +416,20 @@ def test_what_earlier_tries_have_cost_counts_so_that_a_make_never_costs_more(stu
     assert (again.ended, again.failure.code) == ("refused", "job-too-dear")
     assert only(stuck)
     assert ears.lines[-1] == "Earlier tries at it have cost $0.02, which counts."
+
+
+def test_what_earlier_attempts_have_cost_counts_but_for_what_was_brought_to_its_end(stuck, ears, monkeypatch):
+    monkeypatch.setattr("bot.jobs.runners.rent.START", 1.0)
+    stuck.hub.jobs.hardware = [{**stuck.hub.jobs.hardware[0], "unitCostUSD": 0.6}]
+    first = replace(make("alice/attempts"), id="1234-1")
+    assert ears.outcome(first, rental(dollars=0.02)).failure.code == "job-cost"
+    second = ears.outcome(replace(first, id="1234-2"), rental(dollars=0.02))
+    assert (second.failure.code, ears.lines[-1]) == (
+        "job-too-dear",
+        "Earlier tries at it have cost $0.02, which counts.",
+    )
+    only(stuck).stage = "COMPLETED"
+    assert ears.outcome(replace(first, id="1234-3"), rental(dollars=0.02)).failure.code == "job-cost"
 
 
 def test_a_hub_that_stumbles_is_waited_for(stuck, ears, monkeypatch):

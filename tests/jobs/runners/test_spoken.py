@@ -69,6 +69,14 @@ def test_an_outcome_with_a_piece_missing_or_changed_is_none(monkeypatch):
     assert heard([json.dumps(bomb)])[0] is None
 
 
+def test_a_question_is_heard():
+    stream, ear = io.StringIO(), Heard(tell=print, log=print)
+    Speaking(stream).ask()
+    assert not ear.asks
+    ear.line(stream.getvalue())
+    assert ear.asks
+
+
 def test_a_refusal_comes_over_whole():
     refused = failed(RefusedError("No.", advice="Do not.", code="no"))
     assert heard([json.dumps(p) for p in pieces(refused)])[0] == refused

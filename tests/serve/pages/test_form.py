@@ -1,10 +1,14 @@
 """Asking for work by the form: the same grammar as a command, and nothing that names a folder of the machine."""
 
 import re
+from functools import partial
 
 from playwright.sync_api import expect
 
+from bot.config.models import Config
+from bot.config.rules import ruled
 from bot.job import Outcome
+from bot.request import Destination
 
 from .conftest import as_operator, csrf_of, signed_in
 
@@ -46,7 +50,7 @@ def test_a_merge_is_asked_for_and_its_page_opens(serve, page):
     expect(page.locator("#reading code")).to_have_text(
         "/merge zoe/new-lora@v2:final --to=zoe/new-7b --public --dtype=float16"
     )
-    expect(page.get_by_text("This can be asked for.")).to_be_visible()
+    expect(page.get_by_text("This can be asked for, and goes to zoe/new-7b.")).to_be_visible()
     page.get_by_role("button", name="Ask for it").click()
     page.wait_for_url(re.compile(r"/jobs/[0-9a-f]{32}"))
     expect(page.get_by_role("heading", level=1)).to_have_text("zoe/new-lora@v2:final")
@@ -101,6 +105,40 @@ def test_people_publish_where_they_are_at_home(with_hub, client):
     assert {order.request.requester_access for order in made} == {"unknown"}
     assert {(order.job.asked_by, order.request.requested_by) for order in made} == {("alice", "alice")}
     assert ask(client, served, adapter="victim/lora", verb="plan").status_code == 303
+
+
+def test_where_no_destination_is_named_the_configuration_says_where_it_goes(with_hub, client):
+    config = Config.model_validate(
+        {
+            "defaults": {"destination": "{owner}/{name}-on-{base_name}"},
+            "watch": [
+                {"owners": ["acme"], "destination": "acme/{name}-full", "visibility": "public"},
+                {"owners": ["alice"], "publish": "hub_pr", "destination": "alice/{name}-full"},
+                {"owners": ["bob"], "destination": "{owner}/{name}-{name}"},
+            ],
+        }
+    )
+    served = with_hub("alice", ruled=partial(ruled, config))
+    signed_in(client, served)
+
+    def placed(adapter, **fields):
+        answer = ask(client, served, adapter=adapter, **fields)
+        if answer.status_code != 303:
+            return answer.status_code
+        return served.desk.entry(answer.headers["location"].rpartition("/")[2]).order.request.destination
+
+    to = partial(Destination, kind="repository")
+    assert placed("acme/lora@v1") == to(location="acme/lora-full", public=True)
+    assert placed("alice/lora:last/one") == to(kind="hub_pr", location="alice/lora-full-last-one")
+    assert placed("acme/lora", to="alice/other") == to(location="alice/other")
+    assert placed("alice/lora\nalice/other", combination="linear") == 422
+    assert placed("bob/" + 60 * "x") == 422  # no name of a repository
+    assert placed("zoe/lora", base="acme/tiny") == 422  # not hers to publish to
+    config = Config.model_validate({"defaults": {"destination": "alice/{name}-on-{base_name}"}})
+    served = with_hub("alice", ruled=partial(ruled, config))
+    signed_in(client, served)
+    assert placed("zoe/lora") == 422  # nobody has said which base
+    assert placed("zoe/lora", base="acme/tiny@v1") == to(location="alice/lora-on-tiny")
 
 
 def test_who_may_not_write_in_an_organisation_does_not_publish_there(with_hub, hub, client):

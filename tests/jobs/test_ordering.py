@@ -11,7 +11,7 @@ from bot.clients.github import GitHub
 from bot.doors.github import answer
 from bot.errors import StoppedError
 from bot.job import Now, Outcome
-from bot.jobs import on_github
+from bot.jobs import ordering
 from bot.jobs.order import Order
 from bot.publish.marker import find_job
 from bot.serial import as_dict, from_dict
@@ -39,8 +39,8 @@ def service(forge, desk, tmp_path):
         return replace(
             made,
             connect=lambda: GitHub(REPO, token=token, api_url=forge.url, timeout=3.0),
-            settle=on_github.Enqueueing(desk=desk),
-            jobs=on_github.Queue(desk=desk),
+            settle=ordering.Enqueueing(desk=desk),
+            jobs=ordering.Queue(desk=desk),
             **more,
         )
 
@@ -89,7 +89,7 @@ def test_a_command_becomes_one_order_that_survives_the_database(forge, desk, com
     assert order.job.key.endswith(f"-{pull.head_sha[:12]}")
     here = service()
     seen = here.forge.pull_request(1)
-    assert on_github.order_of(on_github.task_of(order), pull=seen, ground=here) == order
+    assert ordering.order_of(ordering.task_of(order), pull=seen, ground=here) == order
     assert bodies(forge) == []
     assert reactions(said) == ["eyes"]
 
@@ -98,12 +98,12 @@ def test_another_process_takes_over_the_comment_and_ends_it(forge, desk, command
     forge.open_pull(REPO, ADAPTER)
     said = command("/merge")
     order = stored(next(iter(desk.jobs.values())))
-    first = on_github.answering(order, ground=service())
+    first = ordering.answering(order, ground=service())
     assert first.begin() is None
     first.tell(Now(stage="merging", done=43, total=100))
-    second = on_github.answering(order, ground=service())  # kill -9, and on
+    second = ordering.answering(order, ground=service())  # kill -9, and on
     assert second.begin() is None
-    request = on_github.request(order, ground=service())
+    request = ordering.request(order, ground=service())
     assert sorted(p.name for p in (tmp_path / "delivery-1").rglob("adapter_*"))
     assert request.adapter.startswith(str(tmp_path))
     second.check()
@@ -119,7 +119,7 @@ def test_status_and_cancel_speak_with_the_queue(forge, desk, command, service):
     forge.open_pull(REPO, ADAPTER)
     command("/merge")
     (key,) = desk.jobs
-    on_github.answering(desk.jobs[key].order, ground=service()).begin()
+    ordering.answering(desk.jobs[key].order, ground=service()).begin()
     command("/merge status", run="delivery-2")
     assert "waits in the queue" in bodies(forge)[-1]
     desk.begin(key)
@@ -133,7 +133,7 @@ def test_retry_begins_the_job_anew_and_a_push_makes_another(forge, desk, command
     forge.open_pull(REPO, ADAPTER)
     command("/merge")
     (key,) = desk.jobs
-    done = on_github.answering(desk.jobs[key].order, ground=service())
+    done = ordering.answering(desk.jobs[key].order, ground=service())
     done.begin()
     done.end(Outcome(ended="failed"))
     desk.end(key, Outcome(ended="failed"))
@@ -144,7 +144,7 @@ def test_retry_begins_the_job_anew_and_a_push_makes_another(forge, desk, command
     assert len(desk.jobs) == 2
     orders = [entry.order.job for entry in desk.jobs.values()]
     assert orders[0].thread == orders[1].thread
-    again = on_github.answering(desk.jobs[orders[1].key].order, ground=service("delivery-3"))
+    again = ordering.answering(desk.jobs[orders[1].key].order, ground=service("delivery-3"))
     assert again.begin() is None
     assert len(bodies(forge)) == 1
 
@@ -153,7 +153,7 @@ def test_the_job_of_a_gone_github_pr_is_stopped_in_its_comment(forge, desk, comm
     forge.open_pull(REPO, ADAPTER)
     command("/merge")
     order = stored(next(iter(desk.jobs.values())))
-    thread = on_github.answering(order, ground=service())
+    thread = ordering.answering(order, ground=service())
     thread.begin()
     forge.close_pull(REPO, 1)
     with pytest.raises(StoppedError, match="closed meanwhile"):
