@@ -31,7 +31,7 @@ SECTIONS: dict[str, Section] = {
 }
 SCHEMA = 1
 RESULTS = Path(__file__).with_name("results") / "service.json"
-PACKAGES = ("SQLAlchemy", "psycopg", "dbos", "fastapi", "uvicorn")
+PACKAGES = ("SQLAlchemy", "psycopg", "dbos", "fastapi", "uvicorn", "httptools")
 console = Console(highlight=False)
 
 

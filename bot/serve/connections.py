@@ -5,23 +5,29 @@ from __future__ import annotations
 from asyncio import TimerHandle, Transport
 from typing import Any
 
-import h11
+from httptools import HttpParserError
 from uvicorn import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bot.serve.service import Limits
 
+# The parser bounds nothing by itself, and holds what it has not handed on.
+MOST = 16 * 1024  # bytes of a head, or of what stands between and after the chunks of a body
+AHEAD = 16  # requests on one connection that wait for the answer to the one before
 
-def protocol(limits: Limits) -> type[H11Protocol]:
+
+def protocol(limits: Limits) -> type[HttpToolsProtocol]:
     """What uvicorn speaks HTTP with, within these limits; for `Config(http=…)`."""
     return type("Patient", (_Patient,), {"limits": limits})
 
 
-class _Patient(H11Protocol):
+class _Patient(HttpToolsProtocol):
     """A request has `patience` seconds to arrive whole, from the connection or its first byte on."""
 
     limits: Limits
     _deadline: TimerHandle | None = None
+    _arriving = False
+    _held = 0  # bytes since the last whole head or piece of a body
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -34,15 +40,35 @@ class _Patient(H11Protocol):
         self._disarm()
         super().connection_lost(exc)
 
-    def handle_events(self) -> None:
+    def data_received(self, data: bytes) -> None:
         """Called for whatever has arrived."""
-        super().handle_events()
-        state: Any = self.conn.their_state
-        begun = state is h11.IDLE and bool(self.conn.trailing_data[0])
-        if state is h11.SEND_BODY or begun:
+        self._held += len(data)
+        super().data_received(data)
+        if self._held > MOST:
+            self._refuse(b"431 Request Header Fields Too Large")
+        # Where nobody answers, what came was no request, or the rest of one that is answered: uvicorn waits for ever.
+        if self._arriving or self.cycle is None or self.cycle.response_complete:
             self._arm()
         else:
             self._disarm()
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= AHEAD:
+            raise HttpParserError("Too many requests are sent ahead.")  # uvicorn answers and hangs up
+        self._arriving = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._held = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._held = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._arriving, self._held = False, 0
+        super().on_message_complete()
 
     def _arm(self) -> None:
         if self._deadline is None and not self.transport.is_closing():
@@ -55,13 +81,16 @@ class _Patient(H11Protocol):
 
     def _late(self) -> None:
         self._deadline = None
+        self._refuse(b"408 Request Timeout")
+
+    def _refuse(self, status: bytes) -> None:
         answering = (
             self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
         )
         if answering:
             self.transport.close()
-        else:
-            self._cut(b"408 Request Timeout")
+        elif not self.transport.is_closing():
+            self._cut(status)
 
     def _cut(self, status: bytes, headers: bytes = b"") -> None:
         """An answer without the application: it may wait for the very bytes that do not come."""

@@ -80,14 +80,60 @@ def test_what_is_sent_in_one_go_is_answered_in_turn(server):
 
 
 def test_what_is_no_http_is_answered_and_cut(server):
-    for sent in (
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
-        b"GET\r\n\r\n",
-        b"GET / HTTP/1.1\r\nA: " + b"b" * 100_000,
-    ):
+    for sent in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"GET\r\n\r\n"):
         with server.connect() as broken:
             broken.sendall(sent)
             assert everything(broken).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET /",
+        b"GET / HTTP/1.1\r\nA: ",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 2_000,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;a=",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nA: ",
+    ],
+    ids=["address", "header", "headers", "extension", "trailer"],
+)
+def test_what_the_parser_holds_has_a_bound(server, start):
+    with server.connect() as greedy:
+        greedy.sendall(start)
+        time.sleep(0.1)
+        greedy.sendall(b"b" * 20_000)
+        assert everything(greedy).startswith(b"HTTP/1.1 431 ")
+
+
+def test_requests_that_are_sent_ahead_have_a_bound(server):
+    with server.connect() as greedy:
+        greedy.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000)
+        came = everything(greedy)
+    assert came.count(b"HTTP/1.1 200 ") < 20
+    assert came.count(b"HTTP/1.1 400 ") == 1
+
+
+def test_a_connection_that_goes_on_with_nothing_is_cut_off(server):
+    """After an answer, and after one that did not wait for the body."""
+    for sent in (
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /webhooks/hub HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+    ):
+        with server.connect() as idle:
+            idle.sendall(sent)
+            idle.recv(65_536)
+            began = time.monotonic()
+            idle.sendall(b"\r\n")
+            everything(idle)
+            assert PATIENCE - 0.2 < time.monotonic() - began < PATIENCE + 3
+
+
+def test_who_asks_for_another_protocol_is_answered_in_this_one(server):
+    with server.connect() as other:
+        other.sendall(
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        assert other.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.slow
