@@ -15,7 +15,7 @@ from bot.doors.work import as_they_may
 from bot.errors import RefusedError
 from bot.job import Outcome
 from bot.jobs.ledger import Ledger
-from bot.jobs.order import Entry, Order
+from bot.jobs.order import Entry, Order, understood
 from bot.jobs.process import Bounds, Room
 from bot.jobs.runners.runner import Log, Make, Tell, pinned
 from bot.jobs.scratch import Scratch
@@ -83,7 +83,8 @@ class Planning:
 
     async def planned(self, entry: Entry, *, tell: Tell, log: Log) -> Make | Outcome:
         """What is to be made, or how the job has ended. Raises what stands in its way; HostError: try again."""
-        order, verb = entry.order, entry.order.job.verb
+        order = understood(entry)
+        verb = order.job.verb
         name = f"plan-{order.job.key}"
         keeps: Callable[[], bool] = lambda: False  # noqa: E731 - a plan is quickly made again
         async with self.scratch.reserved(
