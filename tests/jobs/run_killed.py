@@ -1,5 +1,7 @@
 """`python -m tests.jobs.run_killed STEP FILE …`: merge-bot with these arguments, killed at each place of a step.
 
+With FILLS in the environment, the disk in that folder is filled up there instead.
+
 A place is written into FILE before the kill, and passed by from then on. `before` and `after` are inside the step as
 DBOS sees it, `recorded` is the boundary after it; in between are the step's effects, each when it has happened.
 """
@@ -10,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from bot.jobs.ledger import Ledger
 from bot.jobs.process import Room
 from bot.jobs.queues import Queues
 from bot.jobs.reporter import Reporter
+from tests.jobs.filling import fill
 
 EFFECTS = {
     Ledger: ("begin", "assign", "join", "publish", "close", "end"),
@@ -32,7 +35,13 @@ EFFECTS = {
 running: ContextVar[str] = ContextVar("running", default="")  # the step that this is done for
 
 
-def killing(step: str, file: Path) -> None:
+def kill() -> None:
+    """As by somebody else."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    signal.pause()
+
+
+def killing(step: str, file: Path, act: Callable[[], None] = kill) -> None:
     """From here on this process is killed at the places of the step."""
 
     def at(place: str, *, name: str = "") -> None:
@@ -40,8 +49,7 @@ def killing(step: str, file: Path) -> None:
         if (name or running.get()) == step and place not in known:
             with file.open("a") as handle:
                 handle.write(f"{place}\n")
-            os.kill(os.getpid(), signal.SIGKILL)
-            signal.pause()
+            act()
 
     def inside(function: Callable[..., Any]) -> Callable[..., Any]:
         return _around(function, lambda: at("before"), lambda _: at("after"), name=function.__name__)
@@ -101,6 +109,7 @@ def _around(
 
 
 if __name__ == "__main__":
-    killing(sys.argv[1], Path(sys.argv[2]))
+    fills = os.environ.pop("FILLS", "")
+    killing(sys.argv[1], Path(sys.argv[2]), partial(fill, Path(fills)) if fills else kill)
     sys.argv = ["merge-bot", *sys.argv[3:]]
     sys.exit(main())
