@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from bot.doors.answering import Answering
 from bot.job import Now, Outcome
-from bot.jobs.order import Entry, Host, Order
+from bot.jobs.order import Entry, Host, Order, understood
 
 
 class Silent:
@@ -31,11 +31,15 @@ class Silent:
 
 
 class Answerer:
-    """`threads`: by the name of a host, what makes the thread of an order."""
+    """`threads`: by the name of a host, what makes the thread of an order.
+
+    Raises InputError (`unreadable-job`) for an entry whose order cannot be read.
+    """
 
     def __init__(self, threads: Mapping[Host, Callable[[Order], Answering]] | None = None) -> None:
         self._threads = dict(threads or {})
 
     def __call__(self, entry: Entry) -> Answering:
-        make = self._threads.get(entry.order.origin.host)
-        return make(entry.order) if make else Silent()
+        order = understood(entry)
+        make = self._threads.get(order.origin.host)
+        return make(order) if make else Silent()

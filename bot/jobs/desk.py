@@ -40,7 +40,10 @@ class Desk(Protocol):
         """Calls it off; None when there is no such job. One that has ended stays as it is."""
 
     def retry(self, id_: str, *, by: str) -> Entry | None:
-        """Begins an ended job anew; None when there is no such job. One that goes on stays as it is."""
+        """Begins an ended job anew; None when there is no such job. One that goes on stays as it is.
+
+        Raises InputError (`unreadable-job`) for an order of another version.
+        """
 
     def counts(self) -> Mapping[State, int]:
         """How many jobs are in which state."""

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, case, delete, func, insert, select, update
 from bot.errors import InternalError
 from bot.job import Now, Outcome
 from bot.jobs import rows
-from bot.jobs.order import ACTIVE, Entry, Order
+from bot.jobs.order import ACTIVE, Entry, Order, understood
 from bot.jobs.reading import Reader
 from bot.jobs.tables import attempts, jobs, lines, makes, orders, outcomes
 
@@ -111,14 +111,14 @@ class Ledger(Reader):
         return self._database.write(work)
 
     def retry(self, id_: str, *, by: str) -> Entry | None:
-        """An ended job is queued as its next attempt."""
+        """An ended job is queued as its next attempt. Raises InputError (`unreadable-job`)."""
 
         def work(connection: Connection) -> Entry | None:
             found = self._entry(connection, id_)
             if found is None or found.state in ACTIVE:
                 return found
             self._write(connection, found.order.job.key, [f"Begun anew by {by}."])
-            return self._enqueue(connection, found.order, anew=True)
+            return self._enqueue(connection, understood(found), anew=True)
 
         return self._database.write(work)
 

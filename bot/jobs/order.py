@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bot.doors.found import Target
+from bot.errors import InputError
 from bot.forge import Kind
 from bot.job import Job, Now, Outcome
 from bot.request import MergeRequest
@@ -51,7 +52,8 @@ class Entry:
     """A job as the service shows it: in lists, on pages, in metrics. Times are seconds since 1970.
 
     `make` is the merge that the job waits for, which jobs from elsewhere may share; empty until there is a plan.
-    `attempt` counts retries from 1. `worker` is the executor that works on it.
+    `attempt` counts retries from 1. `worker` is the executor that works on it. Where the order is not
+    `readable`, it has the id alone, and the outcome says so.
     """
 
     order: Order
@@ -65,6 +67,23 @@ class Entry:
     started: float | None = None
     ended: float | None = None
     outcome: Outcome | None = None
+    readable: bool = True
+
+
+def understood(entry: Entry) -> Order:
+    """Its order, for whoever does what it says. Raises InputError (`unreadable-job`)."""
+    if not entry.readable:
+        raise unreadable()
+    return entry.order
+
+
+def unreadable() -> InputError:
+    """What is said of a document in the database that is of another version, or damaged."""
+    return InputError(
+        "What the database has of this job cannot be read by this version of merge-bot.",
+        advice="Upgrade merge-bot and try the job again, or ask for the work anew.",
+        code="unreadable-job",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from bot.jobs import ordering
 from bot.jobs.clerk import Door
 from bot.jobs.inbox import Delivery
 from bot.jobs.office import Office
-from bot.jobs.order import Order
+from bot.jobs.order import Order, understood
 from bot.jobs.runners.runner import Make
 from bot.progress import Silent
 from bot.request import MergeRequest
@@ -69,11 +69,11 @@ class Places:
         return ordering.request(order, ground=replace(ground, space=space))
 
     def fetched(self, make: Make, folder: Path, space: int) -> MergeRequest:
-        """The same for a merge: the adapter of whoever asked first."""
+        """The same for a merge: the adapter of whoever asked first, of those that can be read."""
         if make.target is None or make.origin.host != "github":
             return make.request
-        there = self.office.joined(make.id)
-        return replace(make.request, adapter=self.fetch(there[0].order, folder, space).adapter)
+        first = max(self.office.joined(make.id), key=lambda entry: entry.readable)
+        return replace(make.request, adapter=self.fetch(understood(first), folder, space).adapter)
 
     def _footing(self, order: Order, *, folder: Path) -> Footing:
         if order.origin.host == "github":

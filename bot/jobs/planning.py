@@ -17,7 +17,7 @@ from bot.isolation.forking import ForkServer
 from bot.job import Outcome
 from bot.jobs.cache import ALL
 from bot.jobs.ledger import Ledger
-from bot.jobs.order import Entry, Order
+from bot.jobs.order import Entry, Order, understood
 from bot.jobs.process import Bounds, Room
 from bot.jobs.runners.runner import Log, Make, Tell, pinned
 from bot.jobs.scratch import Needs, Scratch
@@ -86,7 +86,8 @@ class Planning:
 
     async def planned(self, entry: Entry, *, tell: Tell, log: Log) -> Make | Outcome:
         """What is to be made, or how the job has ended. Raises what stands in its way; HostError: try again."""
-        order, verb = entry.order, entry.order.job.verb
+        order = understood(entry)
+        verb = order.job.verb
         name = f"plan-{order.job.key}"
         keeps: Callable[[], bool] = lambda: False  # noqa: E731 - a plan is quickly made again
         needs = Needs(

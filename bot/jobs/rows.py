@@ -8,11 +8,15 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from bot.job import Now, Outcome
-from bot.jobs.order import Entry, Order
+from bot.doors.work import failed
+from bot.job import Job, Now, Outcome
+from bot.jobs.order import Entry, Order, Origin, unreadable
+from bot.request import MergeRequest
 from bot.secret_text import masked, masked_all
 from bot.serial import as_dict, from_dict
 
+# What a document that another version wrote, or that is damaged, makes `json` and `from_dict` raise.
+BROKEN = (ValueError, TypeError, KeyError, AttributeError)
 DETAILS = ("plan", "report", "diagnosis")  # of an outcome: far too much for a list
 
 
@@ -46,12 +50,15 @@ def details(outcome: Outcome) -> str:
 
 
 def entry(row: Row[Any]) -> Entry:
-    """The job of a row that has `order`, and `outcome` and `details` if it is to have them."""
-    outcome = json.loads(row.outcome) if row.outcome else None
-    if outcome and row.details:
-        outcome |= json.loads(row.details)
+    """The job of a row that has `order`, and `outcome` and `details` if it is to have them.
+
+    One that cannot be read is shown all the same: it must not keep others from being seen, or done.
+    """
+    order, outcome = _order(row), _outcome(row)
+    if order is None and outcome is None:
+        outcome = failed(unreadable())
     return Entry(
-        order=from_dict(Order, json.loads(row.order)),
+        order=order or _nothing_but(row.id),
         state=row.state,
         now=Now(stage=row.stage, done=row.done, total=row.total),
         attempt=row.attempt,
@@ -61,8 +68,30 @@ def entry(row: Row[Any]) -> Entry:
         created=row.created,
         started=row.started,
         ended=row.ended,
-        outcome=from_dict(Outcome, outcome) if outcome else None,
+        outcome=outcome,
+        readable=order is not None,
     )
+
+
+def _order(row: Row[Any]) -> Order | None:
+    try:
+        return from_dict(Order, json.loads(row.order))
+    except BROKEN:
+        return None
+
+
+def _outcome(row: Row[Any]) -> Outcome | None:
+    if not row.outcome:
+        return None
+    try:
+        details = json.loads(row.details) if row.details else {}
+        return from_dict(Outcome, json.loads(row.outcome) | details)
+    except BROKEN:
+        return replace(failed(unreadable()), ended=row.state)
+
+
+def _nothing_but(id_: str) -> Order:
+    return Order(job=Job(key=id_, what="?"), request=MergeRequest(adapter="?"), origin=Origin(host="cli"))
 
 
 def plain(text: str) -> str:

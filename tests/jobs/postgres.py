@@ -1,4 +1,7 @@
-"""A private PostgreSQL for one session of tests, on a socket in a temporary folder: nobody else can reach it."""
+"""A private PostgreSQL for one session of tests, on a socket in a temporary folder: nobody else can reach it.
+
+It ends with the process that has started it, also where that was killed: a guard waits for the other end of a pipe.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +18,22 @@ from tempfile import mkdtemp
 import psycopg
 
 DEBIAN = Path("/usr/lib/postgresql")
+# In a session of its own: what ends the tests does not end it.
+GUARD = """if True:
+    import os, shutil, signal, sys, time
+    from pathlib import Path
+    sys.stdin.buffer.read()
+    folder = Path(sys.argv[1])
+    try:
+        server = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(server, signal.SIGQUIT)
+        for _ in range(200):
+            time.sleep(0.05)
+            os.kill(server, 0)
+    except (OSError, ValueError, IndexError):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+"""
 
 
 def program(name: str) -> str | None:
@@ -78,10 +98,8 @@ class Postgres:
 def running(*, durable: bool = False) -> Iterator[Postgres]:
     folder = Path(mkdtemp(prefix="mbpg", dir="/tmp"))  # the path of a socket may have 107 characters
     server = Postgres(folder, durable=durable)
-    try:
+    command = [sys.executable, "-c", GUARD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
         server.make()
         server.start()
         yield server
-        server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from bot import cli
 from bot.job import Now
@@ -175,3 +176,14 @@ def test_help_is_there_without_what_speaks_to_databases():
         "sys.exit(any(name in sys.modules for name in ('sqlalchemy', 'pydantic', 'torch', 'psycopg')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE, stdout=subprocess.DEVNULL)
+
+
+def test_a_job_of_a_newer_version_is_listed_with_a_sentence(call, ledger, database):
+    bad, good = (ledger.enqueue(order(f"ada/{name}")).order.job.key for name in ("bad", "good"))
+    spoil = text("UPDATE merge_bot_orders SET document = '{}' WHERE job = :id")
+    database.write(lambda connection: connection.execute(spoil, {"id": bad}))
+    code, out, _ = call("jobs", "list")
+    assert (code, bad[:12] in out, good[:12] in out) == (0, True, True)
+    code, out, _ = call("jobs", "show", bad)
+    assert (code, "cannot be read by this version" in out) == (0, True)
+    assert call("jobs", "list", "--json")[0] == 0
