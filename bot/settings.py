@@ -21,20 +21,11 @@ KEPT_PREFIXES = (
     "LC_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "CUDA_", "NVIDIA_", "PYTORCH_", "HSA_", "HIP_",
 )  # fmt: skip
 # And a step of a job, which talks to the Hub: ways there, the libraries' own settings, whose files these are.
-STEP_KEPT = frozenset(
-    {
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "PYTHONPATH",
-        "XDG_CACHE_HOME",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "REQUESTS_CA_BUNDLE",
-    }
-    | {f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")}
-    | {f"{kind}_proxy" for kind in ("http", "https", "all", "no")}
-)
+STEP_KEPT = frozenset({
+    "HOME", "USER", "LOGNAME", "PYTHONPATH", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")),
+    *(f"{kind}_proxy" for kind in ("http", "https", "all", "no")),
+})  # fmt: skip
 HUB_SECRETS = frozenset({"HF_TOKEN", "HF_OAUTH_CLIENT_SECRET"})
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)  # NVIDIA_API_KEY
 OFFLINE = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -67,7 +68,7 @@ class ForkServer:
             except OSError:  # it has just ended
                 return None
             theirs.close()
-            said = await asyncio.get_running_loop().sock_recv(reply, 64)
+            said = await _number(reply)
             if not said:
                 return None
             ours.pop_all()
@@ -106,6 +107,18 @@ class ForkServer:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
+
+
+async def _number(reply: socket.socket) -> bytes:
+    """Of the step's process. It is killed if we are cancelled before we know it, which is a moment."""
+    told = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(reply, 64))
+    try:
+        return await asyncio.shield(told)
+    except asyncio.CancelledError:
+        if said := await told:
+            with suppress(ProcessLookupError):
+                os.kill(int(said), signal.SIGKILL)
+        raise
 
 
 def _sockets(ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, int]:

@@ -14,7 +14,7 @@ from bot.doors.hub import answer
 from bot.doors.pace import Pace
 from bot.errors import InputError, RefusedError, StoppedError
 from bot.job import Now, Outcome
-from bot.jobs import on_github, pushed
+from bot.jobs import ordering, pushed
 from bot.jobs.order import Order
 from bot.progress import Silent
 from bot.publish.marker import find_job, marker
@@ -68,7 +68,7 @@ def ground(hub, desk, tmp_path):
             folder=tmp_path / "work",
             pace=Pace(every=0),
             sleep=lambda _: None,
-            **{"settle": on_github.Enqueueing(desk=desk), "jobs": on_github.Queue(desk=desk), **more},
+            **{"settle": ordering.Enqueueing(desk=desk), "jobs": ordering.Queue(desk=desk), **more},
         )
 
     return ground
@@ -225,10 +225,10 @@ def test_a_command_is_a_job_and_its_comment_is_edited_to_the_end(hub, discussion
     assert (order.request.requester_owns, order.job.asked_by) == (("alice",), "alice")
     assert (order.origin.host, order.origin.number) == ("hub", 1)
     stored = from_dict(Order, json.loads(json.dumps(as_dict(order))))
-    first = on_github.answering(stored, ground=ground())
+    first = ordering.answering(stored, ground=ground())
     assert first.begin() is None
     first.tell(Now(stage="merging", done=1, total=2))
-    again = on_github.answering(stored, ground=ground())  # another process, after a crash
+    again = ordering.answering(stored, ground=ground())  # another process, after a crash
     assert again.begin() is None
     again.check()
     again.end(Outcome(ended="skipped"))
@@ -247,7 +247,7 @@ def test_a_command_under_a_hub_pr_is_about_its_head(hub, write, desk, ground):
     write("/merge")
     order = only(desk)
     assert (order.request.adapter, order.job.head_sha) == (f"{LORA}@{made.oid}", made.oid)
-    thread = on_github.answering(order, ground=ground())
+    thread = ordering.answering(order, ground=ground())
     thread.begin()
     more = [CommitOperationAdd("adapter_model.safetensors", b"better")]
     bob.create_commit(LORA, more, commit_message="More", revision="refs/pr/1")
@@ -256,7 +256,7 @@ def test_a_command_under_a_hub_pr_is_about_its_head(hub, write, desk, ground):
     write("/merge", run="delivery-2")
     first, second = desk.jobs.values()
     assert first.order.job.thread == second.order.job.thread
-    on_github.answering(second.order, ground=ground(run="delivery-2")).begin()
+    ordering.answering(second.order, ground=ground(run="delivery-2")).begin()
     assert len(ours(hub)) == 1
 
 
@@ -351,7 +351,7 @@ def test_several_adapters_want_a_name(hub, discussion, write, desk):
 def test_status_cancel_and_retry(hub, discussion, write, desk, ground):
     write("/merge")
     order = only(desk)
-    thread = on_github.answering(order, ground=ground())
+    thread = ordering.answering(order, ground=ground())
     thread.begin()
     write("/merge status", run="2")
     assert any("waits in the queue" in said.content for said in ours(hub))
@@ -366,7 +366,7 @@ def test_status_cancel_and_retry(hub, discussion, write, desk, ground):
 
 def test_a_hidden_command_was_taken_back(hub, discussion, write, desk, ground):
     write("/merge")
-    thread = on_github.answering(only(desk), ground=ground())
+    thread = ordering.answering(only(desk), ground=ground())
     thread.begin()
     said = [
         e for e in discussion.get_discussion_details(LORA, 1).events if getattr(e, "content", "") == "/merge"
@@ -379,7 +379,7 @@ def test_a_hidden_command_was_taken_back(hub, discussion, write, desk, ground):
 
 def test_a_closed_discussion_stops_the_job(hub, discussion, write, desk, ground):
     write("/merge")
-    thread = on_github.answering(only(desk), ground=ground())
+    thread = ordering.answering(only(desk), ground=ground())
     thread.begin()
     discussion.change_discussion_status(LORA, 1, "closed")
     with pytest.raises(StoppedError, match="The discussion was closed meanwhile"):
@@ -404,7 +404,7 @@ def test_a_comment_whose_answer_was_lost_is_not_posted_twice(hub, discussion, wr
     write("/merge")
     hub.clear_requests()
     hub.fault("/discussions/1/comment$", method="POST", drop_after=0, times=1)
-    thread = on_github.answering(only(desk), ground=ground())
+    thread = ordering.answering(only(desk), ground=ground())
     assert thread.begin() is None
     (post,) = [r for r in hub.requests if r.path.endswith("/discussions/1/comment")]
     assert (post.status, post.bytes_sent) == (200, 0)
