@@ -199,6 +199,7 @@ def test_a_base_without_safetensors_is_refused(desk):
     assert "--allow-pickle" in error["advice"]
 
 
+@pytest.mark.slow
 def test_an_allowed_pickle_base_on_the_hub_is_planned_from_its_directory_and_merged(desk):
     files = {p.name: p for p in desk.models.base.iterdir() if "safetensors" not in p.name}
     tensors = {k: v for p in desk.models.base.glob("*.safetensors") for k, v in load_file(p).items()}
@@ -507,6 +508,7 @@ def test_kill_9_in_the_middle_and_again(desk):
     assert torch.allclose(desk.plain(desk.out), desk.wanted(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_kill_9_before_the_commit_and_again(desk):
     desk.hub.fault("alice/killed/commit/main", hang=60, times=1)
     run = desk.start("run", ADAPTER, "--to", "alice/killed")

@@ -145,6 +145,7 @@ def test_shards_and_their_index_survive(desk):
     assert torch.allclose(desk.plain(desk.out), desk.wanted(adapter, base=base), **CLOSE)
 
 
+@pytest.mark.slow
 def test_validate_passes_and_a_changed_byte_is_found(desk):
     desk.done("merge", ADAPTER, "--out", desk.out, "--no-validate")
     assert not (desk.out / "merge_report.json").exists()
@@ -221,6 +222,7 @@ def test_without_a_report_nothing_is_published(desk):
     assert repository(desk, "alice/unproven") is None
 
 
+@pytest.mark.slow
 def test_a_merge_that_fails_its_checks_is_published_nowhere(desk, monkeypatch):
     honest = ShardWriter.write
 
@@ -459,6 +461,7 @@ def test_python_m_bot_does_the_whole_way(desk):
     assert torch.allclose(desk.plain("alice/from-a-process"), desk.wanted(), **CLOSE)
 
 
+@pytest.mark.slow
 def test_a_merge_in_a_process_of_its_own_is_the_same_to_the_byte(desk):
     desk.done("merge", ADAPTER, "--out", desk.place / "here")
     desk.apart()

@@ -112,6 +112,7 @@ def test_indexes(raw):
     assert not any("/" in name or name in ("", "..") for name in found.values())
 
 
+@pytest.mark.slow
 def test_the_fuzzer_would_notice():
     @freely
     @given(spoilt(HEADERS))

@@ -113,6 +113,7 @@ def test_a_plan_of_four_bit_weights_reads_their_states_alone(desk):
     assert plan["dequantized"] == "bitsandbytes nf4"
 
 
+@pytest.mark.slow
 def test_merge_and_validate_take_the_same_flag(desk):
     packed = save_bitsandbytes(desk.place / "nf4", desk.models.base, "nf4")
     adapter, flag = desk.adapter(base=str(packed)), ("--quantized-base", "dequantize")

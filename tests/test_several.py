@@ -60,6 +60,7 @@ def test_help_says_that_even_a_plan_fetches_the_adapters():
     assert "Even plan fetches their weights then" in shown
 
 
+@pytest.mark.slow
 def test_a_combination_is_published_with_every_adapter_and_weight_named(desk, second):
     folder, name = second("poems", LORA)
     asked = (ADAPTER, name, "--combination", "cat", "--weights", "0.7", "0.3", "--to", "alice/mixed")
@@ -84,6 +85,7 @@ def test_a_combination_is_published_with_every_adapter_and_weight_named(desk, se
     assert other["plan"]["key"] != answer["plan"]["key"]
 
 
+@pytest.mark.slow
 def test_a_stack_is_merged_validated_and_shown(desk, second):
     folder, _ = second("scale", IA3)
     first = desk.adapter("first")

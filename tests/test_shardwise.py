@@ -216,6 +216,7 @@ def test_a_hub_pr_is_filled_shard_by_shard(desk, sources):
 # killed, cancelled, and faults of the Hub
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_with_the_shards_that_are_missing(desk, sources):
     run(desk, "alice/unbroken")
     every = shards_sent(desk), shards_fetched(desk)

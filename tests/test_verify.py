@@ -503,6 +503,7 @@ def test_what_is_too_large_to_read_twice_is_said_to_have_no_digest(desk, monkeyp
     assert definition["externalParameters"]["base"]["fingerprint"].startswith("sha256:")
 
 
+@pytest.mark.slow
 def test_the_worker_tells_its_own_memory(desk):
     desk.apart()
     desk.done("merge", ADAPTER, "--out", desk.out)

@@ -224,6 +224,7 @@ def test_what_happens_while_it_works_stops_the_publication(
     assert desk.state() == before
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_says_so_and_leaves_nothing(github, desk, tmp_path):
     """As GitHub cancels: a signal to the process, which has seconds to tidy up."""
     desk.apart()

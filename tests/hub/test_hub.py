@@ -674,6 +674,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_transformers_pushes_and_loads_by_id(hub: LoopbackHub, tmp_path: Path) -> None:
     environment = (
         os.environ | hub.environment("alice") | {"HF_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}

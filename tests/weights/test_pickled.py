@@ -90,6 +90,7 @@ def test_merges_like_the_same_base_in_safetensors(
     assert plan.way == ("names" if variant == "plain" else "layers")
 
 
+@pytest.mark.slow
 def test_tied_storage_is_written_under_both_names(
     base_of: Callable, adapter_on: Callable, merged: Callable, tmp_path: Path
 ) -> None:

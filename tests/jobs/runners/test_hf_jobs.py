@@ -163,6 +163,7 @@ def test_an_order_is_merged_on_a_rented_machine_and_published_from_there(rented,
     assert job.spec["timeoutSeconds"] == 1800
 
 
+@pytest.mark.slow
 def test_what_is_not_wanted_any_more_is_not_published(rented, ears, monkeypatch):
     what = make("alice/not-wanted", validation="structure")
 
