@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,6 +44,21 @@ def start(form: Form, *, level: int = logging.INFO) -> None:
         logger.propagate = True
     for name in ("uvicorn", "httpx2", "dbos"):
         logging.getLogger(name).setLevel(logging.WARNING)  # our own lines say more
+    sys.unraisablehook, threading.excepthook = _in_the_end, _in_a_thread
+
+
+def _in_the_end(error: sys.UnraisableHookArgs) -> None:
+    """What goes wrong while an object is cleared away, which Python would print between the lines."""
+    trace = (error.exc_type, error.exc_value or error.exc_type(), error.exc_traceback)
+    logging.getLogger("python").error("%s %r", error.err_msg or "Ignored in", error.object, exc_info=trace)
+
+
+def _in_a_thread(error: threading.ExceptHookArgs) -> None:
+    """And what ends a thread."""
+    if error.exc_type is not SystemExit:
+        trace = (error.exc_type, error.exc_value or error.exc_type(), error.exc_traceback)
+        name = error.thread.name if error.thread else "a thread"
+        logging.getLogger("python").error("%s ended", name, exc_info=trace)
 
 
 class AsJson(logging.Formatter):
