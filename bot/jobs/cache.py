@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from bot.clients import hub_cache
+from bot.errors import MergeError
 
 ALL = "*"  # in the place of a model: nobody knows which one it will be
 
@@ -21,6 +23,22 @@ class Cache:
 
     folder: Path
     most: int | None = None
+
+    def prepare(self) -> None:
+        """Makes the folder. Raises MergeError where that cannot be, or where it cannot be written to."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fault = (
+                "" if os.access(self.folder, os.R_OK | os.W_OK | os.X_OK) else "this user may not write there"
+            )
+        except OSError as error:
+            fault = error.strerror or "it cannot be made"
+        if fault:
+            raise MergeError(
+                f"The folder {self.folder}, for what is fetched, cannot be used: {fault}.",
+                advice="Name a folder that this user may write to as `cache` of [worker].",
+                code="cache-unusable",
+            )
 
     def tidy(self, *, keep: frozenset[str]) -> None:
         """Deletes what is more than allowed."""

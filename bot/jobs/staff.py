@@ -140,6 +140,7 @@ def _tools(config: Config, settings: Settings, *, database: Database, queues: Qu
     state, there = config.server.state.absolute(), config.worker
     root = (there.scratch or state / "scratch").absolute()
     cache = Cache(folder=(there.cache or root / CACHE).absolute(), most=there.cache_bytes)
+    cache.prepare()
     terms = replace(settings.terms, limits=config.limits.limits())
     known = replace(settings, terms=terms, scratch=None, cache=cache.folder)
     office = Office(database, queues)

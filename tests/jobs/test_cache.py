@@ -166,3 +166,12 @@ def test_what_a_job_uses_in_another_process_stays_until_it_is_over(tmp_path):
 
     asyncio.run(both())
     assert there(a) == [False]
+
+
+def test_a_folder_that_is_none_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(MergeError) as error:
+            Cache(folder=place).prepare()
+        assert error.value.code == "cache-unusable"
+        assert str(place) in error.value.sentence
