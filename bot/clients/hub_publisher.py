@@ -105,12 +105,19 @@ class HubPublisher:
 
     @contextmanager
     def ahead(
-        self, destination: Destination, *, plan: Plan, made: bool = False, progress: Progress
+        self,
+        destination: Destination,
+        *,
+        plan: Plan,
+        made: bool = False,
+        waits: tuple[type[BaseException], ...] = (HostError,),
+        progress: Progress,
     ) -> Iterator[Parcel]:
         """A parcel to fill before `publish`, in the repository, which is created when it is missing.
 
         `made`: an earlier run has created it for this. It is taken back when what is done with the parcel raises,
-        unless that is a fault of the Hub: what was sent then waits for the next run. Raises what `publish` raises.
+        unless it is one of those that it `waits` after: what was sent is then left for the next run. Raises what
+        `publish` raises.
         """
         with translated(f"publish to {destination.location}"):
             target = self._look(destination)
@@ -122,7 +129,7 @@ class HubPublisher:
             hub_target.refuse_wider(destination, plan, private=now.private)
             yield parcel
         except BaseException as error:
-            if made and not isinstance(error, HostError):
+            if made and not isinstance(error, waits):
                 hub_withdrawal.remove_empty(self._api, now, progress=progress)
             raise
 

@@ -173,6 +173,7 @@ class Flow:
                 )
         except MergeBotError as error:
             outcome = replace(failed(error), plan=wanted.plan)
+            await asyncio.to_thread(self.queues.cancel_shards, make)
         await asyncio.to_thread(self._closing.end_all, make, outcome)
 
     async def gate(self, make: str) -> None:

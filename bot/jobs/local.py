@@ -28,6 +28,11 @@ def _as_it_is(make: Make, _: Path, __: int) -> MergeRequest:
     return make.request
 
 
+def uses(make: Make) -> frozenset[str]:
+    """The models of the Hub that it reads, as `owner/name@commit`."""
+    return frozenset(f"{s.location}@{s.commit}" for s in make.plan.sources if s.kind == "hub")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opened:
     """Where a step of a make is done, within `bounds`; `request` is what is asked of it."""
@@ -42,7 +47,8 @@ class Local:
     """Implements `bot.jobs.runners.runner.Runner`.
 
     `gate` is asked before a publication. `keeps` says whether a merge that is cancelled will be gone on with, here or
-    elsewhere; `alive` whether this executor still holds its lease. `memory`: bytes for all its processes.
+    elsewhere; `alive` whether this executor still holds its lease. `memory`: bytes for all its processes; `seconds`:
+    after which a step is given up.
     """
 
     settings: Settings
@@ -52,6 +58,7 @@ class Local:
     keeps: Callable[[], bool] = field(default=lambda: False)
     alive: Callable[[], bool] = field(default=lambda: True)
     memory: int | None = None
+    seconds: float | None = None
     patience: float = 60.0
     forks: ForkServer | None = None
 
@@ -62,7 +69,7 @@ class Local:
         needs = Needs(
             size=estimate.disk_bytes + again,
             fetches=estimate.download_bytes,
-            uses=frozenset(f"{s.location}@{s.commit}" for s in make.plan.sources if s.kind == "hub"),
+            uses=uses(make),
         )
         try:
             async with self.opened(
@@ -105,7 +112,11 @@ class Local:
                 forks=self.forks,
             )
             bounds = Bounds(
-                memory=self.memory, file=most, disk=most, seconds=make.seconds, patience=self.patience
+                memory=self.memory,
+                file=most,
+                disk=most,
+                seconds=make.seconds or self.seconds,
+                patience=self.patience,
             )
             yield Opened(
                 room=room, bounds=bounds, request=await asyncio.to_thread(self.fetch, make, folder, most)

@@ -47,6 +47,7 @@ class Office(Ledger):
             else:
                 if states.get(entry.make) == state:  # else whoever asks again would wait for what is dead
                     self.close(entry.make)
+                    self._queues.cancel_shards(entry.make)
                 if self.end(entry.order.job.key, entry.attempt, outcome):
                     self._queues.answer(entry.order.job.key, entry.attempt)
             if states.get(entry.make) == "SUCCESS":

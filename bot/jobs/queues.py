@@ -159,6 +159,11 @@ class Queues:
         )
         return [each.workflow_id for each in self._asked(asked)]
 
+    def cancel_shards(self, make: str) -> None:
+        """Ends those of a make's shards that have not ended."""
+        for id_ in self.shards(make):
+            self.cancel(id_)
+
     def states(self, ids: Iterable[str]) -> dict[str, str]:
         """DBOS's word for how each stands; those that were never begun are not in it."""
         found: dict[str, str] = {}

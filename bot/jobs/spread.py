@@ -17,7 +17,7 @@ from bot.doors.work import broken, failed
 from bot.errors import HostError, MergeBotError
 from bot.job import Now, Outcome
 from bot.jobs.closing import CANCELLED
-from bot.jobs.local import Local
+from bot.jobs.local import Local, uses
 from bot.jobs.queues import DEAD, Queues, shard_id
 from bot.jobs.runners.runner import Log, Make, Tell
 from bot.jobs.scratch import Needs, in_full
@@ -53,7 +53,7 @@ class Spreading:
                 ):  # whoever has called it off does it, too, and says what goes wrong
                     await in_full(asyncio.to_thread(self.call_off, make.id))
             raise
-        except HostError:
+        except HostError:  # it is tried again, and what was sent is still there then
             raise
         except MergeBotError as error:
             outcome = failed(error)
@@ -63,8 +63,7 @@ class Spreading:
 
     def call_off(self, make: str) -> None:
         """Ends its shards, and takes back the repository that was made for it while nothing is in that."""
-        for id_ in self.queues.shards(make):
-            self.queues.cancel(id_)
+        self.queues.cancel_shards(make)
         document, missing = self.queues.given(make)
         if missing:
             wanted = from_dict(Make, document)
@@ -75,10 +74,15 @@ class Spreading:
         """One shard, merged, proven and sent, in scratch space of its own. Raises what that raises."""
         name = shard_id(make.id, number)
         async with self.local.opened(
-            make, name, needs=Needs(size=needed), keeps=lambda: False, tell=_untold, log=log_.debug
+            make,
+            name,
+            needs=Needs(size=needed, uses=uses(make)),
+            keeps=lambda: False,
+            tell=_untold,
+            log=log_.debug,
         ) as opened:
             done: Proven = await opened.room.do(
-                "spread", "shard", opened.request, file, bounds=opened.bounds, writes=True
+                "spread", "shard", opened.request, make.plan.key, file, bounds=opened.bounds, writes=True
             )
         return done
 
@@ -87,9 +91,11 @@ class Spreading:
         space = SMALL if make.target is not None else 0
         told: Any = {"keeps": self.local.keeps, "tell": tell, "log": log}
         begun: Begun
-        async with self.local.opened(make, make.id, needs=Needs(size=space), **told) as opened:
+        async with self.local.opened(
+            make, make.id, needs=Needs(size=space, uses=uses(make)), **told
+        ) as opened:
             begun = await opened.room.do(
-                "spread", "begin", opened.request, missing, bounds=opened.bounds, writes=True
+                "spread", "begin", opened.request, make.plan.key, missing, bounds=opened.bounds, writes=True
             )
         shards = await self._all(make, begun, space=space, tell=tell, log=log)
         if isinstance(shards, Outcome):
@@ -98,13 +104,15 @@ class Spreading:
         plan: Plan
         report: Report | None
         publication: Publication
-        async with self.local.opened(make, make.id, needs=Needs(size=begun.beside + space), **told) as opened:
+        async with self.local.opened(
+            make, make.id, needs=Needs(size=begun.beside + space, uses=uses(make)), **told
+        ) as opened:
             outlines = (
                 opened.bounds.file or 0
             ) + make.plan.estimate.output_bytes  # they have a size, and take none
             bounds = replace(opened.bounds, file=outlines)
             plan, report, publication = await opened.room.do(
-                "spread", "conclude", opened.request, spread, bounds=bounds, writes=True
+                "spread", "conclude", opened.request, make.plan.key, spread, bounds=bounds, writes=True
             )
         return Outcome(
             ended="published",

@@ -39,7 +39,7 @@ from bot.settings import Settings
 
 AT_ONCE = 4  # plans, answers, and jobs that are called off: of each
 RENTED = 16  # jobs on the Hub that one executor follows
-WAITING = 16  # makes that wait for their shards on one executor
+WAITING = 256  # makes that wait for their shards on one executor, which costs it a look a second
 log = logging.getLogger("bot.jobs")
 
 
@@ -199,6 +199,7 @@ def _runners(tools: _Tools, flow: Flow, engine: Engine) -> dict[str, Runner]:
         keeps=keeps,
         alive=tools.lease.alive,
         memory=tools.config.worker.memory_bytes,
+        seconds=tools.config.worker.hours * 3600,
         patience=tools.lease.patience,
         forks=tools.forks,
     )

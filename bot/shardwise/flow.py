@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from bot.clients.hub_parcel import Parcel
 
 MERGED, NEAR, SMALL = "merged", "base", "small"  # folders in the scratch space
+# What workers have sent waits also when the one that ends it is called off: another one may go on with it, and who has
+# called off the whole takes it back.
+HANDED_ON = (HostError, KeyboardInterrupt)
 
 
 def run(
@@ -60,6 +63,7 @@ def run(
     """
     plan = prepared.plan
     destination = plan.destination
+    waits = (HostError,) if spread is None else HANDED_ON
     if destination is None:
         raise InternalError("A merge to nowhere.", advice="Please report this.", code="no-destination")
     with (
@@ -75,7 +79,7 @@ def run(
             return plan, report, None
         to = publisher(settings, destination)
         check_publication(prepared.sources, request=request, terms=settings.terms, look=to.is_private)
-        with to.ahead(destination, plan=plan, made=journal.made, progress=progress) as parcel:
+        with to.ahead(destination, plan=plan, made=journal.made, waits=waits, progress=progress) as parcel:
             journal.begin(made=parcel.made)
             _, report = work.merge(parcel, limit=limit, progress=progress, spread=spread)
             done, report = publishing.publish(
@@ -195,7 +199,12 @@ class Work:
 
     def _find(self, parcel: Parcel, portions: tuple[Portion, ...], *, progress: Progress) -> None:
         """What the Hub has already, of an earlier run, or by copying it itself."""
-        known = {name: shard for name, shard in self.journal.shards().items() if self._fits(shard)}
+        untouched = {portion.file: portion.sha256 for portion in portions}
+        known = {
+            name: shard
+            for name, shard in self.journal.shards().items()
+            if self._fits(shard) and (not shard.by_hub or shard.sha256 == untouched.get(name))
+        }
         there = parcel.recall({name: (shard.sha256, shard.size) for name, shard in known.items()})
         for name in sorted(there):
             self._keep(known[name])

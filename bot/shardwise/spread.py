@@ -13,7 +13,7 @@ from typing import Any
 from bot import building, publishing
 from bot.admission import check_publication
 from bot.connect import LazyHub, publisher
-from bot.errors import InternalError, StoppedError
+from bot.errors import InternalError, RefusedError, StoppedError
 from bot.isolation import room
 from bot.prepare import Prepared
 from bot.progress import Progress, Silent
@@ -30,6 +30,7 @@ from bot.sources import fetched
 
 def begin(
     request: MergeRequest,
+    key: str,
     made: bool,  # noqa: FBT001 - what crosses to a step crosses in a row
     *,
     settings: Settings,
@@ -37,28 +38,32 @@ def begin(
 ) -> Begun:
     """Creates the destination where it is missing, and has the Hub copy what nothing changes in.
 
-    `made`: it was missing when this merge was looked at first. Raises what `bot.pipeline.run` raises before a merge.
+    `made`: it was missing when this merge was looked at first. `key`, here and below, is that of the plan that all of
+    them go by: raises RefusedError (`moved`) where it would be another one by now. Raises what `bot.pipeline.run`
+    raises before a merge.
     """
     started = building.now()
     with room.opened(settings):
-        prepared, _ = _prepared(request, settings=settings, progress=progress)
+        prepared, _ = _prepared(request, key=key, settings=settings, progress=progress)
         to = publisher(settings, _place(request))
         check_publication(prepared.sources, request=request, terms=settings.terms, look=to.is_private)
         found, beside = pieces.portions(prepared)
-        with to.ahead(_place(request), plan=prepared.plan, made=made, progress=progress) as parcel:
+        with to.ahead(
+            _place(request), plan=prepared.plan, made=made, waits=flow.HANDED_ON, progress=progress
+        ) as parcel:
             copied = pieces.copy(found, parcel=parcel, prepared=prepared)
     there = {shard.file for shard in copied}
     left = tuple(portion for portion in found if portion.file not in there)
     return Begun(started=started, left=left, copied=copied, beside=beside)
 
 
-def shard(request: MergeRequest, file: str, *, settings: Settings, progress: Progress) -> Proven:
+def shard(request: MergeRequest, key: str, file: str, *, settings: Settings, progress: Progress) -> Proven:
     """Fetches, merges, proves and sends one shard. Done twice, it is the same.
 
     Raises StoppedError where the destination is gone, and what `bot.pipeline.run` raises.
     """
     with room.opened(settings, soon=("bot.shardwork", "bot.merge.run", "bot.validate.witness")):
-        prepared, hub = _prepared(request, settings=settings, progress=progress)
+        prepared, hub = _prepared(request, key=key, settings=settings, progress=progress)
         plan, scratch = prepared.plan, _scratch(settings, prepared)
         to = publisher(settings, _place(request))
         if to.is_private(_place(request)) is None:
@@ -80,6 +85,7 @@ def shard(request: MergeRequest, file: str, *, settings: Settings, progress: Pro
 
 def conclude(
     request: MergeRequest,
+    key: str,
     spread: Spread,
     *,
     settings: Settings,
@@ -91,7 +97,7 @@ def conclude(
     Raises what `bot.shardwise.flow.run` raises.
     """
     with room.opened(settings, soon=("bot.shardwork",)):
-        prepared, hub = _prepared(request, settings=settings, progress=progress)
+        prepared, hub = _prepared(request, key=key, settings=settings, progress=progress)
         return flow.run(
             prepared,
             hub=hub,
@@ -120,10 +126,21 @@ def withdraw(plan: Plan, destination: Destination, *, settings: Settings) -> Non
 PARTS: Mapping[str, Callable[..., Any]] = {"begin": begin, "shard": shard, "conclude": conclude}
 
 
-def _prepared(request: MergeRequest, *, settings: Settings, progress: Progress) -> tuple[Prepared, LazyHub]:
+def _prepared(
+    request: MergeRequest, *, key: str, settings: Settings, progress: Progress
+) -> tuple[Prepared, LazyHub]:
     hub = LazyHub(settings)
     look = publisher(settings, _place(request)).is_private
-    return prepare(request, hub=hub, progress=progress, terms=settings.terms, look=look), hub
+    prepared = prepare(request, hub=hub, progress=progress, terms=settings.terms, look=look)
+    if (
+        prepared.plan.key != key
+    ):  # a base that the plan has found by itself is looked up at its newest commit each time
+        raise RefusedError(
+            "The adapter or its base has changed since this merge was planned; nothing was published.",
+            advice="Ask for it again.",
+            code="moved",
+        )
+    return prepared, hub
 
 
 def _place(request: MergeRequest) -> Destination:

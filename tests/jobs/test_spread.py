@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from bot import settings
-from bot.errors import MergeError, StoppedError
+from bot import pipeline, settings
+from bot.errors import MergeError, RefusedError, StoppedError
 from bot.jobs.order import Origin
 from bot.jobs.queues import make_of, queue_of, shard_id
 from bot.jobs.runners.runner import Make
@@ -80,13 +80,17 @@ def is_there(hub, repo_id):
 # the parts, by themselves
 
 
-def parts(request, known, *, wrong=lambda shard: shard, gate=None):
+def key_of(request, known):
+    return pipeline.plan(request, settings=known, progress=Silent()).key
+
+
+def parts(request, known, *, wrong=lambda shard: shard, copied=lambda shard: shard, gate=None):
     """All parts, one after the other in one process."""
-    told = {"settings": known, "progress": Silent()}
-    begun = spread.begin(request, True, **told)
-    shards = tuple(wrong(spread.shard(request, portion.file, **told)) for portion in begun.left)
-    whole = Spread(started=begun.started, made=True, copied=begun.copied, shards=shards)
-    return spread.conclude(request, whole, gate=gate, **told)
+    told, key = {"settings": known, "progress": Silent()}, key_of(request, known)
+    begun = spread.begin(request, key, True, **told)
+    shards = tuple(wrong(spread.shard(request, key, portion.file, **told)) for portion in begun.left)
+    whole = Spread(started=begun.started, made=True, copied=tuple(map(copied, begun.copied)), shards=shards)
+    return spread.conclude(request, key, whole, gate=gate, **told)
 
 
 def test_the_parts_make_the_bytes_and_the_report_of_a_single_machine(known, hub, single):
@@ -114,10 +118,52 @@ def test_a_shard_that_is_not_what_its_worker_says_is_found(known, hub, changes):
     assert not any(known.scratch.iterdir())
 
 
+def test_a_shard_that_the_hub_copied_for_other_commits_is_not_taken(known, hub):
+    """The base has changed meanwhile: what is to be copied has another digest now, or is to be merged."""
+    with pytest.raises(MergeError) as found:
+        parts(asked("alice/spread-old"), known, copied=lambda shard: replace(shard, sha256="0" * 64))
+    assert found.value.code == "wrong-shard"
+    assert not is_there(hub, "alice/spread-old")
+
+
+@pytest.mark.parametrize("part", ["begin", "shard", "conclude"])
+def test_all_parts_go_by_one_plan(known, hub, part):
+    request, told = asked("alice/spread-moved"), {"settings": known, "progress": Silent()}
+    given = {
+        "begin": (True,),
+        "shard": ("x",),
+        "conclude": (Spread(started="", made=True, copied=(), shards=()),),
+    }
+    more = {"gate": None} if part == "conclude" else {}
+    with pytest.raises(RefusedError) as found:
+        spread.PARTS[part](request, "0" * 64, *given[part], **told, **more)
+    assert found.value.code == "moved"
+    assert not is_there(hub, "alice/spread-moved")
+
+
+def test_called_off_at_its_end_what_was_sent_waits_for_another(known, hub, single):
+    """A service that is stopped hands the end to the next: only who calls off the whole takes the repository back."""
+    request, told = asked("alice/spread-handed-on"), {"settings": known, "progress": Silent()}
+    key = key_of(request, known)
+    begun = spread.begin(request, key, True, **told)
+    shards = tuple(spread.shard(request, key, portion.file, **told) for portion in begun.left)
+    whole = Spread(started=begun.started, made=True, copied=begun.copied, shards=shards)
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spread.conclude(request, key, whole, gate=stopped, **told)
+    assert is_there(hub, "alice/spread-handed-on")
+    spread.conclude(request, key, whole, gate=None, **told)
+    assert weights(hub, "alice/spread-handed-on") == single
+
+
 @pytest.mark.slow
 def test_a_shard_that_is_made_twice_at_a_time_is_the_same(known, hub, single):
     request, line = asked("alice/spread-twice"), {"progress": Silent()}
-    begun = spread.begin(request, True, settings=known, **line)
+    key = key_of(request, known)
+    begun = spread.begin(request, key, True, settings=known, **line)
     places = [known.scratch / name for name in ("one", "two")]
     for place in places:
         place.mkdir()
@@ -125,20 +171,23 @@ def test_a_shard_that_is_made_twice_at_a_time_is_the_same(known, hub, single):
     for portion in begun.left:
         with ThreadPoolExecutor(2) as pool:
             made = [
-                pool.submit(spread.shard, request, portion.file, settings=replace(known, scratch=p), **line)
+                pool.submit(
+                    spread.shard, request, key, portion.file, settings=replace(known, scratch=p), **line
+                )
                 for p in places
             ]
         one, two = (each.result() for each in made)
         assert (one.shard.sha256, one.notes) == (two.shard.sha256, two.notes)
         shards.append(two)
     whole = Spread(started=begun.started, made=True, copied=begun.copied, shards=tuple(shards))
-    spread.conclude(request, whole, gate=None, settings=known, **line)
+    spread.conclude(request, key, whole, gate=None, settings=known, **line)
     assert weights(hub, "alice/spread-twice") == single
 
 
 def test_a_repository_that_is_gone_is_not_made_again_by_a_late_worker(known, hub):
     with pytest.raises(StoppedError) as found:
-        spread.shard(asked("alice/spread-late"), "x", settings=known, progress=Silent())
+        request = asked("alice/spread-late")
+        spread.shard(request, key_of(request, known), "x", settings=known, progress=Silent())
     assert found.value.code == "destination-gone"
     assert not is_there(hub, "alice/spread-late")
 
