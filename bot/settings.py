@@ -183,9 +183,10 @@ def _home(place: str) -> dict[str, str]:
     return {"HOME": place, "HF_HOME": f"{place}/huggingface"}
 
 
-def live_in(home: str) -> None:
-    """Makes it the home, and the folder, of this process, which may have begun with another."""
-    os.environ.update(_home(home))
+def live_in(home: str, *, temporary: str) -> None:
+    """Makes it the home, and the folder, of this process, which may have begun with another; so with `temporary`."""
+    os.environ.update(_home(home) | {"TMPDIR": temporary})
+    tempfile.tempdir = None  # it is looked up anew
     os.chdir(home)
 
 

@@ -22,7 +22,7 @@ def main(pipe: int) -> None:
     if not line:  # nobody needs it
         return
     hello = exchange.loads(line)
-    settings.live_in(hello["home"])
+    settings.live_in(hello["home"], temporary=hello["temporary"])
     seal.bound(memory=None, file=hello["file"])
     isolation = seal.seal(parent=hello["parent"], masks=hello["masks"], walls=hello["walls"])
     progress = Piped(pipe)

@@ -238,6 +238,12 @@ def test_what_a_killed_command_left_is_swept(tmp_path, monkeypatch):
     assert not used.exists()  # removed by its owner
 
 
+def test_its_temporary_files_go_where_ours_go(worker, monkeypatch, tmp_path):
+    """Also where it was forked by a process that has another folder for them."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert worker.do("tempfile:gettempdir", (), {}) == str(tmp_path)
+
+
 def test_a_file_has_a_limit(worker, tmp_path):
     place = str(tmp_path / "file")
     with pytest.raises(OSError, match="File too large"):

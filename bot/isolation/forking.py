@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from bot.settings import Settings, worker_environment
 from bot.weights.device import has_driver
 
 IDLE = 300.0
+PATIENCE = 10.0  # seconds for a fork
 NOWHERE = "/dev/null/home"  # of the libraries that are imported; each worker gets a home of its own
 
 
@@ -55,20 +55,24 @@ class ForkServer:
 
     async def start(self, command: Sequence[str], *, environment: dict[str, str], pipe: int) -> Step | None:
         """Runs this Python with `command` and, as the last argument, the number of `pipe`; None if it cannot."""
-        asked = {"command": [*command], "environment": environment, "folder": str(Path.cwd())}
-        message = json.dumps(asked).encode()
+        message = json.dumps({"command": [*command], "folder": str(Path.cwd())}).encode()
         if not self._is_ready() or self._control is None or len(message) > LARGEST // 2:
             return None
         with ExitStack() as ours, ExitStack() as theirs:
             reply, its = _sockets(ours, theirs)
             stdin, writer = await _pipe_to(ours, theirs)
             stderr, reader = await _pipe_from(ours, theirs)
+            secret = _hidden(theirs, environment)
             try:
-                socket.send_fds(self._control, [message], [stdin, stderr, pipe, its])
-            except OSError:  # it has just ended
+                socket.send_fds(self._control, [message], [stdin, stderr, pipe, secret, its])
+                theirs.close()
+                told = asyncio.get_running_loop().sock_recv(reply, 64)
+                said = await asyncio.wait_for(told, PATIENCE)
+            except (
+                OSError
+            ):  # it has just ended, or stands still; a step that comes late finds its stdin closed
+                self.close()
                 return None
-            theirs.close()
-            said = await _number(reply)
             if not said:
                 return None
             ours.pop_all()
@@ -109,16 +113,13 @@ class ForkServer:
             )
 
 
-async def _number(reply: socket.socket) -> bytes:
-    """Of the step's process. It is killed if we are cancelled before we know it, which is a moment."""
-    told = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(reply, 64))
-    try:
-        return await asyncio.shield(told)
-    except asyncio.CancelledError:
-        if said := await told:
-            with suppress(ProcessLookupError):
-                os.kill(int(said), signal.SIGKILL)
-        raise
+def _hidden(theirs: ExitStack, environment: dict[str, str]) -> int:
+    """A file in memory that the step alone reads: neither the server nor a worker ever has a token in its own."""
+    handle = os.memfd_create("environment")
+    theirs.callback(os.close, handle)
+    with os.fdopen(os.dup(handle), "w") as file:
+        json.dump(environment, file)
+    return handle
 
 
 def _sockets(ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, int]:

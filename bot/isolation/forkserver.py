@@ -71,7 +71,7 @@ def _serve(control: socket.socket, *, idle: float) -> None:
             os.read(ended, 4096)
             _reap(steps)
         if control in ready:
-            data, handles, *_ = socket.recv_fds(control, LARGEST, 4)
+            data, handles, *_ = socket.recv_fds(control, LARGEST, 5)
             if not data:
                 return
             pid, reply = _forked(json.loads(data), handles)
@@ -101,8 +101,8 @@ def _forked(step: dict[str, Any], handles: list[int]) -> tuple[int, socket.socke
     return pid, reply
 
 
-def _become(step: dict[str, Any], stdin: int, stderr: int, pipe: int) -> NoReturn:
-    """In the child: forks the worker, and becomes the step."""
+def _become(step: dict[str, Any], stdin: int, stderr: int, pipe: int, secret: int) -> NoReturn:
+    """In the child: forks the worker, reads what that must not know, and becomes the step."""
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -114,14 +114,22 @@ def _become(step: dict[str, Any], stdin: int, stderr: int, pipe: int) -> NoRetur
         pid = os.fork()
         if pid == 0:
             _work(asked, tells)
-        _keep(pipe, asks, hears)
+        _keep(pipe, asks, hears, secret)
+        os.set_inheritable(secret, False)  # noqa: FBT003 - positional by its signature
         known = Spare(pid=pid, stdin=asks, pipe=hears)
         os.chdir(step["folder"])
-        environment = step["environment"] | {VARIABLE: str(known)}
+        environment = _read(secret) | {VARIABLE: str(known)}
         os.execve(sys.executable, [sys.executable, *step["command"], str(pipe)], environment)  # noqa: S606
     except BaseException:  # noqa: BLE001 - a child must not go on with what its parent was about to do
         traceback.print_exc()
     os._exit(127)
+
+
+def _read(secret: int) -> dict[str, str]:
+    with os.fdopen(secret) as file:
+        file.seek(0)
+        environment: dict[str, str] = json.load(file)
+    return environment
 
 
 def _work(stdin: int, pipe: int) -> NoReturn:

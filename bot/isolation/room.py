@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -86,6 +87,7 @@ class Apart:
             {
                 "parent": os.getpid(),
                 "home": home,
+                "temporary": tempfile.gettempdir(),
                 "file": seal.largest_file(),
                 "masks": secret_places(),
                 "walls": [*self._walls],

@@ -156,11 +156,11 @@ def main() -> None:
     known = replace(settings.load(), anonymous=given["anonymous"], owned=frozenset(given["owned"]))
     with quiet.libraries(known.verbosity):
         try:
-            done = step(*given["given"], settings=known, progress=progress, gate=gate)
-            progress.tell(done=done)
+            last = {"done": step(*given["given"], settings=known, progress=progress, gate=gate)}
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - it is raised on the other side
-            progress.tell(failed=exchange.failure(error, trace=traceback.format_exc()))
-    spare.dismiss()
+            last = {"failed": exchange.failure(error, trace=traceback.format_exc())}
+    spare.dismiss()  # before the end is told, which ends this process
+    progress.tell(**last)
 
 
 def _exactly(size: int) -> bytes:
