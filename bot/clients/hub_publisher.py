@@ -17,7 +17,7 @@ from bot.clients.hub_errors import translated
 from bot.clients.hub_finder import Finder, ReadMarker, is_pr
 from bot.clients.hub_parcel import Parcel
 from bot.clients.hub_target import ADAPTER_FILE, INDEX, Target
-from bot.errors import AccessError, HostError, InputError, InternalError
+from bot.errors import HostError, InputError, InternalError
 from bot.progress import Progress
 from bot.records import Plan, Publication
 from bot.request import Destination
@@ -38,8 +38,7 @@ class HubPublisher:
         self._attempts = attempts
         self._read_marker = read_marker
         self._finder = Finder(self._api, attempts=attempts, read_marker=read_marker)
-        # by location: what was there, and whether it was made for this
-        self._before: dict[str, tuple[Target, bool]] = {}
+        self._before: dict[str, tuple[Target, bool]] = {}  # what was there, and if made for this
 
     def find(self, destination: Destination, *, key: str) -> Publication | None:
         """What an earlier run has published for the plan of this key: on main, complete, or as an open Hub PR.
@@ -116,8 +115,7 @@ class HubPublisher:
         """A parcel to fill before `publish`, in the repository, which is created when it is missing.
 
         `made`: an earlier run has created it for this. It is taken back when what is done with the parcel raises,
-        unless it is one of those that it `waits` after: what was sent is then left for the next run. Raises what
-        `publish` raises.
+        unless it is one that it `waits` after: what was sent is left for the next run. Raises what `publish` raises.
         """
         with translated(f"publish to {destination.location}"):
             target = self._look(destination)
@@ -161,11 +159,7 @@ class HubPublisher:
 
     def _refuse(self, destination: Destination, target: Target | None, plan: Plan) -> None:
         if self._api.token is False:
-            raise AccessError(
-                f"Publishing to {destination.location} needs a token, and none is set.",
-                advice="Set MERGE_BOT_WRITE_TOKEN or HF_TOKEN to a token with write permission.",
-                code="no-token",
-            )
+            raise hub_target.without_token(destination)
         hub_target.refuse_own(destination, plan, target_id=target.id if target else destination.location)
         hub_target.refuse_wider(
             destination, plan, private=target.private if target else not destination.public

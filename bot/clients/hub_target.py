@@ -12,7 +12,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils._headers import build_hf_headers
 
 from bot.clients.http import retrying
-from bot.errors import RefusedError
+from bot.errors import AccessError, RefusedError
 from bot.records import Plan
 from bot.request import Destination
 
@@ -88,6 +88,15 @@ def refuse_wider(destination: Destination, plan: Plan, *, private: bool) -> None
         f"The {what} is private or gated, and {destination.location} would be readable by everybody.",
         advice="Publish to a private repository of your own: --to owner/name without --public and --pr.",
         code="wider-than-base",
+    )
+
+
+def without_token(destination: Destination) -> AccessError:
+    """Nothing is published without one."""
+    return AccessError(
+        f"Publishing to {destination.location} needs a token, and none is set.",
+        advice="Set MERGE_BOT_WRITE_TOKEN or HF_TOKEN to a token with write permission.",
+        code="no-token",
     )
 
 
