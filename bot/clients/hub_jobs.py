@@ -119,7 +119,9 @@ class HubJobs:
         """The jobs with this label, the oldest first."""
 
         def listed() -> list[JobInfo]:
-            return [*self._api.list_jobs(labels={label: key}, namespace=self._namespace)]
+            every = self._api.list_jobs(labels={label: key}, namespace=self._namespace)
+            # Jobs are released and cancelled by this list: that the Hub has chosen by the label is not relied on.
+            return [one for one in every if (one.labels or {}).get(label) == key]
 
         with translated(f"list the jobs of {self._namespace}"):
             found = retrying(listed, attempts=self._attempts)

@@ -145,7 +145,7 @@ class HfJobs:
     ) -> tuple[HubJob, rent.Terms]:
         """The job that works on it, if there is one, or has just done so; else a new one. With what it may cost."""
         tries = jobs.find(_of(make), label=OF)
-        found = [job for job in tries if job.labels[LABEL] == label(make)]
+        found = [job for job in tries if job.labels.get(LABEL) == label(make)]
         # What another attempt has brought to its end was worth its price.
         lost = [job for job in tries if job.ended and (job.stage != "COMPLETED" or job in found)]
         spent = rent.spent(lost, hardware=machines)

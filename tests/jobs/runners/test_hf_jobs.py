@@ -38,7 +38,7 @@ def rented(desk):
     """Alice's desk, with no job on the Hub's machines yet."""
     jobs = desk.hub.jobs
     jobs.all.clear()
-    jobs.delay, jobs.hardware = 0.0, list(jobs.hardware)
+    jobs.delay, jobs.hardware, jobs.filters = 0.0, list(jobs.hardware), True
     yield desk
     jobs.close()
     for job in jobs.all.values():
@@ -342,6 +342,21 @@ def test_another_executor_calls_off_what_a_killed_one_has_rented(rented, ears):
     assert until(lambda: only(rented).ended)
     assert only(rented).stage == "CANCELED"
     assert published(rented, "alice/left-behind") is None
+
+
+def test_a_list_that_the_hub_has_not_filtered_touches_no_other_job(stuck):
+    stuck.hub.jobs.filters = False
+    jobs, runner = hub_jobs(settings.load(), namespace="alice"), HfJobs(rental(), settings=settings.load())
+    foreign = stuck.hub.jobs.start("alice", {"flavor": "cpu-basic", "dockerImage": IMAGE, "command": []})
+    other, mine = make("alice/other"), make("alice/mine")
+    first, _ = runner._begun(other, jobs, jobs.hardware(), print)
+    second, _ = runner._begun(mine, jobs, jobs.hardware(), print)
+    assert first.id != second.id
+    runner.call_off(mine.id)
+    assert until(lambda: stuck.hub.jobs.all[second.id].ended)
+    assert not stuck.hub.jobs.all[first.id].ended
+    assert not foreign.ended
+    assert [one.id for one in jobs.find(label(other))] == [first.id]
 
 
 def test_called_off_while_it_is_started_it_leaves_no_job_behind(rented, ears):
