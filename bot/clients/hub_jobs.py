@@ -20,7 +20,8 @@ AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", re.IGNORECASE)
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 ENDED = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
 LABEL, OF = "merge-bot", "merge-bot-of"  # what a job is found again by, and what all tries at the same share
-WORD = "merge-bot-may-publish"
+OWN = "merge-bot-own"  # what one job alone has
+WORD = "merge-bot-may-publish"  # with the id of the job that may
 MINUTES = {"second": 1 / 60, "minute": 1.0, "hour": 60.0}
 
 
@@ -48,7 +49,8 @@ class Mounted:
 class Wanted:
     """A job to be started: `key` is its label, by which it is found again, and `of` what other tries have, too.
 
-    `secrets` are hidden from those who look.
+    A key comes again in a later try or with another database; `own` is random, and this job's alone. `secrets` are
+    hidden from those who look.
     """
 
     image: str
@@ -57,6 +59,7 @@ class Wanted:
     seconds: int
     key: str
     of: str
+    own: str
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     volumes: tuple[Mounted, ...] = ()
@@ -80,7 +83,7 @@ class HubJob:
 
     @property
     def allowed(self) -> bool:
-        return WORD in self.labels
+        return self.labels.get(WORD) == self.id  # a copy of a job has a copy of its labels
 
     @property
     def ended(self) -> bool:
@@ -116,7 +119,9 @@ class HubJobs:
         """The jobs with this label, the oldest first."""
 
         def listed() -> list[JobInfo]:
-            return [*self._api.list_jobs(labels={label: key}, namespace=self._namespace)]
+            every = self._api.list_jobs(labels={label: key}, namespace=self._namespace)
+            # Jobs are released and cancelled by this list: that the Hub has chosen by the label is not relied on.
+            return [one for one in every if (one.labels or {}).get(label) == key]
 
         with translated(f"list the jobs of {self._namespace}"):
             found = retrying(listed, attempts=self._attempts)
@@ -143,7 +148,12 @@ class HubJobs:
                 flavor=wanted.flavor,
                 timeout=wanted.seconds,
                 attempts=1,
-                labels={LABEL: wanted.key, OF: wanted.of, "name": f"merge-bot-{wanted.key[:12]}"},
+                labels={
+                    LABEL: wanted.key,
+                    OF: wanted.of,
+                    OWN: wanted.own,
+                    "name": f"merge-bot-{wanted.key[:12]}",
+                },
                 volumes=volumes,
                 namespace=self._namespace,
             )
@@ -168,7 +178,7 @@ class HubJobs:
 
     def allow(self, job: HubJob) -> HubJob:
         """Gives it the word that it waits for: a label, which it sees without being reached from outside."""
-        labels = {**job.labels, WORD: "yes"}
+        labels = {**job.labels, WORD: job.id}
 
         def call() -> None:
             self._api.update_job_labels(job_id=job.id, labels=labels, namespace=self._namespace)

@@ -101,7 +101,7 @@ class Job:
 class Jobs:
     """All jobs. `images` are those that can be pulled; in ours, `merge-bot` is this checkout's.
 
-    `delay` is how many seconds a job waits for a machine.
+    `delay` is how many seconds a job waits for a machine; `filters`: whether a list heeds the labels asked for.
     """
 
     def __init__(self, root: Path, *, store: Store) -> None:
@@ -109,6 +109,7 @@ class Jobs:
         self.images = {"merge-bot:test"}
         self.hardware = HARDWARE
         self.delay = 0.0
+        self.filters = True
         self.environment: dict[str, str] = {}
         self.all: dict[str, Job] = {}
         self._changed = threading.Condition()

@@ -33,7 +33,8 @@ def start(call: Call, namespace: str) -> Reply:
 
 def listed(call: Call, namespace: str) -> Reply:
     """Newest first; those with every label and one of the stages."""
-    labels = [text.partition("=")[::2] for text in call.query.get("label", [])]
+    asked = call.query.get("label", []) if call.state.jobs.filters else []
+    labels = [text.partition("=")[::2] for text in asked]
     stages = call.query.get("stage", [])
     found = [job for job in call.state.jobs.all.values() if job.namespace == _namespace(call, namespace)]
     found = [job for job in found if all((job.spec.get("labels") or {}).get(k) == v for k, v in labels)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,7 @@ class HfJobs:
     ) -> tuple[HubJob, rent.Terms]:
         """The job that works on it, if there is one, or has just done so; else a new one. With what it may cost."""
         tries = jobs.find(_of(make), label=OF)
-        found = [job for job in tries if job.labels[LABEL] == label(make)]
+        found = [job for job in tries if job.labels.get(LABEL) == label(make)]
         # What another attempt has brought to its end was worth its price.
         lost = [job for job in tries if job.ended and (job.stage != "COMPLETED" or job in found)]
         spent = rent.spent(lost, hardware=machines)
@@ -177,14 +178,16 @@ class HfJobs:
             for number, (location, commit) in enumerate(sources)
         )
         mounts = " ".join(f"{v.repository}@{v.commit}={v.place}" for v in volumes)
+        own = secrets.token_hex(20)
         payer = ("--namespace", self._rental.namespace) if self._rental.namespace else ()
         return Wanted(
             image=self._rental.image,
-            command=("merge-bot", "make", "--job", label(make), *payer, "--", to_json(make.request)),
+            command=("merge-bot", "make", "--job", own, *payer, "--", to_json(make.request)),
             flavor=offer.machine.name,
             seconds=offer.limit,
             key=label(make),
             of=_of(make),
+            own=own,
             environment={**told(self._settings), "MERGE_BOT_MOUNTS": mounts},
             secrets=tokens(self._settings),
             volumes=volumes,

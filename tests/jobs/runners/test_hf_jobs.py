@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from bot import pipeline, settings
-from bot.clients.hub_jobs import LABEL, WORD
+from bot.clients.hub_jobs import LABEL, OWN, WORD
+from bot.connect import hub_jobs
 from bot.errors import AccessError, HostError, StoppedError
 from bot.jobs.order import Origin
 from bot.jobs.runners import word
@@ -37,7 +38,7 @@ def rented(desk):
     """Alice's desk, with no job on the Hub's machines yet."""
     jobs = desk.hub.jobs
     jobs.all.clear()
-    jobs.delay, jobs.hardware = 0.0, list(jobs.hardware)
+    jobs.delay, jobs.hardware, jobs.filters = 0.0, list(jobs.hardware), True
     yield desk
     jobs.close()
     for job in jobs.all.values():
@@ -207,7 +208,7 @@ def test_the_word_is_given_once_and_a_question_that_could_not_be_decided_is_aske
         assert (only(stuck).ended, WORD in only(stuck).spec["labels"]) == (False, False)
         assert {now.stage for now in ears.now} == {"validating"}
         task = await asked(stopped=True)
-        assert only(stuck).spec["labels"][WORD] == "yes"
+        assert only(stuck).spec["labels"][WORD] == only(stuck).id
         assert only(stuck).spec["labels"][LABEL] == label(what)
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -223,8 +224,8 @@ def test_without_a_word_nothing_is_published_and_nobody_waits_for_ever(monkeypat
     looks = []
 
     class Jobs:
-        def find(self, key):
-            looks.append(key)
+        def find(self, own, *, label):
+            looks.append((own, label))
             if len(looks) == 1:
                 raise HostError("The Hub is away.", advice="-", code="hub-away")
             return ()
@@ -234,6 +235,42 @@ def test_without_a_word_nothing_is_published_and_nobody_waits_for_ever(monkeypat
         word.wait_for_word("key", namespace=None, settings=settings.load())
     assert error.value.code == "job-unanswered"
     assert len(looks) > 1
+
+
+def test_the_word_for_one_job_is_none_for_another_try_at_the_same_nor_for_a_copy(stuck, monkeypatch):
+    monkeypatch.setattr(word, "PATIENCE", 0.2)
+    monkeypatch.setattr(word, "EVERY", 0.05)
+    what, jobs = make("alice/word"), hub_jobs(settings.load(), namespace="alice")
+
+    def begun():
+        """A try at it that works, and what its command waits for."""
+        job, _ = HfJobs(rental(), settings=settings.load())._begun(what, jobs, jobs.hardware(), print)
+        command = stuck.hub.jobs.all[job.id].spec["command"]
+        return job, command[command.index("--job") + 1]
+
+    def heard(own):
+        with suppress(HostError):
+            word.wait_for_word(own, namespace="alice", settings=settings.load())
+            return True
+        return False
+
+    first, own = begun()
+    assert not heard(own)
+    labels = jobs.allow(first).labels
+    assert heard(own)
+    jobs.cancel(first.id)
+    assert until(lambda: stuck.hub.jobs.all[first.id].ended)
+    assert not heard(own)
+
+    second, other = begun()
+    assert second.labels[LABEL] == first.labels[LABEL]
+    assert second.labels[OWN] == other != own
+    assert not heard(other)
+    stuck.hub.jobs.all[second.id].spec["labels"] = dict(labels)
+    assert not heard(own)
+    stuck.hub.jobs.all[second.id].spec["labels"] = dict(second.labels)
+    jobs.allow(second)
+    assert heard(other)
 
 
 @pytest.mark.slow
@@ -307,6 +344,21 @@ def test_another_executor_calls_off_what_a_killed_one_has_rented(rented, ears):
     assert published(rented, "alice/left-behind") is None
 
 
+def test_a_list_that_the_hub_has_not_filtered_touches_no_other_job(stuck):
+    stuck.hub.jobs.filters = False
+    jobs, runner = hub_jobs(settings.load(), namespace="alice"), HfJobs(rental(), settings=settings.load())
+    foreign = stuck.hub.jobs.start("alice", {"flavor": "cpu-basic", "dockerImage": IMAGE, "command": []})
+    other, mine = make("alice/other"), make("alice/mine")
+    first, _ = runner._begun(other, jobs, jobs.hardware(), print)
+    second, _ = runner._begun(mine, jobs, jobs.hardware(), print)
+    assert first.id != second.id
+    runner.call_off(mine.id)
+    assert until(lambda: stuck.hub.jobs.all[second.id].ended)
+    assert not stuck.hub.jobs.all[first.id].ended
+    assert not foreign.ended
+    assert [one.id for one in jobs.find(label(other))] == [first.id]
+
+
 def test_called_off_while_it_is_started_it_leaves_no_job_behind(rented, ears):
     what = make("alice/called-off")
     rented.hub.jobs.delay = 30
@@ -348,7 +400,7 @@ def endless(rented):
     started = jobs.start
 
     def start(namespace, spec):
-        return started(namespace, {**spec, "command": ["sleep", "60"]})
+        return started(namespace, {**spec, "command": ["sh", "-c", "exec sleep 60", *spec["command"]]})
 
     return start
 
