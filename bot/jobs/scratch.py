@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -25,6 +26,9 @@ T = TypeVar("T")
 LOOKS = 2.0  # seconds between two looks at whether there is room now
 SPARE = 256 * 2**20  # bytes that a job is given beside its estimate: temporary files, reports, pictures
 SPACE, CACHE = ".space", ".cache"
+# A make, a shard of one (`queues.shard_id`), and what is planned (`planning.Planning.planned`, `doors.asked.job_key`).
+# The folder may be one that others write into, too, such as the image's /scratch.
+OURS = re.compile(r"[0-9a-f]{32}-\d+(\.\d+)?|plan-[0-9a-f]{32}(-\w{1,12})?", re.ASCII)
 FREE = "are free on its disk"
 
 
@@ -100,13 +104,13 @@ class Scratch:
     def sweep(self, *, keep: frozenset[str] = frozenset()) -> None:
         """Clears away what nobody works on and nobody will go on with; `keep` are names that somebody will.
 
-        And what the cache has more than it may.
+        And what the cache has more than it may. What has no name of ours stays: it is somebody else's.
         """
         with self._locked():
             held = self._held()
             for path in [*self._root.iterdir()]:
                 name = path.name.removesuffix(SPACE)
-                if name not in held and name not in keep and not path.name.startswith("."):
+                if OURS.fullmatch(name) and name not in held and name not in keep:
                     _removed(path)
             self._cache.tidy(keep=_used(held))
 
@@ -170,7 +174,7 @@ class Scratch:
         """The reservations of those who live."""
         found: dict[str, Needs] = {}
         for path in self._root.glob(f"*{SPACE}"):
-            with suppress(FileNotFoundError), path.open("rb") as file:
+            with suppress(FileNotFoundError, IsADirectoryError), path.open("rb") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
