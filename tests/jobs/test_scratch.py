@@ -1,6 +1,7 @@
 """Scratch space: set aside, waited for, never more than allowed, and empty in the end."""
 
 import asyncio
+import errno
 import subprocess
 import sys
 
@@ -122,6 +123,32 @@ def test_one_that_is_called_off_while_it_asks_for_space_leaves_none_reserved(tmp
         return await asyncio.wait_for(held(space, "a", 80 * KB), 1)
 
     assert asyncio.run(called_off(scratch(tmp_path))) == 80 * KB
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_is_told_and_what_it_did_not_take_is_not_held(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    space = scratch(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        with pytest.raises(MergeError, match="No space left on device") as error:
+            asyncio.run(held(space, "a", 80 * KB))
+    assert error.value.code == "scratch-unwritable"
+    assert asyncio.run(asyncio.wait_for(held(space, "a", 80 * KB), 1)) == 80 * KB
+
+
+def test_what_cannot_be_cleared_away_is_not_held_and_leaves_the_job_as_it_ended(tmp_path, monkeypatch):
+    def worn(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    space = scratch(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", worn)
+        assert asyncio.run(held(space, DRAINED, 80 * KB)) == 80 * KB
+    assert names(tmp_path) == [f"{DRAINED}.space"]
+    space.sweep()
     assert names(tmp_path) == []
 
 
