@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -22,9 +24,13 @@ from bot.jobs.cache import Cache
 from bot.wording import size
 
 T = TypeVar("T")
+log = logging.getLogger("bot.jobs")
 LOOKS = 2.0  # seconds between two looks at whether there is room now
 SPARE = 256 * 2**20  # bytes that a job is given beside its estimate: temporary files, reports, pictures
 SPACE, CACHE = ".space", ".cache"
+# A make, a shard of one (`queues.shard_id`), and what is planned (`planning.Planning.planned`, `doors.asked.job_key`).
+# The folder may be one that others write into, too, such as the image's /scratch.
+OURS = re.compile(r"[0-9a-f]{32}-\d+(\.\d+)?|plan-[0-9a-f]{32}(-\w{1,12})?", re.ASCII)
 FREE = "are free on its disk"
 
 
@@ -78,7 +84,8 @@ class Scratch:
         it. Waits while others hold the space; `waits` is told so, once. What a killed run has left in the folder is
         still there; in the end it is gone, but for one that is cancelled while `keeps` says that somebody will go on
         with it.
-        Raises MergeError (`scratch-full`) for what does not fit when nobody holds any.
+        Raises MergeError (`scratch-full`) for what does not fit when nobody holds any, or (`scratch-unwritable`) where
+        the disk does not take it.
         """
         told, needs = False, replace(needs, size=needs.size + self._spare)
         while (handle := await self._reservation(name, needs, keeps)) is None:
@@ -100,13 +107,13 @@ class Scratch:
     def sweep(self, *, keep: frozenset[str] = frozenset()) -> None:
         """Clears away what nobody works on and nobody will go on with; `keep` are names that somebody will.
 
-        And what the cache has more than it may.
+        And what the cache has more than it may. What has no name of ours stays: it is somebody else's.
         """
         with self._locked():
             held = self._held()
             for path in [*self._root.iterdir()]:
                 name = path.name.removesuffix(SPACE)
-                if name not in held and name not in keep and not path.name.startswith("."):
+                if OURS.fullmatch(name) and name not in held and name not in keep:
                     _removed(path)
             self._cache.tidy(keep=_used(held))
 
@@ -139,10 +146,14 @@ class Scratch:
                     return None
                 raise why
             handle = os.open(self._root / f"{name}{SPACE}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, "\n".join([str(needs.size), *needs.uses]).encode(), 0)
-            (self._root / name).mkdir(mode=0o700, exist_ok=True)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, "\n".join([str(needs.size), *needs.uses]).encode(), 0)
+                (self._root / name).mkdir(mode=0o700, exist_ok=True)
+            except BaseException:  # else it would be held by nobody, for as long as this process lives
+                os.close(handle)
+                raise
             return handle
 
     def _objection(self, needs: Needs, held: dict[str, Needs], *, besides: Path) -> MergeError | None:
@@ -170,7 +181,7 @@ class Scratch:
         """The reservations of those who live."""
         found: dict[str, Needs] = {}
         for path in self._root.glob(f"*{SPACE}"):
-            with suppress(FileNotFoundError), path.open("rb") as file:
+            with suppress(FileNotFoundError, IsADirectoryError), path.open("rb") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -179,21 +190,32 @@ class Scratch:
         return found
 
     def _released(self, name: str, handle: int, *, kept: bool) -> None:
-        with self._locked():
-            if not kept:
-                _removed(self._root / name)
-                (self._root / f"{name}{SPACE}").unlink(missing_ok=True)
+        try:
+            with self._locked():
+                if not kept:
+                    _removed(self._root / name)
+                    (self._root / f"{name}{SPACE}").unlink(missing_ok=True)
+        except MergeError as error:  # the job has ended as it has; what is left goes with the next sweep
+            log.warning("not cleared away: %s", error.sentence)
+        finally:
             os.close(handle)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One look or change at a time."""
-        handle = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """One look or change at a time. Raises MergeError where the disk does not let us, as when it is full."""
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+            handle = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise MergeError(
+                f"The scratch folder {self._root} cannot be used: {error.strerror or error}.",
+                advice="Make room on its disk, and see that this user may write there.",
+                code="scratch-unwritable",
+            ) from error
 
 
 def _used(held: dict[str, Needs]) -> frozenset[str]:

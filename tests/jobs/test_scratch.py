@@ -1,6 +1,7 @@
 """Scratch space: set aside, waited for, never more than allowed, and empty in the end."""
 
 import asyncio
+import errno
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from bot.errors import MergeError
 from bot.jobs.scratch import Needs, Scratch
 
 KB = 1000
+DRAINED, KILLED = f"{'d' * 32}-1", f"{'e' * 32}-2.13"  # a make, and a shard of one
 
 
 def scratch(tmp_path, *, most=100 * KB):
@@ -77,12 +79,36 @@ def test_after_an_error_it_is_gone_and_kept_only_for_who_goes_on(tmp_path):
 
     asyncio.run(cancelled("off", keeps=False))
     assert names(tmp_path) == []
-    asyncio.run(cancelled("drained", keeps=True))
-    assert names(tmp_path) == ["drained", "drained.space"]
-    scratch(tmp_path).sweep(keep=frozenset({"drained"}))
-    assert names(tmp_path) == ["drained", "drained.space"]
+    asyncio.run(cancelled(DRAINED, keeps=True))
+    assert names(tmp_path) == [DRAINED, f"{DRAINED}.space"]
+    scratch(tmp_path).sweep(keep=frozenset({DRAINED}))
+    assert names(tmp_path) == [DRAINED, f"{DRAINED}.space"]
     scratch(tmp_path).sweep()
     assert names(tmp_path) == []
+
+
+def test_what_is_cleared_away_is_only_what_jobs_have_left(tmp_path):
+    digest = "0123456789abcdef" * 2
+    theirs = [
+        "huggingface",
+        "matplotlib",
+        "photos",
+        "photos.space",
+        "plan-b",
+        digest,
+        "tmp1x-2",
+        "thesis.tex",
+    ]
+    root = tmp_path / "scratch"
+    space = scratch(tmp_path)
+    ours = [f"{digest}-1", f"{digest}-12.40", f"plan-{digest}", f"plan-{digest}-0123456789ab"]
+    for name in [*theirs, *ours]:
+        (root / name).mkdir()
+        (root / name / "file").touch()
+    for name in ours:
+        (root / f"{name}.space").touch()
+    space.sweep()
+    assert names(tmp_path) == sorted(theirs)
 
 
 def test_one_that_is_called_off_while_it_asks_for_space_leaves_none_reserved(tmp_path):
@@ -97,6 +123,32 @@ def test_one_that_is_called_off_while_it_asks_for_space_leaves_none_reserved(tmp
         return await asyncio.wait_for(held(space, "a", 80 * KB), 1)
 
     assert asyncio.run(called_off(scratch(tmp_path))) == 80 * KB
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_is_told_and_what_it_did_not_take_is_not_held(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    space = scratch(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        with pytest.raises(MergeError, match="No space left on device") as error:
+            asyncio.run(held(space, "a", 80 * KB))
+    assert error.value.code == "scratch-unwritable"
+    assert asyncio.run(asyncio.wait_for(held(space, "a", 80 * KB), 1)) == 80 * KB
+
+
+def test_what_cannot_be_cleared_away_is_not_held_and_leaves_the_job_as_it_ended(tmp_path, monkeypatch):
+    def worn(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    space = scratch(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", worn)
+        assert asyncio.run(held(space, DRAINED, 80 * KB)) == 80 * KB
+    assert names(tmp_path) == [f"{DRAINED}.space"]
+    space.sweep()
     assert names(tmp_path) == []
 
 
@@ -124,7 +176,7 @@ from pathlib import Path
 from bot.jobs.scratch import Needs, Scratch
 async def hold():
     space = Scratch(Path(sys.argv[1]), most=100_000, spare=0)
-    async with space.reserved("killed", needs=Needs(size=80_000), waits=print, keeps=lambda: False) as (folder, _):
+    async with space.reserved(sys.argv[2], needs=Needs(size=80_000), waits=print, keeps=lambda: False) as (folder, _):
         (folder / "half").write_bytes(b"x")
         print("held", flush=True)
         time.sleep(60)
@@ -134,13 +186,15 @@ asyncio.run(hold())
 
 def test_another_process_counts_until_it_is_killed(tmp_path):
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "scratch")], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(tmp_path / "scratch"), KILLED],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert holder.stdout.readline() == "held\n"
     space = scratch(tmp_path)
     assert space._taken("mine", Needs(size=50 * KB)) is None
     space.sweep()
-    assert names(tmp_path) == ["killed", "killed.space"]  # it lives
+    assert names(tmp_path) == [KILLED, f"{KILLED}.space"]  # it lives
     holder.kill()
     holder.wait()
     space.sweep()

@@ -61,8 +61,8 @@ def test_a_folder_of_a_make_that_ended_elsewhere_is_cleared_away(ledger, tmp_pat
     root = tmp_path / "scratch"
     scratch = Scratch(root)
     key = ledger.enqueue(order()).order.job.key
-    wanted = ledger.join(key, 1, "m")
-    for name in (wanted, "ended-1"):
+    wanted = ledger.join(key, 1, "a" * 32)
+    for name in (wanted, f"{'b' * 32}-1"):
         (root / name).mkdir()
         (root / f"{name}.space").touch()
     swept(scratch, ledger)
