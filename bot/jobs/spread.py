@@ -142,6 +142,9 @@ class Spreading:
                 if isinstance(each, Outcome):
                     return each
                 portion = line.pop(id_)
+                if each is None:
+                    waiting.insert(0, portion)
+                    continue
                 done.append(each)
                 now = replace(now, done=now.done + portion.written_bytes)
                 tell(now)
@@ -155,11 +158,15 @@ class Spreading:
         self.queues.shard(make.id, number, file=portion.file, needed=needed, runner=make.runner)
         return shard_id(make.id, number)
 
-    def _ended(self, ids: list[str]) -> Mapping[str, Proven | Outcome]:
-        """What those have come to that have ended."""
-        found: dict[str, Proven | Outcome] = {}
-        for id_, state in self.queues.states(ids).items():
-            if state in DEAD:
+    def _ended(self, ids: list[str]) -> Mapping[str, Proven | Outcome | None]:
+        """What those have come to that have ended; None: nobody knows any more, as `Queues.forget` has removed it."""
+        found: dict[str, Proven | Outcome | None] = {}
+        states = self.queues.states(ids)
+        for id_ in ids:
+            state = states.get(id_)
+            if state is None:
+                found[id_] = None
+            elif state in DEAD:
                 found[id_] = broken(RuntimeError())
             elif state == "CANCELLED":
                 found[id_] = CANCELLED

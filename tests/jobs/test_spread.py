@@ -254,6 +254,22 @@ def test_what_ends_without_a_shard_ends_the_make(state, code):
     assert len(line.begun) == 4
 
 
+class Forgetful(Line):
+    """One has ended and was removed before the first look."""
+
+    def states(self, ids):
+        if len(self.begun) == 2 and self.there.pop("m-1.1", None):
+            return {"m-1.0": "SUCCESS"}
+        return super().states(ids)
+
+
+def test_a_shard_that_was_removed_before_anybody_looked_is_put_in_line_again():
+    line = Forgetful()
+    done = in_line(line)
+    assert [each.shard.file for each in done] == [f"{n}.safetensors" for n in range(5)]
+    assert [file for file, *_ in line.begun].count("1.safetensors") == 2
+
+
 def test_shards_wait_in_the_line_of_the_runner_and_the_make_in_one_of_its_own():
     assert [queue_of(name) for name in ("local", "pool:gpu", "spread:pool:gpu")] == [
         "local",

@@ -130,6 +130,12 @@ def test_the_pool_of_gpus_is_on_nodes_with_gpus_and_merges_from_a_queue_that_is_
     assert f"pool:{queue}" in {line.runner for line in config.runners}
 
 
+def test_somebody_reaps_what_a_killed_step_leaves_behind():
+    services = COMPOSE["services"]
+    assert [name for name, service in services.items() if service.get("init")] == ["server", "gpu"]
+    assert all(pod["spec"]["template"]["spec"].get("shareProcessNamespace") for pod in PODS.values())
+
+
 def test_no_stop_is_cut_off_before_its_time():
     seconds = re.fullmatch(r"(\d+)s", COMPOSE["services"]["server"]["stop_grace_period"])[1]
     assert int(seconds) > DRAIN
