@@ -7,12 +7,13 @@ from typing import Any
 
 from httptools import HttpParserError
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bot.serve.service import Limits
 
 # The parser bounds nothing by itself, and holds what it has not handed on.
 MOST = 16 * 1024  # bytes of a head, or of what stands between and after the chunks of a body
+TOO_LARGE = b"431 Request Header Fields Too Large"
 AHEAD = 16  # requests on one connection that wait for the answer to the one before
 
 
@@ -28,6 +29,7 @@ class _Patient(HttpToolsProtocol):
     _deadline: TimerHandle | None = None
     _arriving = False
     _held = 0  # bytes since the last whole head or piece of a body
+    _cycles: tuple[RequestResponseCycle, ...] = ()  # requests that are not answered yet
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -45,7 +47,7 @@ class _Patient(HttpToolsProtocol):
         self._held += len(data)
         super().data_received(data)
         if self._held > MOST:
-            self._refuse(b"431 Request Header Fields Too Large")
+            self._refuse(TOO_LARGE)
         # Where nobody answers, what came was no request, or the rest of one that is answered: uvicorn waits for ever.
         if self._arriving or self.cycle is None or self.cycle.response_complete:
             self._arm()
@@ -60,7 +62,16 @@ class _Patient(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._held = 0
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MOST:
+            self._refuse(TOO_LARGE)
+            raise HttpParserError("The head is too large.")
+        switches = self.parser.should_upgrade()
+        # We speak nothing else, but the parser takes no body then: what follows would be the next request.
+        if switches and any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
+            raise HttpParserError("A body comes with a change of the protocol.")
         super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and not switches
+        self._cycles = (*(one for one in self._cycles if not one.response_complete), self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._held = 0
@@ -83,11 +94,12 @@ class _Patient(HttpToolsProtocol):
         self._deadline = None
         self._refuse(b"408 Request Timeout")
 
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # as uvicorn calls it
+        """For uvicorn, which would write it into an answer that has begun."""
+        self._refuse(b"400 Bad Request")
+
     def _refuse(self, status: bytes) -> None:
-        answering = (
-            self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        )
-        if answering:
+        if any(one.response_started and not one.response_complete for one in self._cycles):
             self.transport.close()
         elif not self.transport.is_closing():
             self._cut(status)

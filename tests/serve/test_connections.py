@@ -1,13 +1,17 @@
 """Slow, greedy and broken clients on real sockets: each ends, and nobody else notices."""
 
+import asyncio
 import json
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx2
 import pytest
+from uvicorn import Server
 
+from bot.serve.connections import config
+from bot.serve.service import Limits
 from tests.serve.process import PATIENCE, SECRET, pushed, serving
 from tests.serve.test_webhooks import kept
 
@@ -133,7 +137,70 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(server):
         other.sendall(
             b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
         )
-        assert other.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        came = everything(other)
+    assert came.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in came
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"POST /webhooks/hub HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: %d\r\n",
+        b"POST /webhooks/hub HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n",
+        b"CONNECT x:80 HTTP/1.1\r\nContent-Length: %d\r\n",
+    ],
+    ids=["length", "chunks", "connect"],
+)
+def test_a_body_that_comes_with_another_protocol_is_not_read_as_a_request(server, start):
+    body = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with server.connect() as other, suppress(BrokenPipeError, ConnectionResetError):
+        other.sendall(start.replace(b"%d", b"%d" % len(body)) + b"Host: x\r\n\r\n")
+        came = other.recv(65_536)
+        assert came.startswith(b"HTTP/1.1 400 ")
+        other.sendall(body)
+        assert b"HTTP/1.1 200 " not in everything(other)
+
+
+def test_a_head_that_is_too_large_comes_through_in_no_way(server):
+    """Also in one packet, which the parser takes whole; a body of that size may come so."""
+    with server.connect() as greedy:
+        greedy.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 10_000 + b"\r\n")
+        came = everything(greedy)
+    assert came.startswith(b"HTTP/1.1 431 ")
+    assert b"HTTP/1.1 200 " not in came
+    with server.connect() as large:
+        large.sendall(HEAD + b"Content-Length: 30000\r\n\r\n" + b"b" * 30_000)
+        assert b" 431 " not in large.recv(65_536)
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"BAD\r\n\r\n", b"GET / HTTP/1.1\r\nA: "], ids=["no request", "half of one"]
+)
+def test_an_answer_that_has_begun_is_cut_and_not_continued_with_another(wrong):
+    """Though a request that was sent ahead waits behind it."""
+
+    async def begins(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await asyncio.Event().wait()
+
+    async def asked():
+        server = Server(config(begins, Limits(patience=0.3)))
+        door = socket.create_server(("127.0.0.1", 0))
+        serving = asyncio.create_task(server.serve(sockets=[door]))
+        reader, writer = await asyncio.open_connection(*door.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        came = await reader.readuntil(b"half")
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + wrong)
+        came += await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        server.should_exit = server.force_exit = True
+        await serving
+        return came
+
+    came = asyncio.run(asked())
+    assert came.count(b"HTTP/1.1 ") == 1
+    assert came.endswith(b"half")
 
 
 @pytest.mark.slow
