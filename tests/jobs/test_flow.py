@@ -76,34 +76,6 @@ def test_a_merge_of_what_the_requester_may_not_read_tells_nothing_of_it(site, mo
     assert site.ended(site.ask(to="alice/flow-open", access="unknown")).state == "published", site.logs()
 
 
-@pytest.mark.slow
-def test_kill_minus_nine_at_every_stage(site):
-    """One job, and a worker that is killed as soon as the job gets further, again and again until it is published."""
-    worker = site.start()
-    id_ = site.ask(to="alice/flow-killed")
-    seen = []
-    deadline = time.monotonic() + 400
-    while site.office.entry(id_).state in ACTIVE:
-        assert time.monotonic() < deadline, site.logs()
-        now = site.office.entry(id_)
-        at = (
-            now.state,
-            now.now.stage,
-            bool(now.make),
-            len(words(site, id_)) and words(site, id_)[-1].split()[0],
-        )
-        if at not in seen:
-            seen.append(at)
-            site.kill(worker)
-            worker = site.start()
-        time.sleep(0.01)
-    entry = site.ended(id_)
-    assert entry.state == "published", (seen, entry.outcome.failure, site.logs())
-    assert len(seen) > 6
-    assert len(site.commits("alice/flow-killed")) == 2
-    site.until(lambda: site.leftovers() == [], seconds=10)
-
-
 @pytest.fixture
 def slow_hub(site):
     """The Hub says nothing for a while, so that whoever plans can be met at it."""
