@@ -468,7 +468,7 @@ def test_a_disk_that_fills_up_in_the_middle(desk, monkeypatch):
 # Interruptions
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interruption_in_the_middle_leaves_nothing(desk, number):
     run = desk.start("merge", ADAPTER, "--out", desk.out, "--json", trap="merge")
     run.trapped()

@@ -374,6 +374,7 @@ def test_called_off_while_it_is_started_it_leaves_no_job_behind(rented, ears):
     assert until(lambda: only(rented).ended)
 
 
+@pytest.mark.slow
 def test_two_workers_at_once_end_up_with_one_job(rented):
     rented.hub.jobs.delay = 2.0
     what = make("alice/twice")
