@@ -468,7 +468,8 @@ def test_a_disk_that_fills_up_in_the_middle(desk, monkeypatch):
 # Interruptions
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_in_the_middle_leaves_nothing(desk, number):
     run = desk.start("merge", ADAPTER, "--out", desk.out, "--json", trap="merge")
     run.trapped()
@@ -521,13 +522,10 @@ def test_kill_9_before_the_commit_and_again(desk):
     assert desk.clean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "where"),
-    [
-        pytest.param("POST", "alice/stopped.git/info/lfs", marks=pytest.mark.slow),
-        pytest.param("PUT", "/lfs/", marks=pytest.mark.slow),
-        ("POST", "alice/stopped/commit/main"),
-    ],
+    [("POST", "alice/stopped.git/info/lfs"), ("PUT", "/lfs/"), ("POST", "alice/stopped/commit/main")],
 )
 def test_an_interruption_of_a_publication_takes_the_repository_back(desk, method, where):
     desk.hub.fault(where, method=method, hang=60, times=1)

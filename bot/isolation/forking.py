@@ -66,8 +66,8 @@ class ForkServer:
             try:
                 socket.send_fds(self._control, [message], [stdin, stderr, pipe, secret, its])
                 theirs.close()
-                told = asyncio.get_running_loop().sock_recv(reply, 64)
-                said = await asyncio.wait_for(told, PATIENCE)
+                async with asyncio.timeout(PATIENCE):
+                    said = await asyncio.get_running_loop().sock_recv(reply, 64)
             except (
                 OSError
             ):  # it has just ended, or stands still; a step that comes late finds its stdin closed

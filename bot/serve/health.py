@@ -78,7 +78,8 @@ async def _asked(service: Service) -> dict[str, str]:
 
 async def _one(check: Check) -> str:
     try:
-        return await asyncio.wait_for(asyncio.to_thread(check), PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.to_thread(check)
     except TimeoutError:
         return f"No answer within {PATIENCE:.0f} seconds."
     except MergeBotError as error:

@@ -116,7 +116,8 @@ async def _handed_back(work: Work, *, seconds: float) -> None:
 
     Thread(target=hand_back, name="hand-back", daemon=True).start()
     try:
-        await asyncio.wait_for(done.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await done.wait()
     except TimeoutError:
         log.warning("the jobs are not handed back in time; they are taken over after the next start")
 

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pytest
 from bot.errors import HostError, MergeError
 from bot.isolation import forking
 from bot.isolation.forking import ForkServer, fork_server
+from bot.isolation.forkserver import LARGEST
 from bot.jobs.process import Bounds, Room
 from bot.request import Destination, MergeRequest
 from bot.settings import Settings
@@ -185,6 +188,39 @@ def test_cancelled_it_is_gone_within_seconds(room, asked, forks):
     while steps(forks):  # one that was being forked notices that nobody is there
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_called_off_in_whatever_moment_of_its_start_it_is_called_off(turns, tmp_path):
+    """The answer may just be there: `asyncio.wait_for` of Python 3.11 goes on then as if nothing had been said."""
+    server, ready = ForkServer(), threading.Event()
+    server._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server._process = subprocess.Popen(["sleep", "60"])
+    server._ready = True
+
+    def answers():
+        _, (*its, last), *_ = socket.recv_fds(theirs, LARGEST, 5)
+        for handle in its:
+            os.close(handle)
+        with socket.socket(fileno=last) as reply:
+            reply.send(b"1")
+            ready.set()
+
+    async def called_off():
+        with (tmp_path / "pipe").open("w") as pipe:
+            task = asyncio.create_task(server.start([], environment={}, pipe=pipe.fileno()))
+            while not ready.is_set():  # noqa: ASYNC110 - an event would take turns that are to be counted
+                await asyncio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return task.cancel(), (await asyncio.gather(task, return_exceptions=True))[0]
+
+    with closing(server), theirs:
+        thread = threading.Thread(target=answers)
+        thread.start()
+        was, told = asyncio.run(called_off())
+        thread.join()
+    assert was == isinstance(told, asyncio.CancelledError)
 
 
 def test_its_files_have_the_limit_of_the_step(room, asked):

@@ -186,13 +186,8 @@ def test_parity_is_another_job_and_is_said(adapter_on: Callable, plan_of: Callab
     assert any("merge_and_unload" in note for note in peft.notes)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "LORA plain",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("IA3", "LORA dora", "LORA pissa", "LOHA")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["LORA plain", "IA3", "LORA dora", "LORA pissa", "LOHA"])
 def test_a_good_one_passes_its_checks_and_a_broken_one_fails(
     case: str, base_of: Callable, adapter_on: Callable, merged: Callable
 ) -> None:

@@ -39,6 +39,7 @@ FORMATS = {
     "float_tensor": lambda folder, base: save_compressed(folder, base, strategy="tensor"),
     "int_channel": lambda folder, base: save_compressed(folder, base, strategy="channel", bits="int"),
 }
+QUICK = ("nf4_double", "int8", "fp8", "float_channel")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def quantised(tmp_path: Path, wide: Path) -> Callable[..., tuple[Path, Path, Pat
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=pytest.mark.slow) if kind in ("fp4", "fp4_double", "nf4") else kind
+        kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow)
         for kind in FORMATS
     ],
 )

@@ -35,7 +35,8 @@ def looked(server, *, seconds=20):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("mode", ["start", pytest.param("never", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["start", "never"])
 def test_a_push_that_was_missed_is_found_at_the_next_start(hub, tmp_path, mode):  # noqa: F811 - the fixture
     hub.add_user("acme")
     (tmp_path / "merge-bot.toml").write_text(f'{RULES}[polling]\nserve = "{mode}"\n')

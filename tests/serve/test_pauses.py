@@ -18,7 +18,7 @@ class Work:
     def stop(self, *, seconds):
         print(gc.get_freeze_count(), len(gc.get_objects()))
 
-asyncio.run(run(Service(), [], work=Work(), seconds=1))
+asyncio.run(run(Service(), [], work=Work(), seconds=20))
 """
 
 

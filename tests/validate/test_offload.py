@@ -166,13 +166,8 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Check]]:
     return check
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "tied head",
-        *(pytest.param(f"experts {how}", marks=pytest.mark.slow) for how in ("one by one", "stacked")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["tied head", "experts one by one", "experts stacked"])
 def test_a_good_merge_passes_and_a_bad_one_fails(
     case: str, base_of: Callable, adapter_on: Callable, merged: Callable, checked: Callable
 ) -> None:

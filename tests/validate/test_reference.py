@@ -32,9 +32,12 @@ VARIANTS = [
     "conv1d_fan_in_fan_out",
     "seq_cls",
 ]
+QUICK = ("odd_scale", "patterns", "dora_embedding", "lm_head", "conv1d_fan_in_fan_out", "seq_cls")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+)
 def test_reference_is_what_peft_merges(tmp_path: Path, variant: str) -> None:
     architecture = {"seq_cls": "llama_seqcls"}.get(variant) or SUITS.get(variant, "llama")
     case = make(tmp_path, architecture, LORA_VARIANTS[variant])

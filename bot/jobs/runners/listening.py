@@ -39,7 +39,8 @@ class Listening:
     async def finished(self) -> None:
         """Waits until the log is over, and not for ever."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._done.wait(), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await self._done.wait()
 
     def stop(self) -> None:
         """Passes nothing on any more."""

@@ -120,6 +120,7 @@ def published(rented, repo_id):
     return rented.hub.state.store.find("model", repo_id)
 
 
+@pytest.mark.slow
 def test_an_order_is_merged_on_a_rented_machine_and_published_from_there(rented, ears):
     rented.hub.clear_requests()
     what = make()
