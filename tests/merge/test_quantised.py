@@ -64,10 +64,7 @@ def quantised(tmp_path: Path, wide: Path) -> Callable[..., tuple[Path, Path, Pat
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in FORMATS
-    ],
+    [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in FORMATS],
 )
 def test_the_merge_is_the_adapter_on_what_transformers_dequantises(
     kind: str, quantised: Callable, merged: Callable
