@@ -1,7 +1,8 @@
-"""The table of docs/large-models.md, computed from plans: `python -m benchmarks.large_models`. No weight is read."""
+"""The tables of docs/large-models.md, computed from plans: `python -m benchmarks.large_models`. No weight is read."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +26,16 @@ MODELS: dict[str, Scale | Experts] = {
     "Llama 3 70B": SCALES["141"],
     "DeepSeek V3 in bfloat16, adapter on the attention": Experts(),
 }
-HEAD = (
-    "| Model | Merged | Shards | Down | Up | Copied by the Hub | Least scratch | At 100 MB/s each way"
-    " | At $1 an hour |\n"
-    "|---|---|---|---|---|---|---|---|---|"
-)
+# Dollars a minute, of which each that has begun is billed. Sources, of November 2026:
+# https://docs.github.com/en/billing/reference/actions-runner-pricing and https://huggingface.co/docs/hub/jobs-pricing
+PRICES = {
+    "Hosted runner, public repository": 0.0,
+    "Hosted runner, private": 0.006,
+    "Jobs `cpu-upgrade`": 0.03 / 60,
+    "Jobs `a10g-small`": 1.0 / 60,
+    "Own GPU, 400 W at $0.30 a kWh": 0.4 * 0.3 / 60,
+}
+MOVED = ["Merged", "Shards", "Down", "Up", "Copied by the Hub", "Least scratch", "At 100 MB/s each way"]
 
 
 @contextmanager
@@ -45,33 +51,50 @@ def planned(model: Scale | Experts) -> Iterator[Plan]:
         yield pipeline.plan(request, settings=replace(settings, timeout=60.0), progress=Silent())
 
 
-def row(name: str, plan: Plan) -> str:
-    """One line of the table."""
-    moved = plan.traffic
-    assert moved is not None
-    taken = seconds(moved, down=RATE, up=RATE)
-    cells = [
-        name,
+def moved(plan: Plan) -> list[str]:
+    """What it moves: cells of the first table."""
+    sizes = plan.traffic
+    assert sizes is not None
+    return [
         size(plan.estimate.output_bytes),
-        str(moved.shards),
-        size(moved.down_bytes),
-        size(moved.up_bytes),
-        size(moved.copied_bytes) if moved.copied_bytes else "nothing",
-        size(moved.least_bytes),
-        duration(taken),
-        f"${taken / 3600:.2f}",
+        str(sizes.shards),
+        size(sizes.down_bytes),
+        size(sizes.up_bytes),
+        size(sizes.copied_bytes) if sizes.copied_bytes else "nothing",
+        size(sizes.least_bytes),
+        duration(seconds(sizes, down=RATE, up=RATE)),
     ]
+
+
+def paid(plan: Plan) -> list[str]:
+    """What the machine costs for that long: cells of the second table."""
+    assert plan.traffic is not None
+    minutes = math.ceil(seconds(plan.traffic, down=RATE, up=RATE) / 60)
+    return [_dollars(minutes * price) for price in PRICES.values()]
+
+
+def _dollars(amount: float) -> str:
+    if amount == 0:
+        return "nothing"
+    return f"${amount:.2f}" if amount >= 0.01 else "under $0.01"
+
+
+def row(*cells: str) -> str:
+    """One line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def table() -> str:
-    """The whole table."""
-    rows = []
+def tables() -> str:
+    """Both of them."""
+    first, second = (["Model", *MOVED], []), (["Model", *PRICES], [])
     for name, model in MODELS.items():
         with planned(model) as plan:
-            rows.append(row(name, plan))
-    return "\n".join([HEAD, *rows])
+            first[1].append(row(name, *moved(plan)))
+            second[1].append(row(name, *paid(plan)))
+    return "\n\n".join(
+        "\n".join([row(*head), "|" + "---|" * len(head), *rows]) for head, rows in (first, second)
+    )
 
 
 if __name__ == "__main__":
-    print(table())
+    print(tables())

@@ -22,14 +22,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    look = {
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": FAINT,
-        "svg.hashsalt": "bench",
-        "svg.fonttype": "none",
-    }
-    with mpl.rc_context({**look, "font.family": "sans-serif", "font.sans-serif": ["Arial", "DejaVu Sans"]}):
+    with mpl.rc_context(look()):
         heights = [len(r["subjects"]) for r in results]
         figure, axes = plt.subplots(
             len(results), 2, figsize=(9, sum(0.36 * h + 0.95 for h in heights) + 0.2), squeeze=False,
@@ -47,6 +40,19 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
             path, facecolor=PAPER, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150
         )
         plt.close(figure)
+
+
+def look() -> dict[str, Any]:
+    """What every picture has in common, as matplotlib's settings."""
+    return {
+        "font.size": 9,
+        "font.family": "sans-serif",
+        "font.sans-serif": ["Arial", "DejaVu Sans"],
+        "text.color": INK,
+        "axes.labelcolor": FAINT,
+        "svg.hashsalt": "bench",
+        "svg.fonttype": "none",
+    }
 
 
 def _bars(axis: Any, result: dict[str, Any], *, quantity: str, unit: float) -> None:

@@ -4,8 +4,8 @@ import argparse
 
 import pytest
 
-from benchmarks import scale
-from benchmarks.large_models import MODELS, PAGE, planned, row
+from benchmarks import growth, scale
+from benchmarks.large_models import MODELS, PAGE, moved, paid, planned, row
 from benchmarks.sizes import SCALES, shards
 
 SLOW = [pytest.param(name, marks=[] if "70B" in name else pytest.mark.slow) for name in MODELS]
@@ -14,7 +14,9 @@ SLOW = [pytest.param(name, marks=[] if "70B" in name else pytest.mark.slow) for 
 @pytest.mark.parametrize("name", SLOW)
 def test_the_page_says_what_the_planner_says(name):
     with planned(MODELS[name]) as plan:
-        assert row(name, plan) in PAGE.read_text(encoding="utf-8").splitlines()
+        lines = PAGE.read_text(encoding="utf-8").splitlines()
+        assert row(name, *moved(plan)) in lines
+        assert row(name, *paid(plan)) in lines
         assert plan.way == "names"
 
 
@@ -22,6 +24,13 @@ def test_the_largest_scale_has_the_layout_of_llama_3_70b():
     found = shards(SCALES["141"])
     assert len(found) == 30
     assert sum(len(shard) for shard in found) == 723
+
+
+def test_the_line_through_the_sizes_is_found_also_where_the_largest_is_a_hundred_times_the_smallest():
+    runs = [{"size_bytes": size * 1e9, "seconds": 8 + 11 * size} for size in (1, 4, 16, 141)]
+    assert growth.line(runs) == pytest.approx((8, 11, 1))
+    bent = [*runs[:-1], {"size_bytes": 141e9, "seconds": 3000}]
+    assert growth.line(bent)[2] < 0.9
 
 
 @pytest.mark.slow
