@@ -57,25 +57,29 @@ def main() -> None:
         choices=[1, 2, 4],
         help="spread it over so many workers of the service on PostgreSQL; their memory is measured, not limited",
     )
+    parser.add_argument(
+        "--line", type=int, metavar="MB", help="megabytes per second that each connection carries, each way"
+    )
     parser.add_argument("--dir", type=Path, default=default_root())
     parser.add_argument("--out", type=Path, help="where the figures go, by default to benchmarks/results")
     given = parser.parse_args()
     given.dir.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=given.dir) as place,
-        serving(given.size, Path(place), given.dir) as hub,
+        serving(given.size, Path(place), given.dir, line=given.line) as hub,
     ):
         figures = fanned_out(given, Path(place), hub) if given.workers else measured(given, Path(place), hub)
-    out = given.out or results(given.size, given.workers)
+    out = given.out or results(given.size, given.workers, line=given.line)
     out.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 
 
 @contextmanager
-def serving(size: str, place: Path, root: Path) -> Iterator[dict[str, str]]:
-    """The Hub in a process of its own: its environment for a client."""
+def serving(size: str, place: Path, root: Path, *, line: int | None = None) -> Iterator[dict[str, str]]:
+    """The Hub in a process of its own: its environment for a client. `line`: MB per second of each connection."""
     command = [sys.executable, "-m", "benchmarks.synthetic", "--size", size, "--root", str(place / "hub")]
     command += ["--known", str(root / "scale-digests.json")]
+    command += ["--line", str(line * 1_000_000)] if line else []
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -131,6 +135,7 @@ def measured(given: argparse.Namespace, place: Path, hub: dict[str, str]) -> dic
         "memory_limit_bytes": int(given.memory_limit * 1e9) if group else None,
         "peak_cgroup_bytes": cgroup,
         "scratch_limit": given.scratch_limit,
+        "line_mb_per_second": given.line,
         "validation": given.validate,
         "verdict": document["report"]["verdict"] if document["report"] else None,
         "machine": machine(place),
@@ -138,9 +143,10 @@ def measured(given: argparse.Namespace, place: Path, hub: dict[str, str]) -> dic
     }
 
 
-def results(size: str, workers: int | None) -> Path:
+def results(size: str, workers: int | None, *, line: int | None = None) -> Path:
     """Where the figures of a run lie."""
-    return RESULTS / (f"scale-{size}.json" if workers is None else f"scale-{size}-workers-{workers}.json")
+    parts = ["scale", size, *(["line", line] if line else []), *(["workers", workers] if workers else [])]
+    return RESULTS / f"{'-'.join(map(str, parts))}.json"
 
 
 def fanned_out(given: argparse.Namespace, place: Path, hub: dict[str, str]) -> dict[str, Any]:
@@ -174,6 +180,7 @@ def fanned_out(given: argparse.Namespace, place: Path, hub: dict[str, str]) -> d
     size = outcome.plan.estimate.output_bytes
     return {
         "workers": given.workers,
+        "line_mb_per_second": given.line,
         "size_bytes": size,
         "shards": len(outcome.plan.shards),
         "seconds": round(seconds, 1),
@@ -193,7 +200,7 @@ def _scaling(given: argparse.Namespace, seconds: float) -> float | None:
     if given.workers == 1:
         return 1.0
     with suppress(OSError):
-        alone = json.loads(results(given.size, 1).read_text())
+        alone = json.loads(results(given.size, 1, line=given.line).read_text())
         return round(alone["seconds"] / seconds, 2)
     return None
 

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,14 @@ class _Reader(io.RawIOBase):
 
 
 class Swallowing(Blobs):
-    """Blobs of which the large ones are made when they are read, and checked and forgotten when they are written."""
+    """Blobs of which the large ones are made when they are read, and checked and forgotten when they are written.
 
-    def __init__(self, root: Path) -> None:
+    `line`: bytes per second of one upload; None: as they come.
+    """
+
+    def __init__(self, root: Path, *, line: int | None = None) -> None:
         super().__init__(root)
+        self._line = line
         self.made: dict[str, Synthetic] = {}
         self.swallowed: dict[str, int] = {}
 
@@ -96,10 +101,12 @@ class Swallowing(Blobs):
         if size <= SMALL:
             super().receive(pieces, sha256=sha256, size=size)
             return
-        digest, total = hashlib.sha256(), 0
+        digest, total, begun = hashlib.sha256(), 0, time.monotonic()
         for piece in pieces:
             digest.update(piece)
             total += len(piece)
+            if self._line:
+                time.sleep(max(0.0, begun + total / self._line - time.monotonic()))
         if digest.hexdigest() != sha256 or total != size:
             raise HubError(422, f"Content does not match: got {total} bytes, sha256 {digest.hexdigest()}")
         self.swallowed[sha256] = size
@@ -112,12 +119,16 @@ def block(seed: int) -> bytes:
     return once + once
 
 
-def fill(hub: LoopbackHub, scale: Scale | Experts, *, seed: int, known: Path | None = None) -> None:
+def fill(
+    hub: LoopbackHub, scale: Scale | Experts, *, seed: int, known: Path | None = None, line: int | None = None
+) -> None:
     """Puts base and adapter on the Hub. `known`: a file with digests, which take long and are the same each time.
 
-    Without it the files have made-up digests: that is enough for a plan.
+    Without it the files have made-up digests: that is enough for a plan. `line`: bytes per second of each connection.
     """
-    blobs = Swallowing(hub.state.root)
+    blobs = Swallowing(hub.state.root, line=line)
+    if line:
+        hub.fault("/blobs/", slow=line)
     hub.state.store.blobs = blobs
     hub.state.multipart_threshold = 2**40
     digests: dict[str, str] = json.loads(known.read_text()) if known and known.is_file() else {}
@@ -171,9 +182,10 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--known", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--line", type=int, help="bytes per second of each connection, up and down")
     given = parser.parse_args()
     with LoopbackHub(given.root) as hub:
-        fill(hub, SCALES[given.size], seed=given.seed, known=given.known)
+        fill(hub, SCALES[given.size], seed=given.seed, known=given.known, line=given.line)
         print(json.dumps(hub.environment(USER)), flush=True)
         sys.stdin.read()
 
