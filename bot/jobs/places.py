@@ -16,6 +16,7 @@ from bot.doors import hub as hub_door
 from bot.doors.answering import Answering
 from bot.doors.ground import Footing, Ground, HubGround
 from bot.doors.rights import Rights
+from bot.errors import InputError
 from bot.forge import Forge
 from bot.jobs import ordering
 from bot.jobs.clerk import Door
@@ -135,5 +136,11 @@ class Places:
                 private_key=there.private_key.get_secret_value(),
                 api_url=there.api_url,
             )
-        token = there.token.get_secret_value() if there.token else ""
+        if there.token is None:
+            raise InputError(
+                f"Nobody can answer in {repository}: the service has no GitHub App, and no token.",
+                advice="Set app_id and private_key_file, or token_file, in [github].",
+                code="github-closed",
+            )
+        token = there.token.get_secret_value()
         return connect.forge(self.settings, repository=repository, token=token, api_url=there.api_url)
