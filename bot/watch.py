@@ -57,8 +57,10 @@ class Watcher:
     stop: Event
     dry: bool = False
 
-    def watch(self, *, since: datetime | None = None) -> None:
+    def watch(self, *, since: datetime | None = None, once: bool = False) -> None:
         """Looks until `stop` is set: less often while Hub or database are at fault, and nothing is given up.
+
+        `once`: until a look has come to its end.
 
         Raises AccessError for a token that the Hub does not take.
         """
@@ -67,6 +69,8 @@ class Watcher:
             asked = 0.0
             try:
                 self.look(since=since)
+                if once:
+                    return
                 failures, since = 0, None
             except HostError as error:
                 failures, asked = failures + 1, asked_to_wait(error) or 0.0

@@ -340,6 +340,15 @@ def test_watching_waits_for_as_long_as_the_hub_says_and_goes_on(watched):
     assert watched.jobs == ["acme/new"]
 
 
+def test_one_look_is_tried_again_until_the_hub_answers(watched):
+    watched.hub.fault("/api/models?", status=429, headers={"Retry-After": "900"}, times=2)
+    watched.hub.commit("acme/new", adapter())
+    watched.stop = Clockwork(pauses=9)
+    watched.watcher().watch(once=True)
+    assert [pause >= 900 for pause in watched.stop.waited] == [True, True]
+    assert watched.jobs == ["acme/new"]
+
+
 def test_watching_looks_less_often_while_the_hub_is_down(watched, monkeypatch):
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     watched.hub.fault("/api/models?", status=503)

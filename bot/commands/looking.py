@@ -66,9 +66,6 @@ def beside(config: Config, settings: Settings, *, database: Database) -> Iterato
 
 def _look(looks: Watcher, *, once: bool) -> None:
     try:
-        if once:
-            looks.look()
-        else:
-            looks.watch()
+        looks.watch(once=once)
     except MergeBotError as error:  # the webhooks go on
         LOG.warning("Missed pushes were not looked for: %s %s", error.sentence, error.advice)
