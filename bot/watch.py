@@ -19,11 +19,11 @@ from bot.errors import HostError, MergeBotError
 from bot.jobs.desk import Desk
 from bot.jobs.order import Order
 from bot.jobs.pushed import orders
+from bot.jobs.seen import MODEL, OWNER
 from bot.settings import Settings
 from bot.trigger.hub import Ignored
 from bot.wording import counted
 
-MODEL, OWNER = "model", "owner"
 LONGEST = 3600.0  # seconds between two looks while the Hub is at fault
 JITTER = 0.1  # of a pause: many who began in the same minute do not stay together
 

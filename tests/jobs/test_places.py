@@ -35,7 +35,7 @@ def forge():
 def service(desk, tmp_path):
     def service(*rules):
         config = Config(github_rules=rules)
-        return Places(config=config, settings=load(), office=desk, folder=tmp_path)
+        return Places(config=config, settings=load(), office=desk, folder=tmp_path, seen=None)
 
     return service
 
