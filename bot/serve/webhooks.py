@@ -71,6 +71,7 @@ def router(service: Service) -> APIRouter:
             ) as error:  # the database's: whoever sends can do nothing about it, but send again
                 log.warning("a delivery is not stored: %s %s", error.sentence, error.advice)
                 service.metrics.deliveries.labels(delivery.source, "lost").inc()
+                service.missed()
                 raise refusal(
                     503, error.code, "The delivery could not be stored.", "Send it again."
                 ) from error
