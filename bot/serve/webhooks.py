@@ -62,6 +62,14 @@ def router(service: Service) -> APIRouter:
                     return _ignored("github", reason)
                 return await stored(Delivery(key=_key(name, body), source="github", event=name, body=body))
 
+    @made.get("/hub")
+    @made.get("/github")
+    async def looked_at() -> JSONResponse:
+        """Somebody tries the address in a browser."""
+        raise refusal(
+            405, "post-only", "Webhooks come here, as POST.", "`merge-bot webhook test` tries the Hub's."
+        )
+
     async def stored(delivery: Delivery) -> JSONResponse:
         with about(delivery=delivery.key):
             try:
