@@ -89,6 +89,8 @@ class Clerk:
             return False
         except MergeBotError as error:
             log.warning("a delivery is given up: %s %s", error.sentence, error.advice)
+            self._inbox.forget([delivery.key])  # so that it counts when it is sent again, once that is mended
+            return False
         except Exception:  # one that nobody can read must not stop the others
             log.exception("a delivery met a fault of our own")
         return True

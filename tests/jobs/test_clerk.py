@@ -75,6 +75,24 @@ def test_each_delivery_is_decided_once_and_a_bad_one_stops_nobody(inbox):
     assert {("WARNING", "bad-7"), ("ERROR", "odd-8"), ("WARNING", "lost")} <= told.lines
 
 
+def test_one_that_was_given_up_counts_when_it_is_sent_again(inbox):
+    tokens = [None, "one"]
+
+    def door(_):
+        if tokens.pop(0) is None:
+            raise InputError("There is no token.", advice="Set one.", code="github-closed")
+        return ()
+
+    clerk = Clerk(inbox, {"github": door})
+    clerk.start()
+    inbox.put([Delivery(key="a", source="github", body=b"{}")])
+    until(lambda: len(tokens) == 1 and not inbox.take(lease=-1.0))
+    for _ in range(3):
+        inbox.put([Delivery(key="a", source="github", body=b"{}")])
+    until(lambda: not tokens and not inbox.take(lease=-1.0))
+    clerk.stop()
+
+
 def test_one_that_a_host_s_fault_kept_from_being_decided_stays(inbox):
     asked = threading.Event()
 
