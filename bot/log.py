@@ -40,7 +40,9 @@ def start(form: Form, *, level: int = logging.INFO) -> None:
     logging.captureWarnings(capture=True)
     for name in OWN:
         logger = logging.getLogger(name)
-        logger.handlers.clear()
+        logger.handlers[:] = [
+            logging.NullHandler()
+        ]  # DBOS gives itself one, in a form of its own, where it has none
         logger.propagate = True
     for name in ("uvicorn", "httpx2", "dbos"):
         logging.getLogger(name).setLevel(logging.WARNING)  # our own lines say more

@@ -19,11 +19,11 @@ from bot.errors import HostError, MergeBotError
 from bot.jobs.desk import Desk
 from bot.jobs.order import Order
 from bot.jobs.pushed import orders
+from bot.jobs.seen import MODEL, OWNER
 from bot.settings import Settings
 from bot.trigger.hub import Ignored
 from bot.wording import counted
 
-MODEL, OWNER = "model", "owner"
 LONGEST = 3600.0  # seconds between two looks while the Hub is at fault
 JITTER = 0.1  # of a pause: many who began in the same minute do not stay together
 
@@ -57,8 +57,10 @@ class Watcher:
     stop: Event
     dry: bool = False
 
-    def watch(self, *, since: datetime | None = None) -> None:
+    def watch(self, *, since: datetime | None = None, once: bool = False) -> None:
         """Looks until `stop` is set: less often while Hub or database are at fault, and nothing is given up.
+
+        `once`: until a look has come to its end.
 
         Raises AccessError for a token that the Hub does not take.
         """
@@ -67,6 +69,8 @@ class Watcher:
             asked = 0.0
             try:
                 self.look(since=since)
+                if once:
+                    return
                 failures, since = 0, None
             except HostError as error:
                 failures, asked = failures + 1, asked_to_wait(error) or 0.0

@@ -6,6 +6,7 @@ import sys
 
 CODE = """
 import logging, threading, warnings
+from dbos._logger import init_logger
 from bot import log
 log.start("json")
 class Awkward:
@@ -17,6 +18,7 @@ def breaks():
 thread = threading.Thread(target=breaks, name="helper")
 thread.start(); thread.join()
 warnings.warn("old")
+init_logger()
 logging.getLogger("dbos").error("two\\nlines")
 """
 

@@ -19,8 +19,10 @@ from bot.clients.hub_lister import asked_to_wait
 from bot.config.models import Config
 from bot.errors import HostError
 from bot.job import Outcome
+from bot.jobs.inbox import Delivery
 from bot.jobs.ledger import Ledger
 from bot.jobs.migration import opened
+from bot.jobs.places import Places
 from bot.jobs.pushed import orders
 from bot.jobs.seen import Memory
 from bot.progress import Silent
@@ -185,6 +187,37 @@ def test_what_a_webhook_has_brought_in_is_not_begun_again(watched):
     assert (again.state, again.attempt) == ("published", 1)
 
 
+def test_what_webhooks_have_brought_in_is_not_begun_again_at_a_later_commit(watched, tmp_path):
+    seen = Memory(watched.database)
+    places = Places(
+        config=Config(**ACME), settings=watched.settings, office=watched.ledger, folder=tmp_path, seen=seen
+    )
+    commits = [seen.get("model", "acme/old")]
+
+    def push(files: dict[str, str | bytes], name: str = "acme/old") -> tuple[str, ...]:
+        commits.append(watched.hub.commit(name, files))
+        moved = {"ref": "refs/heads/main", "oldSha": commits[-2], "newSha": commits[-1]}
+        payload = {
+            "event": {"action": "update", "scope": "repo.content"},
+            "repo": {"type": "model", "name": name, "headSha": commits[-1]},
+            "updatedRefs": [moved],
+        }
+        return places.hub(Delivery(key=commits[-1], source="hub", body=json.dumps(payload).encode()))
+
+    assert "is queued" in push(adapter(weights="two"))[0]
+    assert "new or changed" in push({"README.md": "# Words"})[0]
+    assert watched.look() == []
+    # A new repository: its first commit holds no adapter.
+    commits.append(watched.hub.commit("acme/new", {".gitattributes": ""}))
+    push(adapter(), "acme/new")
+    push({"README.md": "# Words"}, "acme/new")
+    assert watched.look() == []
+    # A push that no webhook told of is found though others came after it.
+    commits.append(watched.hub.commit("acme/old", adapter(weights="missed")))
+    push({"README.md": "# More words"})
+    assert watched.look() == ["acme/old"]
+
+
 # what is left alone
 
 
@@ -337,6 +370,15 @@ def test_watching_waits_for_as_long_as_the_hub_says_and_goes_on(watched):
     limited, usual = watched.stop.waited
     assert 900 <= limited <= 990
     assert 10 <= usual <= 11
+    assert watched.jobs == ["acme/new"]
+
+
+def test_one_look_is_tried_again_until_the_hub_answers(watched):
+    watched.hub.fault("/api/models?", status=429, headers={"Retry-After": "900"}, times=2)
+    watched.hub.commit("acme/new", adapter())
+    watched.stop = Clockwork(pauses=9)
+    watched.watcher().watch(once=True)
+    assert [pause >= 900 for pause in watched.stop.waited] == [True, True]
     assert watched.jobs == ["acme/new"]
 
 

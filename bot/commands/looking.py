@@ -44,8 +44,11 @@ def watcher(
 
 
 @contextmanager
-def beside(config: Config, settings: Settings, *, database: Database) -> Iterator[None]:
-    """Looks in a thread of its own for as long as the block lasts: once, or again and again, by `polling.serve`."""
+def beside(config: Config, settings: Settings, *, database: Database, missed: Event) -> Iterator[None]:
+    """Looks in a thread of its own for as long as the block lasts: once, or again and again, by `polling.serve`.
+
+    Once means also whenever `missed` is set: a push could not be kept, and the Hub tells of it once.
+    """
     from bot.watch import owners
 
     if config.polling.serve == "never" or not any(owners(config)):
@@ -54,21 +57,26 @@ def beside(config: Config, settings: Settings, *, database: Database) -> Iterato
     stop = Event()
     looks = watcher(config, settings, database=database, stop=stop)
     thread = Thread(
-        target=_look, args=(looks,), kwargs={"once": config.polling.serve == "start"}, daemon=True
+        target=look,
+        args=(looks,),
+        kwargs={"once": config.polling.serve == "start", "missed": missed},
+        daemon=True,
     )
     thread.start()
     try:
         yield
     finally:
         stop.set()
+        missed.set()
         thread.join(PATIENCE)
 
 
-def _look(looks: Watcher, *, once: bool) -> None:
+def look(looks: Watcher, *, once: bool, missed: Event) -> None:
+    """What the thread does, until `looks.stop` and then `missed` are set."""
     try:
-        if once:
-            looks.look()
-        else:
-            looks.watch()
+        while not looks.stop.is_set():
+            looks.watch(once=once)
+            missed.wait()
+            missed.clear()
     except MergeBotError as error:  # the webhooks go on
         LOG.warning("Missed pushes were not looked for: %s %s", error.sentence, error.advice)

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import click
 
@@ -58,9 +59,10 @@ def serve(
         service = replace(
             running.service(config, database, staff=staff),
             put=inbox.put_async,
+            missed=(missed := Event()).set,
             routers=(routes.router(Office(database, queues), site=pages),),
         )
-        stack.enter_context(looking.beside(config, known, database=database))
+        stack.enter_context(looking.beside(config, known, database=database, missed=missed))
         running.told(f"merge-bot listens at {address(door)}", inner)
         doors = [(apps.app(service), door), *((apps.inner(service), at) for at in inner)]
         asyncio.run(run(service, doors, work=staff, seconds=there.drain_seconds))

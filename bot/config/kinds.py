@@ -20,6 +20,7 @@ GLOB = re.compile(r"!?[\w\-.*?\[\]]+/[\w\-.*?\[\]]+", re.ASCII)
 NAME = re.compile(r"[\w\-.]{1,96}", re.ASCII)
 NAME_GLOB = re.compile(r"[\w\-.*?\[\]]{1,96}", re.ASCII)
 NO_SUBFOLDER = re.compile(r"[-_.]?\{subfolder\}")
+URL = re.compile(r"https?://[^\s/]+[^\s]*[^\s/]")
 QUEUE = re.compile(r"[a-z0-9][a-z0-9\-]{0,62}")
 
 
@@ -52,6 +53,13 @@ def queue(text: str) -> str:
     """The name of a queue that workers on other machines take merges from."""
     if not QUEUE.fullmatch(text):
         raise ValueError(f"{text!r} is no name of a queue: it takes small letters, digits and dashes")
+    return text
+
+
+def url(text: str) -> str:
+    """An address of the web."""
+    if not URL.fullmatch(text):
+        raise ValueError(f"{text!r} is no address: it takes https://…, without a slash at its end")
     return text
 
 
@@ -113,6 +121,7 @@ Glob = Annotated[str, _kind(glob)]
 Owner = Annotated[str, _kind(owner)]
 UserGlob = Annotated[str, _kind(user_glob)]
 Queue = Annotated[str, _kind(queue)]
+Url = Annotated[str, _kind(url)]
 Runner = Annotated[str, _kind(runner)]
 Template = Annotated[str, _kind(template)]
 Bytes = Annotated[int | None, BeforeValidator(amount)]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from bot.config.kinds import Bytes, Count, Glob, Owner, Queue, Runner, UserGlob
+from bot.config.kinds import Bytes, Count, Glob, Owner, Queue, Runner, Url, UserGlob
 from bot.config.rule_models import Defaults, GitHubRule, Watch
 from bot.config.sources import BETWEEN, PREFIX, sources
 from bot.config.table import Table, key
@@ -21,7 +21,6 @@ from bot.job import Ended
 from bot.terms import Limits
 
 Role = Literal["read", "triage", "write", "maintain", "admin"]
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+[^\s]*[^\s/]$")]
 Secret = SecretStr | None
 
 

@@ -32,8 +32,7 @@ def remarks(config: Config) -> Iterator[str]:
     for name, secret in _webhook_secrets(config):
         if _is_short(secret):
             yield f"{name} is shorter than {SHORTEST} characters: make one with `openssl rand -hex 32`."
-    if (config.github.app_id or config.github.token) and not config.github.repositories:
-        yield "No repository on GitHub is answered: github.repositories is empty."
+    yield from _silent_on_github(config)
     if not config.watch and not config.repository_file.opt_in:
         yield "No repository of the Hub is watched: there is no [[watch]]."
     if any(HF_JOBS in runner for _, runner in _named(config)) and config.hf_jobs.max_cost is None:
@@ -44,6 +43,15 @@ def remarks(config: Config) -> Iterator[str]:
             yield f"Adapters of rule {number} may all go to {to}: its destination has no {{name}}."
         if rule.enabled and "{owner}" not in to and not _is_for_one_owner(rule):
             yield f"Adapters of several owners may go to one place by rule {number}: {to} has no {{owner}}."
+
+
+def _silent_on_github(config: Config) -> Iterator[str]:
+    github = config.github
+    who = github.app_id or github.token
+    if who and not github.repositories:
+        yield "No repository on GitHub is answered: github.repositories is empty."
+    if github.webhook_secret and not who:
+        yield "Nobody answers on GitHub: [github] has a webhook_secret, and neither app_id nor token_file."
 
 
 def _watch(config: Config) -> Iterator[Mistake]:

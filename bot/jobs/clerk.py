@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from bot.errors import HostError, MergeBotError
 from bot.jobs.inbox import Delivery, Inbox
+from bot.log import about
 
 AT_ONCE = 4
 EVERY = 0.5  # seconds between two looks into an empty inbox
@@ -66,13 +67,14 @@ class Clerk:
 
     def _see_to(self, delivery: Delivery) -> None:
         """Decides it and finishes it by itself: a slow one keeps no other from being finished."""
-        try:
-            if self._decided(delivery):
-                self._inbox.finish([delivery.key])
-        except HostError as error:
-            log.warning("a delivery comes again: %s", error.sentence)
-        except Exception:
-            log.exception("a delivery comes again")
+        with about(delivery=delivery.key):
+            try:
+                if self._decided(delivery):
+                    self._inbox.finish([delivery.key])
+            except HostError as error:
+                log.warning("a delivery comes again: %s", error.sentence)
+            except Exception:
+                log.exception("a delivery comes again")
 
     def _decided(self, delivery: Delivery) -> bool:
         door = self._doors.get(delivery.source)
@@ -81,14 +83,14 @@ class Clerk:
             return True
         try:
             for note in door(delivery):
-                log.info("%s", note, extra={"facts": {"delivery": delivery.key}})
+                log.info("%s", note)
         except HostError as error:
-            log.warning(
-                "a delivery is decided later: %s", error.sentence, extra={"facts": {"delivery": delivery.key}}
-            )
+            log.warning("a delivery is decided later: %s", error.sentence)
             return False
         except MergeBotError as error:
             log.warning("a delivery is given up: %s %s", error.sentence, error.advice)
+            self._inbox.forget([delivery.key])  # so that it counts when it is sent again, once that is mended
+            return False
         except Exception:  # one that nobody can read must not stop the others
             log.exception("a delivery met a fault of our own")
         return True

@@ -47,6 +47,12 @@ class Closing:
         """It is told where it was asked for."""
         self.queues.answer(entry.order.job.key, entry.attempt)
 
+    def let_go(self, make: str, *, patience: Patience) -> None:
+        """What a make has begun elsewhere, which is given up here: nobody would hear of what it still does."""
+        self.queues.cancel_shards(make)
+        for entry in self.ledger.joined(make)[:1]:
+            self._call_off(entry, patience=patience)
+
     def stop(self, entry: Entry, *, fresh: Callable[[], Entry], patience: Patience) -> None:
         """Calls it off: its plan, and its make if nobody else waits for that."""
         if entry.state == "cancelling":
@@ -78,3 +84,15 @@ class Closing:
 def _is_called_off(entry: Entry) -> bool:
     failure = entry.outcome.failure if entry.outcome else None
     return failure is not None and failure.code == "cancelled"
+
+
+def done_elsewhere(url: str) -> StoppedError:
+    """How a job ends that another run of the bot has in hand."""
+    return StoppedError(
+        f"The same job is being done already: {url}.", advice="Its answer is there.", code="done-elsewhere"
+    )
+
+
+def is_elsewhere(outcome: Outcome) -> bool:
+    """Whether it ended so."""
+    return outcome.failure is not None and outcome.failure.code == "done-elsewhere"

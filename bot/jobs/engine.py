@@ -13,6 +13,7 @@ from typing import Any
 
 from dbos import DBOS, DBOSConfig
 from dbos._dbos import _get_dbos_instance
+from dbos._error import DBOSAwaitedWorkflowCancelledError
 
 from bot.errors import HostError
 from bot.jobs.database import Database
@@ -25,10 +26,12 @@ from bot.jobs.patience import patient
 from bot.jobs.process import GRACE
 from bot.jobs.queues import NAME, SERIALIZER, VERSION, address, is_spread
 from bot.jobs.scratch import Scratch
+from bot.log import about
 
 RECOVERIES = 50  # of one workflow; then it is what kills us, and is given up
 HANDS = 5.0  # seconds of a stop that handing back may take, beside what a step has to clear up
 TIDIES = 5.0  # seconds: what a command has put into the ledger is in line by then
+CALLED_OFF = ("was cancelled during execution", "Asyncio task cancelled for workflow or step")
 log = logging.getLogger("bot.jobs")
 
 
@@ -92,6 +95,7 @@ class Engine:
             "log_level": "WARNING",
             "run_migrations": False,
         }
+        logging.getLogger("dbos").addFilter(is_worth_a_line)
         DBOS(config=config)
         register(self._flow)
         DBOS.listen_queues(list(self._takes))
@@ -102,30 +106,43 @@ def register(flow: Flow) -> None:
     """Tells DBOS the workflows. Their steps may not change without `queues.VERSION`."""
 
     async def job(id_: str, attempt: int) -> None:
-        if await _step(flow.begin, id_, attempt):
-            await _preemptible(flow.plan, id_, attempt)
-        await _step(flow.finish, id_, attempt)
+        with about(job=id_):
+            if await _step(flow.begin, id_, attempt):
+                await _preemptible(flow.plan, id_, attempt)
+            await _step(flow.finish, id_, attempt)
 
     async def make(id_: str, document: dict[str, Any]) -> None:
-        if await _step(flow.look, id_, document):
-            if is_spread(document["runner"]):  # before anything is made: who calls it off has to know
-                await _step(flow.is_missing, id_, document)
-            await _preemptible(flow.carry_out, id_, document)
-        await _step(flow.hand_over, id_)
+        with about(make=id_):
+            if await _step(flow.look, id_, document):
+                if is_spread(document["runner"]):  # before anything is made: who calls it off has to know
+                    await _step(flow.is_missing, id_, document)
+                await _preemptible(flow.carry_out, id_, document)
+            await _step(flow.hand_over, id_)
 
     async def shard(make: str, number: int, file: str, needed: int) -> dict[str, Any]:
-        done: dict[str, Any] = await _preemptible(flow.shard, make, number, file, needed)
-        return done
+        with about(make=make):
+            done: dict[str, Any] = await _preemptible(flow.shard, make, number, file, needed)
+            return done
 
     async def answer(id_: str, attempt: int) -> None:
-        await _step(flow.answer, id_, attempt)
-        await _step(flow.tell_others, id_, attempt)
+        with about(job=id_):
+            await _step(flow.answer, id_, attempt)
+            await _step(flow.tell_others, id_, attempt)
 
     async def stop(id_: str, attempt: int) -> None:
-        await _step(flow.stop, id_, attempt)
+        with about(job=id_):
+            await _step(flow.stop, id_, attempt)
 
     for workflow in (job, make, shard, answer, stop):
         DBOS.workflow(name=workflow.__name__, max_recovery_attempts=RECOVERIES)(workflow)
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether DBOS tells of more than a job that was called off: to it that is an error, with a trace."""
+    error = record.exc_info[1] if record.exc_info else None
+    called_off = isinstance(error, DBOSAwaitedWorkflowCancelledError)
+    said = record.getMessage()
+    return not called_off and not any(words in said for words in CALLED_OFF)
 
 
 def _active() -> frozenset[str]:

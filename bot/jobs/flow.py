@@ -8,6 +8,7 @@ a workflow is its id, its arguments and which steps are done. `bot.jobs.engine` 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from bot.connect import publisher
 from bot.doors.work import failed
 from bot.errors import HostError, MergeBotError, StoppedError
 from bot.job import Outcome
-from bot.jobs.closing import Closing
+from bot.jobs.closing import Closing, done_elsewhere, is_elsewhere
 from bot.jobs.figures import Figures
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import ACTIVE, Entry
@@ -32,6 +33,8 @@ from bot.jobs.runners.runner import Make, Runner
 from bot.jobs.spread import Spreading
 from bot.serial import as_dict, from_dict
 from bot.settings import Settings
+
+log = logging.getLogger("bot.jobs")
 
 
 def _held(_: Connection) -> None:
@@ -66,6 +69,7 @@ class Flow:
         if not self.ledger.begin(id_, attempt, worker=self.executor):
             return False
         entry = self._entry(id_)
+        log.info("the job begins", extra={"facts": {"attempt": attempt, "what": entry.order.job.what}})
         try:
             self.planning.admit(entry)
             elsewhere = self._patience.ask(self.answers(entry).begin)
@@ -78,7 +82,7 @@ class Flow:
             self.ledger.end(id_, attempt, failed(error))
             return False
         if elsewhere:
-            self.ledger.end(id_, attempt, failed(_elsewhere(elsewhere)))
+            self.ledger.end(id_, attempt, failed(done_elsewhere(elsewhere)))
         return not elsewhere
 
     async def plan(self, id_: str, attempt: int) -> None:
@@ -88,7 +92,7 @@ class Flow:
         entry = await asyncio.to_thread(self._entry, id_)
         try:
             async with self._reporter(lambda: (entry,)) as reporter:
-                found = await self._patience.ask_async(
+                found = await self._told(reporter).ask_async(
                     lambda: self.planning.planned(entry, tell=reporter.tell, log=reporter.log)
                 )
         except MergeBotError as error:
@@ -168,12 +172,12 @@ class Flow:
         runner = self.runners[wanted.runner.partition(":")[0]]
         try:
             async with self._reporter(partial(self.ledger.waiting, make)) as reporter:
-                outcome = await self._patience.ask_async(
+                outcome = await self._told(reporter).ask_async(
                     lambda: runner.carry_out(replace(wanted, id=make), tell=reporter.tell, log=reporter.log)
                 )
         except MergeBotError as error:
             outcome = replace(failed(error), plan=wanted.plan)
-            await asyncio.to_thread(self.queues.cancel_shards, make)
+            await asyncio.to_thread(self._closing.let_go, make, patience=self._patience)
         await asyncio.to_thread(self._closing.end_all, make, outcome)
 
     async def gate(self, make: str) -> None:
@@ -229,7 +233,7 @@ class Flow:
         """Says how it ended, where it was asked for."""
         entry = self._entry(id_)
         outcome = entry.outcome
-        if entry.attempt != attempt or outcome is None or _is_elsewhere(outcome):
+        if entry.attempt != attempt or outcome is None or is_elsewhere(outcome):
             return
 
         def said() -> None:
@@ -245,9 +249,12 @@ class Flow:
             self.ledger.write(id_, [f"The end could not be told where it was asked for: {error.sentence}"])
 
     def tell_others(self, id_: str, attempt: int) -> None:
-        """Notifies as configured."""
+        """Notifies as configured, and tells the log."""
         entry = self._entry(id_)
         if entry.attempt == attempt and entry.outcome is not None:
+            failure = entry.outcome.failure
+            facts = {"attempt": attempt, **({"code": failure.code} if failure else {})}
+            log.info("the job has ended: %s", entry.outcome.ended, extra={"facts": facts})
             self.notify(entry)
 
     # stop
@@ -268,6 +275,10 @@ class Flow:
     def _patience(self) -> Patience:
         return Patience(wait=self.wait, tried=self.figures.tried)
 
+    def _told(self, reporter: Reporter) -> Patience:
+        """The same, and whoever looks at the job's log sees why it does not get on."""
+        return replace(self._patience, told=reporter.log)
+
     def _entry(self, id_: str) -> Entry:
         found = self.ledger.entry(id_)
         if found is None:
@@ -284,13 +295,3 @@ class Flow:
         id_ = entry.order.job.key
         if self.ledger.cancel(id_, by=error.sentence) is not None:
             self.queues.stop(id_, entry.attempt)
-
-
-def _elsewhere(url: str) -> StoppedError:
-    return StoppedError(
-        f"The same job is being done already: {url}.", advice="Its answer is there.", code="done-elsewhere"
-    )
-
-
-def _is_elsewhere(outcome: Outcome) -> bool:
-    return outcome.failure is not None and outcome.failure.code == "done-elsewhere"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, delete, or_, select, update
 
 from bot.errors import HostError, MergeBotError
 from bot.jobs.database import Database
@@ -73,6 +73,11 @@ class Inbox:
             connection.execute(done.values(finished=self._database.now(), body=b""))
 
         self._database.write(work)
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Nothing came of them: as if they had never been put."""
+        gone = delete(inbox).where(inbox.c.key.in_(list(keys)), inbox.c.finished.is_(None))
+        self._database.write(lambda connection: connection.execute(gone))
 
     def close(self) -> None:
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from tenacity import (
 )
 
 from bot.errors import HostError
+from bot.wording import duration
 
 T = TypeVar("T")
 TRIES = 6  # of something that the host is at fault for: two and a half minutes in all
@@ -27,10 +28,11 @@ SOON = wait_exponential(multiplier=0.5, max=10)
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """Asks again after a HostError; `tried` hears of each that came to nothing."""
+    """Asks again after a HostError; `tried` hears of each that came to nothing, `told` in a sentence why it waits."""
 
     wait: Any = WAITS
     tried: Callable[[RetryCallState], None]
+    told: Callable[[str], None] = field(default=lambda _: None)
 
     def ask(self, ask: Callable[[], T]) -> T:
         """What it gives in the end. Raises the last HostError."""
@@ -47,7 +49,12 @@ class Patience:
     @property
     def _again(self) -> dict[str, Any]:
         again = {"retry": retry_if_exception_type(HostError), "stop": _enough, "wait": self.wait}
-        return {**again, "after": self.tried, "reraise": True}
+        return {**again, "after": self.tried, "before_sleep": self._waits, "reraise": True}
+
+    def _waits(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, HostError) and state.next_action is not None:
+            self.told(f"{error.sentence} Trying again in {duration(state.next_action.sleep)}.")
 
 
 def is_ours(error: BaseException | None) -> bool:

@@ -11,11 +11,14 @@ from pathlib import Path
 from bot import connect
 from bot.config.globs import matches
 from bot.config.models import Config
+from bot.config.rules import may_watch
 from bot.doors import github as github_door
 from bot.doors import hub as hub_door
 from bot.doors.answering import Answering
 from bot.doors.ground import Footing, Ground, HubGround
+from bot.doors.pushed import adapters
 from bot.doors.rights import Rights
+from bot.errors import InputError
 from bot.forge import Forge
 from bot.jobs import ordering
 from bot.jobs.clerk import Door
@@ -23,6 +26,7 @@ from bot.jobs.inbox import Delivery
 from bot.jobs.office import Office
 from bot.jobs.order import Order, understood
 from bot.jobs.runners.runner import Make
+from bot.jobs.seen import Memory
 from bot.progress import Silent
 from bot.request import MergeRequest
 from bot.settings import Settings
@@ -33,12 +37,16 @@ from bot.trigger.inputs import Inputs
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Each host's doors and threads. `office` is where their jobs go; nothing is written into `folder` by a door."""
+    """Each host's doors and threads. `office` is where their jobs go; nothing is written into `folder` by a door.
+
+    `seen` remembers pushes for `bot.watch`.
+    """
 
     config: Config
     settings: Settings
     office: Office
     folder: Path
+    seen: Memory
 
     def doors(self) -> Mapping[str, Door]:
         """By a delivery's source, what decides it."""
@@ -55,7 +63,16 @@ class Places:
     def hub(self, delivery: Delivery) -> tuple[str, ...]:
         """Decides a delivery of the Hub's."""
         event = hub_trigger.event(json.loads(delivery.body))
-        return hub_door.answer(event, ground=self._on_hub(event.repository, run=delivery.key)).notes
+        notes = hub_door.answer(event, ground=self._on_hub(event.repository, run=delivery.key)).notes
+        push = hub_trigger.intent(event)
+        if isinstance(push, hub_trigger.Push) and may_watch(self.config, push.repository):
+            was_empty = partial(self._was_empty, push)
+            self.seen.pushed(push.repository, before=push.before, commit=push.commit, was_empty=was_empty)
+        return notes
+
+    def _was_empty(self, push: hub_trigger.Push) -> bool:
+        then = connect.repository(self.settings, push.repository).at(push.before or push.commit)
+        return then is not None and not adapters(then)
 
     def thread(self, order: Order) -> Answering:
         """Where an order from a host is answered."""
@@ -135,5 +152,11 @@ class Places:
                 private_key=there.private_key.get_secret_value(),
                 api_url=there.api_url,
             )
-        token = there.token.get_secret_value() if there.token else ""
+        if there.token is None:
+            raise InputError(
+                f"Nobody can answer in {repository}: the service has no GitHub App, and no token.",
+                advice="Set app_id and private_key_file, or token_file, in [github].",
+                code="github-closed",
+            )
+        token = there.token.get_secret_value()
         return connect.forge(self.settings, repository=repository, token=token, api_url=there.api_url)

@@ -13,6 +13,7 @@ from bot.doors.answering import Answering
 from bot.doors.pace import Pace
 from bot.errors import HostError, MergeBotError, StoppedError
 from bot.job import Now, Stage
+from bot.jobs.closing import is_elsewhere
 from bot.jobs.ledger import Ledger
 from bot.jobs.order import Entry
 from bot.jobs.teller import Teller
@@ -118,7 +119,15 @@ class Reporter:
             thread = self._threads[id_]
             if thread is not None:
                 thread.tell(now)
+                self._end_again(entry, thread)
         except StoppedError as error:
             self._stop(entry, error)
         except MergeBotError as error:
             log.warning("progress is not shown: %s", error.sentence)
+
+    def _end_again(self, entry: Entry, thread: Answering) -> None:
+        """Where the last word was said while a slow host still took an edit, that edit has covered it."""
+        fresh = self._ledger.entry(entry.order.job.key)
+        outcome = fresh.outcome if fresh is not None and fresh.attempt == entry.attempt else None
+        if outcome is not None and not is_elsewhere(outcome):
+            thread.end(outcome)

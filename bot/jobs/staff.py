@@ -31,6 +31,7 @@ from bot.jobs.runners.choose import choose, rental
 from bot.jobs.runners.hf_jobs import HfJobs
 from bot.jobs.runners.runner import Make, Runner
 from bot.jobs.scratch import CACHE, Scratch
+from bot.jobs.seen import Memory
 from bot.jobs.slot import Slot
 from bot.jobs.spread import Spreading
 from bot.jobs.unserved import swept, unserved
@@ -151,7 +152,7 @@ def _tools(config: Config, settings: Settings, *, database: Database, queues: Qu
         office=office,
         scratch=Scratch(root, most=there.scratch_bytes, cache=cache),
         lease=lease,
-        places=Places(config=config, settings=known, office=office, folder=state),
+        places=Places(config=config, settings=known, office=office, folder=state, seen=Memory(database)),
         forks=fork_server(known),
     )
 

@@ -65,7 +65,7 @@ class Bodies:
 
 def refusal(status: int, code: str, sentence: str, advice: str) -> HTTPException:
     """What the application answers with; with 503 it says when to come again, and with 408 that it hangs up."""
-    headers = {503: {"Retry-After": "5"}, 408: {"Connection": "close"}}.get(status)
+    headers = {503: {"Retry-After": "5"}, 408: {"Connection": "close"}, 405: {"Allow": "POST"}}.get(status)
     told = {"code": code, "sentence": sentence, "advice": advice}
     return HTTPException(status, detail=told, headers=headers)
 

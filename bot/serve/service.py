@@ -53,11 +53,14 @@ class Drain:
 class Service:
     """`put` makes deliveries durable before it returns and drops those it has; `checks` are what `/readyz` asks.
 
+    `missed` hears of a delivery that could not be kept, which the Hub does not send again.
+
     `collect` gives the metrics that come from the database, and may block or raise HostError; `routers` are the pages.
     An empty secret closes that webhook, and an empty `metrics_token` closes `/metrics`.
     """
 
     put: Callable[[Sequence[Delivery]], Awaitable[None]] = nowhere
+    missed: Callable[[], None] = field(default=lambda: None)
     hub_secret: str = field(default="", repr=False)
     github_secret: str = field(default="", repr=False)
     metrics_token: str = field(default="", repr=False)

@@ -62,6 +62,14 @@ def router(service: Service) -> APIRouter:
                     return _ignored("github", reason)
                 return await stored(Delivery(key=_key(name, body), source="github", event=name, body=body))
 
+    @made.get("/hub")
+    @made.get("/github")
+    async def looked_at() -> JSONResponse:
+        """Somebody tries the address in a browser."""
+        raise refusal(
+            405, "post-only", "Webhooks come here, as POST.", "`merge-bot webhook test` tries the Hub's."
+        )
+
     async def stored(delivery: Delivery) -> JSONResponse:
         with about(delivery=delivery.key):
             try:
@@ -71,6 +79,7 @@ def router(service: Service) -> APIRouter:
             ) as error:  # the database's: whoever sends can do nothing about it, but send again
                 log.warning("a delivery is not stored: %s %s", error.sentence, error.advice)
                 service.metrics.deliveries.labels(delivery.source, "lost").inc()
+                service.missed()
                 raise refusal(
                     503, error.code, "The delivery could not be stored.", "Send it again."
                 ) from error

@@ -104,7 +104,7 @@ def test_records_made_by_hand_read_no_environment(monkeypatch):
         ("port = 1\n", 1, "port", "It belongs to [server]."),
         ("[server]\nport = 70000\n", 2, "server.port", "less than or equal to 65535"),
         ("[server]\nport = 'x'\n", 2, "server.port", "valid integer"),
-        ("[server]\npublic_url = 'bot.example'\n", 2, "server.public_url", "pattern"),
+        ("[server]\npublic_url = 'bot.example'\n", 2, "server.public_url", "it takes https://…"),
         ("[defaults]\npublish = 'hubpr'\n", 2, "defaults.publish", "Did you mean `hub_pr`?"),
         ("[defaults]\nrunner = 'gpu'\n", 2, "defaults.runner", "pool:QUEUE"),
         ("[defaults]\nrunner = 'pool:gpu'\n", 2, "defaults.runner", "worker.queues has none"),
@@ -233,6 +233,12 @@ def test_a_secret_that_others_can_read_is_pointed_out(written, tmp_path):
     inline = written(f"[hub]\nwebhook_secret = '{SECRET}'\n", mode=0o640)
     assert f"chmod 600 {inline}" in " ".join(check(inline, {}).remarks)
     assert "chmod" not in " ".join(check(written("[server]\n", mode=0o644), {}).remarks)
+
+
+@pytest.mark.parametrize(("more", "said"), [("", True), ("token = 'github-token'\n", False)])
+def test_webhooks_of_github_that_nobody_could_answer_are_pointed_out(written, more, said):
+    file = written(f"[github]\nwebhook_secret = '{SECRET}'\nrepositories = ['a/*']\n{more}")
+    assert ("Nobody answers on GitHub" in " ".join(check(file, {}).remarks)) == said
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", b"x" * 70_000])

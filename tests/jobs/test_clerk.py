@@ -1,6 +1,7 @@
 """Deliveries are decided once each, whatever comes; and whoever wants to know of an end is told."""
 
 import json
+import logging
 import threading
 import time
 from dataclasses import replace
@@ -20,6 +21,7 @@ from bot.jobs.clerk import Clerk
 from bot.jobs.inbox import Delivery, Inbox
 from bot.jobs.notifying import Notifier, document
 from bot.jobs.order import Entry
+from bot.log import ABOUT
 from tests.jobs.orders import PUBLISHED, REFUSED, order
 
 
@@ -37,7 +39,19 @@ def until(found, seconds=10):
         time.sleep(0.02)
 
 
+class Told(logging.Handler):
+    """The level of each line of the log, and which delivery it is about."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = set()
+
+    def emit(self, record):
+        self.lines.add((record.levelname, ABOUT.get().get("delivery")))
+
+
 def test_each_delivery_is_decided_once_and_a_bad_one_stops_nobody(inbox):
+    logging.getLogger("bot.jobs").addHandler(told := Told())
     seen, lock = [], threading.Lock()
 
     def door(delivery):
@@ -56,7 +70,27 @@ def test_each_delivery_is_decided_once_and_a_bad_one_stops_nobody(inbox):
     clerk.start()
     until(lambda: len(seen) >= 42 and not inbox.take(lease=-1.0))
     clerk.stop()
+    logging.getLogger("bot.jobs").removeHandler(told)
     assert sorted(seen) == sorted(set(keys))
+    assert {("WARNING", "bad-7"), ("ERROR", "odd-8"), ("WARNING", "lost")} <= told.lines
+
+
+def test_one_that_was_given_up_counts_when_it_is_sent_again(inbox):
+    tokens = [None, "one"]
+
+    def door(_):
+        if tokens.pop(0) is None:
+            raise InputError("There is no token.", advice="Set one.", code="github-closed")
+        return ()
+
+    clerk = Clerk(inbox, {"github": door})
+    clerk.start()
+    inbox.put([Delivery(key="a", source="github", body=b"{}")])
+    until(lambda: len(tokens) == 1 and not inbox.take(lease=-1.0))
+    for _ in range(3):
+        inbox.put([Delivery(key="a", source="github", body=b"{}")])
+    until(lambda: not tokens and not inbox.take(lease=-1.0))
+    clerk.stop()
 
 
 def test_one_that_a_host_s_fault_kept_from_being_decided_stays(inbox):

@@ -1,22 +1,24 @@
 """What ends a job that nobody else would: executors killed between two writes, makes that failed, a database away."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
 
+from bot.doors.pace import Pace
 from bot.errors import HostError, StoppedError
 from bot.job import Now
 from bot.jobs import patience
-from bot.jobs.answers import Answerer
+from bot.jobs.answers import Answerer, Silent
 from bot.jobs.closing import CANCELLED
 from bot.jobs.dropped import Dropped
 from bot.jobs.flow import Flow
 from bot.jobs.lease import Lease
 from bot.jobs.office import Office
 from bot.jobs.queues import HF_JOBS, JOBS, LOCAL, Queues, answer_id
+from bot.jobs.reporter import Reporter
 from bot.jobs.retention import sweep
 from bot.jobs.workers import Workers
 from bot.settings import Settings
@@ -32,7 +34,14 @@ class Away:
     def call_off(self, make):
         self.called_off.append(make)
         if len(self.called_off) == 1:
-            raise HostError("The Hub stumbles.", advice="Again.", code="hub-down")
+            raise stumbles()
+
+    async def carry_out(self, make, *, tell, log):
+        raise stumbles()
+
+
+def stumbles():
+    return HostError("The Hub stumbles.", advice="Again.", code="hub-down")
 
 
 @pytest.fixture
@@ -133,6 +142,43 @@ def test_what_runs_elsewhere_is_called_off_though_nobody_follows_it(office, queu
     assert office.entry(id_).state == "skipped"
     flow.stop(id_, 1)  # killed, and begun again
     assert len(away.called_off) == 3
+
+
+@dataclass(frozen=True)
+class Wanted:
+    id: str = ""
+    runner: str = "hf-jobs"
+    plan: None = None
+
+
+def test_what_is_given_up_is_called_off_where_it_runs_and_its_log_says_why(office, queues, flow, monkeypatch):
+    id_, make = joined(office, queues, runner="hf-jobs")
+    monkeypatch.setattr("bot.jobs.flow.from_dict", lambda *_: Wanted())
+    asyncio.run(flow.carry_out(make, {}))
+    assert flow.runners["hf-jobs"].called_off == [make, make]
+    assert (office.entry(id_).state, office.entry(id_).outcome.failure.code) == ("failed", "hub-down")
+    told = [line.text for line in office.lines(id_)]
+    assert told == ["The Hub stumbles. Trying again in 10 ms."] * 5
+
+
+def test_an_edit_that_a_slow_host_took_after_the_end_is_not_the_last_word(office, queues):
+    id_, _ = joined(office, queues)
+    said = []
+
+    class Slow(Silent):
+        def tell(self, now):
+            office.end(id_, 1, PUBLISHED)
+            said.extend(["published", now.stage])
+
+        def end(self, outcome):
+            said.append(outcome.ended)
+
+    reporter = Reporter(
+        lambda: (office.entry(id_),), ledger=office, answers=lambda _: Slow(), stop=print, took=lambda *_: None,
+        pace=Pace(every=0, eager=0, later=0),
+    )  # fmt: skip
+    reporter._pass_on([], edits=True)
+    assert said == ["published", "queued", "published"]
 
 
 def test_there_is_no_way_back_from_publishing(office, queues):

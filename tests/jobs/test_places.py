@@ -10,6 +10,7 @@ from bot.config.models import Config
 from bot.config.rule_models import GitHubRule
 from bot.doors.github import answer
 from bot.doors.rights import Rights
+from bot.errors import InputError
 from bot.jobs import ordering, rows
 from bot.jobs.places import Places
 from bot.publish.marker import find_job
@@ -34,7 +35,7 @@ def forge():
 def service(desk, tmp_path):
     def service(*rules):
         config = Config(github_rules=rules)
-        return Places(config=config, settings=load(), office=desk, folder=tmp_path)
+        return Places(config=config, settings=load(), office=desk, folder=tmp_path, seen=None)
 
     return service
 
@@ -150,3 +151,10 @@ def test_what_is_fetched_fits_into_what_was_set_aside(service, ask, forge, tmp_p
     monkeypatch.setattr(Places, "_forge", lambda *_: forge)
     service().fetch(order, tmp_path / "scratch", 1000)
     assert limits == [1000]
+
+
+def test_without_a_token_of_the_services_own_the_advice_is_for_who_runs_it(service, forge, tmp_path):
+    ground = service(PEOPLE)._on_github(forge.repository, run="delivery-1", folder=tmp_path)
+    with pytest.raises(InputError) as raised:
+        _ = ground.forge
+    assert (raised.value.code, "[github]" in raised.value.advice) == ("github-closed", True)

@@ -1,12 +1,20 @@
 """What was pushed while the service was away is found when it comes back."""
 
+import asyncio
 import sqlite3
+import threading
 import time
+from unittest.mock import AsyncMock
 
+import httpx2
 import pytest
 
+from bot.commands.looking import look
+from bot.errors import HostError
+from bot.serve.app import app
+from bot.serve.service import Service
 from tests.clients.hub_fixtures import hub  # noqa: F401 - a fixture
-from tests.serve.process import serving
+from tests.serve.process import SECRET, pushed, serving
 
 RULES = """
 [[watch]]
@@ -61,7 +69,40 @@ def test_a_hub_that_is_away_at_the_start_keeps_nobody_from_serving(hub, tmp_path
     flags = ("--no-worker", "--config", str(tmp_path / "merge-bot.toml"), "--log", "json")
     with serving(tmp_path, *flags, **there) as server:
         deadline = time.monotonic() + 20
-        while not any("were not looked for" in line["message"] for line in server.log()):
+        while not any("the Hub cannot be reached" in line["message"] for line in server.log()):
             assert time.monotonic() < deadline, server.log()
             time.sleep(0.1)
         assert server.stop() == 0
+
+
+def test_a_push_that_could_not_be_kept_is_looked_for():
+    missed, looked, put = threading.Event(), threading.Semaphore(0), AsyncMock(side_effect=gone())
+    service = Service(put=put, missed=missed.set, hub_secret=SECRET)
+
+    class Looks:
+        stop = threading.Event()
+
+        def watch(self, *, once):
+            assert once
+            looked.release()
+
+    async def push():
+        transport = httpx2.ASGITransport(app(service))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.post("/webhooks/hub", json=pushed(), headers={"X-Webhook-Secret": SECRET})
+
+    looks = Looks()
+    thread = threading.Thread(target=look, args=(looks,), kwargs={"once": True, "missed": missed})
+    thread.start()
+    assert looked.acquire(timeout=5)  # at the start
+    assert not looked.acquire(timeout=0.2)
+    assert asyncio.run(push()).status_code == 503
+    assert looked.acquire(timeout=5)
+    looks.stop.set()
+    missed.set()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def gone():
+    return HostError("The database does not answer.", advice="Wait.", code="database-gone")

@@ -79,6 +79,13 @@ def test_what_asks_for_nothing_on_github_is_not_kept(server, client, event, payl
     assert kept(server) == before
 
 
+@pytest.mark.parametrize("host", ["hub", "github"])
+def test_who_tries_the_address_in_a_browser_hears_what_it_is_for(client, host):
+    answer = client.get(f"/webhooks/{host}")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"]["sentence"] == "Webhooks come here, as POST."
+
+
 @pytest.mark.parametrize("secret", ["", "wrong", SECRET + "x", SECRET[:-1], "gehe\u00efm"])
 def test_a_wrong_secret_opens_nothing(server, secret):
     before = kept(server)

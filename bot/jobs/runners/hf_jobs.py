@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,10 +18,9 @@ from bot.clients.hub_jobs import LABEL, OF, Hardware, HubJob, HubJobs, Mounted, 
 from bot.connect import hub_jobs, publisher, tokens
 from bot.doors.work import failed
 from bot.errors import HostError, InputError, MergeBotError, RefusedError
-from bot.job import Bill, Now, Outcome
+from bot.job import Outcome
 from bot.jobs.runners import rent
-from bot.jobs.runners.ended import reason
-from bot.jobs.runners.listening import Listening
+from bot.jobs.runners.following import Following
 from bot.jobs.runners.runner import Gate, Log, Make, Tell, open_gate
 from bot.records import Plan, Publication
 from bot.request import MergeRequest
@@ -31,8 +30,6 @@ from bot.wording import duration
 
 MOST_TEXT = 100_000  # bytes of a request, which travels as an argument: Linux takes 131,072
 VOLUMES = "/mnt/merge-bot"
-NEARLY = 0.9  # of what a job may cost, when its time is over: the Hub counts whole seconds
-LATE = 60.0  # seconds that the Hub may take to end a job by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +96,7 @@ class HfJobs:
         except (RefusedError, InputError) as error:
             return failed(error)
         machine = next((one for one in machines if one.name == job.flavor), None)
-        following = _Following(jobs, job, machine=machine, terms=terms, every=self._rental.every)
+        following = Following(jobs, job, machine=machine, terms=terms, every=self._rental.every)
         try:
             said = await following.end(tell=tell, log=log, gate=partial(self._gate, make))
         except asyncio.CancelledError:
@@ -197,7 +194,7 @@ class HfJobs:
         to = make.request.destination
         return publisher(self._settings, to).find(to, key=make.plan.key) if to else None
 
-    def _outcome(self, make: Make, following: _Following, said: Outcome | None) -> Outcome:
+    def _outcome(self, make: Make, following: Following, said: Outcome | None) -> Outcome:
         """What it said of itself, else what can be seen of it; with the bill. Raises HostError for what is lost."""
         if said is None and following.job.stage == "COMPLETED" and (found := self._published(make)):
             said = Outcome(ended="published", publication=replace(found, existed=False), plan=make.plan)
@@ -216,70 +213,6 @@ class HfJobs:
 def _cancel(jobs: HubJobs, job: HubJob) -> None:
     with suppress(MergeBotError):  # its own time-out ends it then
         jobs.cancel(job.id)
-
-
-class _Following:
-    """One job from now until it has ended."""
-
-    def __init__(
-        self, jobs: HubJobs, job: HubJob, *, machine: Hardware | None, terms: rent.Terms, every: float
-    ) -> None:
-        self._jobs, self.job = jobs, job
-        self._machine, self._terms, self._every = machine, terms, every
-        self._limit = rent.limit(machine, terms) if machine else terms.seconds
-        self._late = False
-        self._stopped: Outcome | None = None
-
-    async def end(self, *, tell: Tell, log: Log, gate: Callable[[], Awaitable[None]]) -> Outcome | None:
-        """Waits for it, and gives what it says of itself; or why it may not publish."""
-
-        def told(
-            now: Now,
-        ) -> None:  # from `publishing` on nobody can call it off: that is for the gate to say
-            tell(now if self.job.allowed or now.stage != "publishing" else replace(now, stage="validating"))
-
-        listening = Listening(self._jobs, self.job, tell=told, log=log)
-        try:
-            while not self.job.ended:
-                await asyncio.sleep(self._every)
-                self.job = await asyncio.to_thread(self._jobs.look, self.job.id)
-                if (self.job.seconds or 0) > self._limit + LATE:  # the Hub's own clock should have ended it
-                    self._late = True
-                    await asyncio.to_thread(self._jobs.cancel, self.job.id)
-                elif listening.asks and not (self.job.allowed or self.job.ended or self._stopped):
-                    await self._answer(gate)
-            await listening.finished()
-        finally:
-            listening.stop()
-        return self._stopped or listening.outcome
-
-    async def _answer(self, gate: Callable[[], Awaitable[None]]) -> None:
-        """Gives it the word, or ends it. Raises HostError where the question could not be decided: it waits."""
-        try:
-            await gate()
-        except HostError:
-            raise
-        except MergeBotError as error:
-            self._stopped = failed(error)
-            await asyncio.to_thread(self._jobs.cancel, self.job.id)
-        else:
-            self.job = await asyncio.to_thread(self._jobs.allow, self.job)
-
-    @property
-    def why(self) -> MergeBotError:
-        """Why it has ended without a word."""
-        bill, most = self.bill, self._terms.dollars
-        paid = bill is not None and most is not None and bill.dollars >= most * NEARLY
-        return reason(self.job, late=self._late, paid=most if paid else None)
-
-    @property
-    def bill(self) -> Bill | None:
-        """What it cost; None for a machine whose price the Hub does not tell any more."""
-        if self._machine is None:
-            return None
-        seconds = self.job.seconds or 0.0
-        dollars = rent.price(self._machine, seconds)
-        return Bill(machine=self._machine.name, seconds=seconds, dollars=dollars, url=self.job.url)
 
 
 def label(make: Make) -> str:

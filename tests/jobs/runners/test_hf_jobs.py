@@ -509,6 +509,37 @@ def test_a_hub_that_stumbles_is_waited_for(stuck, ears, monkeypatch):
     ]
 
 
+def test_a_hub_that_is_away_for_a_while_ends_no_job_that_is_followed(stuck, ears):
+    stuck.set(MERGE_BOT_ATTEMPTS="1")
+
+    async def carried_out():
+        task = asyncio.create_task(ears.carried_out(make("alice/away")))
+        await soon(lambda: running(stuck))
+        stuck.hub.fault(f"/api/jobs/alice/{only(stuck).id}$", status=503, times=8)
+        await soon(lambda: "looked at again" in ears.lines[-1])
+        await asyncio.sleep(1)
+        only(stuck).process.terminate()
+        return await task
+
+    assert asyncio.run(carried_out()).failure.code == "job-failed"
+    assert len([line for line in ears.lines if "looked at again" in line]) == 1
+
+
+def test_a_hub_that_is_away_for_long_is_left_to_whoever_called(stuck, ears, monkeypatch):
+    monkeypatch.setattr("bot.jobs.runners.following.AWAY", 0.0)
+    stuck.set(MERGE_BOT_ATTEMPTS="1")
+
+    async def carried_out():
+        task = asyncio.create_task(ears.carried_out(make("alice/long-away")))
+        await soon(lambda: running(stuck))
+        stuck.hub.fault(f"/api/jobs/alice/{only(stuck).id}$", status=503, times=8)
+        with pytest.raises(HostError, match="503"):
+            await task
+
+    asyncio.run(carried_out())
+    assert not only(stuck).ended
+
+
 def test_a_hub_that_is_down_is_tried_again_by_whoever_called(rented, ears):
     rented.set(MERGE_BOT_ATTEMPTS="1")
     what = make("alice/down")
