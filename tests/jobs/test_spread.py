@@ -191,6 +191,23 @@ def test_a_repository_that_is_gone_is_not_made_again_by_a_late_worker(known, hub
     assert not is_there(hub, "alice/spread-late")
 
 
+def test_a_repository_that_goes_while_a_worker_fetches_is_not_made_again(known, hub, monkeypatch):
+    request, told = asked("alice/spread-going"), {"settings": known, "progress": Silent()}
+    key = key_of(request, known)
+    file = spread.begin(request, key, True, **told).left[0].file
+    honest = spread.fetched
+
+    def gone_meanwhile(*given, **named):
+        hub.delete_repo("alice/spread-going")
+        return honest(*given, **named)
+
+    monkeypatch.setattr(spread, "fetched", gone_meanwhile)
+    with pytest.raises(StoppedError) as found:
+        spread.shard(request, key, file, **told)
+    assert found.value.code == "destination-gone"
+    assert not is_there(hub, "alice/spread-going")
+
+
 def test_the_gate_is_asked_before_the_commit(known, hub):
     def gate():
         raise StoppedError("Nobody wants it.", advice="None.", code="cancelled")
