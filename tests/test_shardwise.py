@@ -9,8 +9,9 @@ import torch
 
 from bot import publishing
 from bot.clients.hub_parcel import Parcel
+from bot.errors import HostError
 from bot.plan import shardwise
-from tests.e2e import desk, hub, models, processes
+from tests.e2e import desk, hub, models, processes, tree
 from tests.tiny.adapters import live, save_adapter
 from tests.tiny.models import load, logits, save_base
 
@@ -279,6 +280,30 @@ def test_after_a_fault_of_the_hub_the_next_run_goes_on(desk, sources):
     assert (answer.code, digests(desk.hub, "alice/faulty").keys() <= {".gitattributes"}) == (4, True)
     desk.hub.clear_faults()
     assert run(desk, "alice/faulty")["report"]["verdict"] == "passed"
+
+
+@pytest.mark.slow
+def test_a_dry_run_leaves_alone_what_another_run_goes_on_with(desk, sources, monkeypatch):
+    def down(*_, **__):
+        raise HostError("The Hub is down.", advice="Wait.", code="hub-down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parcel, "send", down)
+        limit = least(desk)
+        assert desk("run", ADAPTER, "--to", "alice/waits", *FAST, "--scratch-limit", limit).code == 4
+    before = tree(desk.scratch)
+    assert before
+    assert run(desk, "alice/waits", "--dry-run")["report"]["verdict"] == "passed"
+    assert tree(desk.scratch) == before
+
+
+@pytest.mark.slow
+def test_a_shard_is_sent_ahead_also_where_the_repository_keeps_such_files_in_git(desk, sources, monkeypatch):
+    desk.hub.commit("alice/in-git", {".gitattributes": ""})
+    monkeypatch.setattr("tests.hub.routes_upload.LFS_SUFFIXES", ())
+    done = run(desk, "alice/in-git")
+    stored = done["publication"]["checks"][0]
+    assert (stored["name"], stored["verdict"]) == ("stored", "passed")
 
 
 def test_a_destination_that_others_fill_meanwhile_is_left_alone(desk, sources, monkeypatch):
