@@ -3,18 +3,23 @@
 import asyncio
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
 
 from bot import pipeline, settings
 from bot.errors import MergeError, RefusedError, StoppedError
+from bot.jobs.local import Opened
 from bot.jobs.order import Origin
+from bot.jobs.process import Bounds
 from bot.jobs.queues import make_of, queue_of, shard_id
 from bot.jobs.runners.runner import Make
 from bot.jobs.spread import Spreading
 from bot.progress import Silent
+from bot.records import Publication
 from bot.request import Destination, MergeRequest
 from bot.serial import as_dict
 from bot.shard import Begun, MergedShard, Portion, Proven, Spread
@@ -285,6 +290,36 @@ def test_a_shard_that_was_removed_before_anybody_looked_is_put_in_line_again():
     done = in_line(line)
     assert [each.shard.file for each in done] == [f"{n}.safetensors" for n in range(5)]
     assert [file for file, *_ in line.begun].count("1.safetensors") == 2
+
+
+class Opening:
+    """A local runner that writes down what its steps need; each comes to what `of` says."""
+
+    def __init__(self, **of):
+        self.of, self.needs, self.settings = of, [], None
+        self.room = self
+
+    keeps = paid = staticmethod(lambda *_: None)
+
+    @asynccontextmanager
+    async def opened(self, make, name, *, needs, **_):
+        self.needs.append(needs.size)
+        yield Opened(room=self, bounds=Bounds(file=needs.size), request=make.request)
+
+    async def do(self, step, part, *_, **__):
+        return self.of[part]
+
+
+@pytest.mark.parametrize("reload", ["auto", "always"])
+def test_where_all_of_it_is_to_be_reloaded_its_end_has_room_for_that(reload):
+    request, plan = asked("a/b", reload=reload), a_plan()
+    make = Make(id="m-1", request=request, plan=plan, origin=Origin(host="hub"), runner="spread:local")
+    done = Publication(destination=request.destination, url="")
+    local = Opening(begin=Begun(started="", left=(), copied=(), beside=3), conclude=(plan, None, done))
+    runner = Spreading(local=local, queues=SimpleNamespace(given=lambda _: ({}, True)), at_once=1)
+    object.__setattr__(runner, "_is_public", lambda _: False)
+    assert asyncio.run(runner._carried_out(make, tell=print, log=print)).ended == "published"
+    assert local.needs == [0, 3 + (plan.estimate.output_bytes if reload == "always" else 0)]
 
 
 def test_shards_wait_in_the_line_of_the_runner_and_the_make_in_one_of_its_own():
