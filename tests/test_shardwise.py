@@ -1,11 +1,13 @@
 """A merge from Hub to Hub with less disk than the model takes: the same bytes, proven shard by shard."""
 
 import hashlib
+import shutil
 import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import constants, snapshot_download
 
 from bot import publishing
 from bot.clients.hub_parcel import Parcel
@@ -371,8 +373,19 @@ def test_a_disk_that_is_too_small_makes_it_go_shard_by_shard(desk, sources, monk
     assert verdicts(done)["published"] == "skipped"
 
 
-@pytest.mark.parametrize(("free", "limit"), [(1000, None), (150, None), (50, 47), (10, None)])
-def test_without_being_asked_only_a_result_that_does_not_fit_goes_so(free, limit):
+@pytest.mark.slow
+def test_a_disk_that_takes_the_result_but_not_the_base_beside_it_is_too_small(desk, sources, monkeypatch):
+    """It is large enough where the base has been fetched before."""
+    output = desk.done("plan", ADAPTER, "--to", "alice/beside")["estimate"]["output_bytes"]
+    usage = shutil.disk_usage(desk.root)._replace(free=output + output // 2)
+    monkeypatch.setattr("bot.pipeline.shutil.disk_usage", lambda _: usage)
+    assert verdicts(desk.done("run", ADAPTER, "--to", "alice/beside", *FAST))["published"] == "skipped"
+    snapshot_download(BASE, cache_dir=constants.HF_HUB_CACHE, endpoint=desk.hub.url)
+    assert verdicts(desk.done("run", ADAPTER, "--to", "alice/fetched", *FAST))["published"] == "passed"
+
+
+@pytest.mark.parametrize(("free", "limit"), [(1000, None), (200, None), (150, 142), (50, 47), (10, None)])
+def test_without_being_asked_only_what_does_not_fit_goes_so(free, limit):
     traffic = SimpleNamespace(obstacle="", least_bytes=20)
     plan = SimpleNamespace(traffic=traffic, estimate=SimpleNamespace(output_bytes=100, download_bytes=100))
-    assert shardwise.limit(plan, asked=None, free=free) == limit
+    assert shardwise.limit(plan, asked=None, free=free, fetched=100) == limit
