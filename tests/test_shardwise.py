@@ -285,6 +285,16 @@ def test_after_a_fault_of_the_hub_the_next_run_goes_on(desk, sources):
 
 
 @pytest.mark.slow
+def test_what_would_be_loaded_in_its_place_is_found_before_a_shard_is_fetched(desk, sources):
+    desk.hub.commit("alice/theirs", {"model.safetensors": "theirs", "notes.txt": "theirs"})
+    limit = least(desk)
+    desk.hub.clear_requests()
+    answer = desk("run", ADAPTER, "--to", "alice/theirs", "--pr", *FAST, "--scratch-limit", limit, "--json")
+    assert answer.error["code"] == "destination-exists"
+    assert shards_fetched(desk) == 0
+
+
+@pytest.mark.slow
 def test_a_dry_run_leaves_alone_what_another_run_goes_on_with(desk, sources, monkeypatch):
     def down(*_, **__):
         raise HostError("The Hub is down.", advice="Wait.", code="hub-down")
