@@ -61,6 +61,10 @@ class LazyHub:
     def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
         return self._of(model).download(model, names=names, progress=progress)
 
+    def adds(self, model: Model, *, names: list[str], beside: Path) -> int:
+        is_remote = model.pinned.kind == "hub"
+        return self._of(model).adds(model, names=names, beside=beside) if is_remote else 0
+
     def fetch(self, model: Model, *, name: str, out: Path, progress: Progress) -> Path:
         return self._of(model).fetch(model, name=name, out=out, progress=progress)
 

@@ -163,8 +163,12 @@ def _run(
         progress.say(f"Published by an earlier run: {found.url}")
         return prepared.plan, None, found
     scratch = partial(_scratch, settings, plan=prepared.plan)
+    place = scratch().parent
     limit = shardwise.limit(
-        prepared.plan, asked=request.scratch_limit, free=shutil.disk_usage(scratch().parent).free
+        prepared.plan,
+        asked=request.scratch_limit,
+        free=shutil.disk_usage(place).free,
+        fetched=hub.adds(prepared.base, names=list(prepared.plan.shards), beside=place),
     )
     if limit is not None:
         return flow.run(

@@ -1,16 +1,19 @@
 """A merge from Hub to Hub with less disk than the model takes: the same bytes, proven shard by shard."""
 
 import hashlib
+import shutil
 import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import constants, snapshot_download
 
 from bot import publishing
 from bot.clients.hub_parcel import Parcel
+from bot.errors import HostError
 from bot.plan import shardwise
-from tests.e2e import desk, hub, models, processes
+from tests.e2e import desk, hub, models, processes, tree
 from tests.tiny.adapters import live, save_adapter
 from tests.tiny.models import load, logits, save_base
 
@@ -281,6 +284,40 @@ def test_after_a_fault_of_the_hub_the_next_run_goes_on(desk, sources):
     assert run(desk, "alice/faulty")["report"]["verdict"] == "passed"
 
 
+@pytest.mark.slow
+def test_what_would_be_loaded_in_its_place_is_found_before_a_shard_is_fetched(desk, sources):
+    desk.hub.commit("alice/theirs", {"model.safetensors": "theirs", "notes.txt": "theirs"})
+    limit = least(desk)
+    desk.hub.clear_requests()
+    answer = desk("run", ADAPTER, "--to", "alice/theirs", "--pr", *FAST, "--scratch-limit", limit, "--json")
+    assert answer.error["code"] == "destination-exists"
+    assert shards_fetched(desk) == 0
+
+
+@pytest.mark.slow
+def test_a_dry_run_leaves_alone_what_another_run_goes_on_with(desk, sources, monkeypatch):
+    def down(*_, **__):
+        raise HostError("The Hub is down.", advice="Wait.", code="hub-down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parcel, "send", down)
+        limit = least(desk)
+        assert desk("run", ADAPTER, "--to", "alice/waits", *FAST, "--scratch-limit", limit).code == 4
+    before = tree(desk.scratch)
+    assert before
+    assert run(desk, "alice/waits", "--dry-run")["report"]["verdict"] == "passed"
+    assert tree(desk.scratch) == before
+
+
+@pytest.mark.slow
+def test_a_shard_is_sent_ahead_also_where_the_repository_keeps_such_files_in_git(desk, sources, monkeypatch):
+    desk.hub.commit("alice/in-git", {".gitattributes": ""})
+    monkeypatch.setattr("tests.hub.routes_upload.LFS_SUFFIXES", ())
+    done = run(desk, "alice/in-git")
+    stored = done["publication"]["checks"][0]
+    assert (stored["name"], stored["verdict"]) == ("stored", "passed")
+
+
 def test_a_destination_that_others_fill_meanwhile_is_left_alone(desk, sources, monkeypatch):
     honest = Parcel.send
 
@@ -346,8 +383,19 @@ def test_a_disk_that_is_too_small_makes_it_go_shard_by_shard(desk, sources, monk
     assert verdicts(done)["published"] == "skipped"
 
 
-@pytest.mark.parametrize(("free", "limit"), [(1000, None), (150, None), (50, 47), (10, None)])
-def test_without_being_asked_only_a_result_that_does_not_fit_goes_so(free, limit):
+@pytest.mark.slow
+def test_a_disk_that_takes_the_result_but_not_the_base_beside_it_is_too_small(desk, sources, monkeypatch):
+    """It is large enough where the base has been fetched before."""
+    output = desk.done("plan", ADAPTER, "--to", "alice/beside")["estimate"]["output_bytes"]
+    usage = shutil.disk_usage(desk.root)._replace(free=output + output // 2)
+    monkeypatch.setattr("bot.pipeline.shutil.disk_usage", lambda _: usage)
+    assert verdicts(desk.done("run", ADAPTER, "--to", "alice/beside", *FAST))["published"] == "skipped"
+    snapshot_download(BASE, cache_dir=constants.HF_HUB_CACHE, endpoint=desk.hub.url)
+    assert verdicts(desk.done("run", ADAPTER, "--to", "alice/fetched", *FAST))["published"] == "passed"
+
+
+@pytest.mark.parametrize(("free", "limit"), [(1000, None), (200, None), (150, 142), (50, 47), (10, None)])
+def test_without_being_asked_only_what_does_not_fit_goes_so(free, limit):
     traffic = SimpleNamespace(obstacle="", least_bytes=20)
     plan = SimpleNamespace(traffic=traffic, estimate=SimpleNamespace(output_bytes=100, download_bytes=100))
-    assert shardwise.limit(plan, asked=None, free=free) == limit
+    assert shardwise.limit(plan, asked=None, free=free, fetched=100) == limit

@@ -40,6 +40,8 @@ class Parcel:
         Raises MergeError when it is not what was merged and proven, HostError or AccessError.
         """
         addition = CommitOperationAdd(name, path)
+        # Else a repository whose .gitattributes lacks the name has small files sent with the commit: then this is gone.
+        addition._upload_mode = "lfs"  # noqa: SLF001 - the client asks the Hub only where it has none
         with translated(f"upload {name} to {self._target.id}"), hub_upload.quiet():
             hub_upload.one(self._api, self._target.id, addition, pr=self._pr, attempts=self._attempts)
         if addition.upload_info.sha256.hex() != sha256:

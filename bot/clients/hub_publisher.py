@@ -90,7 +90,7 @@ class HubPublisher:
                     now,
                     target is None or (parcel is not None and parcel.made),
                 )
-                deletions = self._deletions(now, additions, plan, delete)
+                deletions = self._deletions(now, {a.path_in_repo for a in additions}, plan, delete)
                 hub_upload.upload(
                     self._api,
                     now.id,
@@ -122,6 +122,7 @@ class HubPublisher:
             self._refuse(destination, target, plan)
             made = target is None or (made and target.files <= {".gitattributes"})
             now = self._create(destination) if target is None else target
+            self._deletions(now, {*plan.shards, INDEX}, plan, ())  # what it raises, before the work
         parcel = Parcel(self._api, now, pr=is_pr(destination), made=made, attempts=self._attempts)
         try:
             hub_target.refuse_wider(destination, plan, private=now.private)
@@ -205,9 +206,8 @@ class HubPublisher:
         return made
 
     def _deletions(
-        self, target: Target, additions: list[hub_upload.Addition], plan: Plan, delete: tuple[str, ...]
+        self, target: Target, added: set[str], plan: Plan, delete: tuple[str, ...]
     ) -> list[CommitOperationDelete]:
-        added = {addition.path_in_repo for addition in additions}
         there = target.files - added
         gone = there & set(delete)
         if hub_target.is_own(target.id, plan):

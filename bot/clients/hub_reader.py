@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from huggingface_hub import HfApi, ModelInfo, get_session, hf_hub_download, hf_hub_url, hf_raise_for_status
+from huggingface_hub import (
+    HfApi,
+    ModelInfo,
+    constants,
+    get_session,
+    hf_hub_download,
+    hf_hub_url,
+    hf_raise_for_status,
+    try_to_load_from_cache,
+)
 from huggingface_hub.hf_api import RepoSibling
 from tqdm.auto import tqdm
 
@@ -90,6 +99,26 @@ class HubReader:
             found = [self._fetch(pinned, path=path, progress=progress) for path in paths]
         progress.end()
         return Path(found[0].removesuffix(paths[0])) / pinned.subfolder
+
+    def adds(self, model: Model, *, names: list[str], beside: Path) -> int:
+        """Bytes that `download` would take of the disk of `beside`: those of files that are not here already."""
+        cache = Path(self._cache or constants.HF_HUB_CACHE)
+        there = next(path for path in (cache, *cache.absolute().parents) if path.exists())
+        if mounted.folder(self._mounts, model.pinned) or there.stat().st_dev != beside.stat().st_dev:
+            return 0
+        return sum(
+            size for name, size in model.files.sizes().items() if name in names and not self._has(model, name)
+        )
+
+    def _has(self, model: Model, name: str) -> bool:
+        """Whether the cache has the file."""
+        path = str(PurePosixPath(model.pinned.subfolder) / name)
+        return isinstance(
+            try_to_load_from_cache(
+                model.pinned.location, path, cache_dir=self._cache, revision=model.pinned.commit
+            ),
+            str,
+        )
 
     def fetch(self, model: Model, *, name: str, out: Path, progress: Progress) -> Path:
         """One file into the existing folder `out`, and not into the Hub's cache; of a volume there is a link.

@@ -104,8 +104,9 @@ class Spreading:
         plan: Plan
         report: Report | None
         publication: Publication
+        again = make.plan.estimate.output_bytes if make.request.reload == "always" else 0
         async with self.local.opened(
-            make, make.id, needs=Needs(size=begun.beside + space, uses=uses(make)), **told
+            make, make.id, needs=Needs(size=begun.beside + space + again, uses=uses(make)), **told
         ) as opened:
             outlines = (
                 opened.bounds.file or 0

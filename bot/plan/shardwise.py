@@ -79,17 +79,17 @@ def seconds(moved: Traffic, *, down: float = RATE, up: float = RATE) -> float:
     return max(moved.down_bytes / down, moved.up_bytes / up)
 
 
-def limit(plan: Plan, *, asked: int | None, free: int) -> int | None:
+def limit(plan: Plan, *, asked: int | None, free: int, fetched: int) -> int | None:
     """How many bytes of disk a merge that goes shard by shard may take; None for one that need not go so.
 
-    `asked` is what the user allows, `free` what the disk has. Raises RefusedError where that does not do.
+    `asked` is what the user allows, `free` what the disk has, of which the base would take `fetched`: none where it is
+    here, or goes to another disk. Raises RefusedError where that does not do.
     """
     moved, whole = plan.traffic, plan.estimate.output_bytes + plan.estimate.download_bytes
     if asked is not None:
         within(plan, asked)
         return asked if whole > asked else None
-    # What is fetched may lie on another disk, or be there already: only a result that does not fit is certain.
-    if moved is None or moved.obstacle or plan.estimate.output_bytes <= free:
+    if moved is None or moved.obstacle or fetched + plan.estimate.output_bytes <= free:
         return None
     most = int(free * MOST)
     return most if moved.least_bytes <= most else None  # the disk says that it is full

@@ -69,7 +69,7 @@ def run(
     with (
         fetched(prepared, hub=hub, scratch=scratch, progress=progress, shards=False) as sources,
         folders.staging(scratch(), key=plan.key, needed=limit) as staged,
-        _journal(scratch(), plan, request=request) as journal,
+        _journal(scratch, plan, request=request, beside=staged.folder) as journal,
     ):
         if spread is not None:
             journal.take(spread)
@@ -98,9 +98,15 @@ def run(
 
 
 @contextmanager
-def _journal(scratch: Path, plan: Plan, *, request: MergeRequest) -> Iterator[Journal]:
-    """The journal, which only a fault of the Hub leaves for the next run: and a death of this one."""
-    journal = Journal(scratch.with_name(f"{scratch.name}{ENDING}"), plan=plan, request=request)
+def _journal(
+    scratch: Callable[[], Path], plan: Plan, *, request: MergeRequest, beside: Path
+) -> Iterator[Journal]:
+    """The journal, which only a fault of the Hub leaves for the next run: and a death of this one.
+
+    That of a dry run, which sends nothing, lies in the folder `beside`: it leaves alone what a killed run has sent.
+    """
+    place = beside / ENDING if request.dry_run else scratch().with_name(f"{scratch().name}{ENDING}")
+    journal = Journal(place, plan=plan, request=request)
     try:
         yield journal
     except HostError:

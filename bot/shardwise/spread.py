@@ -74,6 +74,8 @@ def shard(request: MergeRequest, key: str, file: str, *, settings: Settings, pro
             folders.staging(scratch(), key=plan.key, needed=portion.written_bytes) as staged,
             to.ahead(_place(request), plan=plan, progress=progress) as parcel,
         ):
+            if parcel.made:  # taken back since the look above; as this raises, it is again
+                raise _gone(request)
             # As what is staged: what is to be kept of it goes to whoever concludes.
             journal = Journal(staged.folder / ENDING, plan=plan, request=request)
             work = flow.Work(

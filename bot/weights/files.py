@@ -125,5 +125,8 @@ class Hub(Protocol):
     def download(self, model: Model, *, names: list[str], progress: Progress) -> Path:
         """A local folder that holds these files of the model."""
 
+    def adds(self, model: Model, *, names: list[str], beside: Path) -> int:
+        """Bytes that `download` would take of the disk that the folder `beside` lies on."""
+
     def fetch(self, model: Model, *, name: str, out: Path, progress: Progress) -> Path:
         """One file of the model in the folder `out`, held against its digest, and nowhere else."""

@@ -3,18 +3,23 @@
 import asyncio
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
 
 from bot import pipeline, settings
 from bot.errors import MergeError, RefusedError, StoppedError
+from bot.jobs.local import Opened
 from bot.jobs.order import Origin
+from bot.jobs.process import Bounds
 from bot.jobs.queues import make_of, queue_of, shard_id
 from bot.jobs.runners.runner import Make
 from bot.jobs.spread import Spreading
 from bot.progress import Silent
+from bot.records import Publication
 from bot.request import Destination, MergeRequest
 from bot.serial import as_dict
 from bot.shard import Begun, MergedShard, Portion, Proven, Spread
@@ -191,6 +196,23 @@ def test_a_repository_that_is_gone_is_not_made_again_by_a_late_worker(known, hub
     assert not is_there(hub, "alice/spread-late")
 
 
+def test_a_repository_that_goes_while_a_worker_fetches_is_not_made_again(known, hub, monkeypatch):
+    request, told = asked("alice/spread-going"), {"settings": known, "progress": Silent()}
+    key = key_of(request, known)
+    file = spread.begin(request, key, True, **told).left[0].file
+    honest = spread.fetched
+
+    def gone_meanwhile(*given, **named):
+        hub.delete_repo("alice/spread-going")
+        return honest(*given, **named)
+
+    monkeypatch.setattr(spread, "fetched", gone_meanwhile)
+    with pytest.raises(StoppedError) as found:
+        spread.shard(request, key, file, **told)
+    assert found.value.code == "destination-gone"
+    assert not is_there(hub, "alice/spread-going")
+
+
 def test_the_gate_is_asked_before_the_commit(known, hub):
     def gate():
         raise StoppedError("Nobody wants it.", advice="None.", code="cancelled")
@@ -268,6 +290,36 @@ def test_a_shard_that_was_removed_before_anybody_looked_is_put_in_line_again():
     done = in_line(line)
     assert [each.shard.file for each in done] == [f"{n}.safetensors" for n in range(5)]
     assert [file for file, *_ in line.begun].count("1.safetensors") == 2
+
+
+class Opening:
+    """A local runner that writes down what its steps need; each comes to what `of` says."""
+
+    def __init__(self, **of):
+        self.of, self.needs, self.settings = of, [], None
+        self.room = self
+
+    keeps = paid = staticmethod(lambda *_: None)
+
+    @asynccontextmanager
+    async def opened(self, make, name, *, needs, **_):
+        self.needs.append(needs.size)
+        yield Opened(room=self, bounds=Bounds(file=needs.size), request=make.request)
+
+    async def do(self, step, part, *_, **__):
+        return self.of[part]
+
+
+@pytest.mark.parametrize("reload", ["auto", "always"])
+def test_where_all_of_it_is_to_be_reloaded_its_end_has_room_for_that(reload):
+    request, plan = asked("a/b", reload=reload), a_plan()
+    make = Make(id="m-1", request=request, plan=plan, origin=Origin(host="hub"), runner="spread:local")
+    done = Publication(destination=request.destination, url="")
+    local = Opening(begin=Begun(started="", left=(), copied=(), beside=3), conclude=(plan, None, done))
+    runner = Spreading(local=local, queues=SimpleNamespace(given=lambda _: ({}, True)), at_once=1)
+    object.__setattr__(runner, "_is_public", lambda _: False)
+    assert asyncio.run(runner._carried_out(make, tell=print, log=print)).ended == "published"
+    assert local.needs == [0, 3 + (plan.estimate.output_bytes if reload == "always" else 0)]
 
 
 def test_shards_wait_in_the_line_of_the_runner_and_the_make_in_one_of_its_own():

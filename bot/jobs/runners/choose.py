@@ -8,6 +8,7 @@ from bot.jobs.order import Order
 from bot.jobs.runners.hf_jobs import Rental, objection
 from bot.jobs.runners.rent import Terms
 from bot.records import Plan
+from bot.shard import Traffic
 from bot.wording import size
 
 GB = 10**9
@@ -32,7 +33,12 @@ def _is_spread(order: Order, plan: Plan, *, config: Config) -> bool:
     if there.spread_above_gb is not None and plan.estimate.output_bytes > there.spread_above_gb * GB:
         return True
     space = there.scratch_bytes
-    return space is not None and moved.least_bytes <= space < plan.estimate.disk_bytes
+    return space is not None and _least(moved, order, plan) <= space < plan.estimate.disk_bytes
+
+
+def _least(moved: Traffic, order: Order, plan: Plan) -> int:
+    """Bytes of scratch space for a make that goes shard by shard; where all of it is to be reloaded, it comes back."""
+    return moved.least_bytes + (plan.estimate.output_bytes if order.request.reload == "always" else 0)
 
 
 def _chosen(order: Order, plan: Plan, *, config: Config) -> str:
@@ -73,7 +79,7 @@ def _against(runner: str, order: Order, plan: Plan, *, config: Config) -> Refuse
         return _unknown(runner)
     space, needed = config.worker.scratch_bytes, plan.estimate.disk_bytes
     if _is_spread(order, plan, config=config) and plan.traffic is not None:
-        needed = plan.traffic.least_bytes
+        needed = _least(plan.traffic, order, plan)
     return _no_space(needed, space) if space is not None and needed > space else None
 
 

@@ -128,6 +128,18 @@ def test_what_cannot_go_shard_by_shard_is_refused_for_its_space(traffic):
         choose(order(), sized(10, traffic=traffic), config=table)
 
 
+@pytest.mark.parametrize(("gigabytes", "fits"), [(10.9, False), (11, True)])
+def test_where_all_of_it_is_to_be_reloaded_there_has_to_be_room_for_that(gigabytes, fits):
+    """It comes back at the end: refused before anything is made, and not failed once it is published."""
+    asked = order(request=replace(HUB, reload="always"))
+    table = config(worker=Worker(scratch_bytes=int(gigabytes * GB)))
+    if fits:
+        assert choose(asked, sized(10, traffic=moved()), config=table) == "spread:local"
+        return
+    with pytest.raises(RefusedError, match="of scratch space"):
+        choose(asked, sized(10, traffic=moved()), config=table)
+
+
 def test_what_is_only_tried_is_not_spread():
     dry = replace(HUB, dry_run=True)
     table = config(worker=Worker(spread_above_gb=1))
