@@ -12,6 +12,7 @@ from bot.isolation import room
 from bot.opening import Opened, OpenedBase, open_adapter, open_base
 from bot.plan import (
     adapter_config,
+    companions,
     dtype,
     fit,
     key,
@@ -237,6 +238,7 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
         notes=(
             *base.notes,
             *adapter_config.beside(adapter.files),
+            *companions.notes(adapter.files),
             *_started(opened, base=base.model),
             *_renaming(_modern(opened.renamed, bound)),
             *odd,
