@@ -19,6 +19,7 @@ from bot.weights.layout import Layout
 PREFIX = "base_model.model."
 FACTOR = re.compile(rf"{re.escape(PREFIX)}(.+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector)")
 LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
+SECOND = "mtp."
 NOT_CALLED = ".dt_proj"  # of Mamba's mixers: see `bot.merge.operations.check_called`
 PLAIN_KEY = re.compile(r"[\w.]+")
 # Architectures whose modules are all nn.Linear, under the names that the checkpoint uses (experts one by one, as
@@ -119,9 +120,11 @@ def _factors(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorSpe
 def _targeted(targets: list[str], *, layout: Layout, layers: int) -> set[str]:
     """The modules on disk that PEFT's rule for lists matches: the whole name, or its end after a dot.
 
-    Without layers that transformers does not build: DeepSeek-V3's and GLM-4.5's last one predicts a second token.
+    Without layers that predict a second token, which transformers does not build: DeepSeek-V3's and GLM-4.5's last one,
+    and those of Qwen3-Next under a name of their own.
     """
     modules = {name.removesuffix(".weight") for name in layout.tensors if name.endswith(".weight")}
+    modules = {m for m in modules if not m.startswith(SECOND)}
     built = (m for m in modules if not ((found := LAYER.match(m)) and int(found[1]) >= layers))
     return {m for m in built for t in targets if m == t or m.endswith(f".{t}")}
 

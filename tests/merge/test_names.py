@@ -225,6 +225,7 @@ def test_a_layer_that_predicts_a_second_token_is_left_alone(
     base = shutil.copytree(base_of("deepseek_v3"), tmp_path / "base")
     tensors = read_tensors(base)
     more = {k.replace("layers.1.", "layers.2."): v.clone() for k, v in tensors.items() if "layers.1." in k}
+    more |= {} if adapted else {f"mtp.{k}": v.clone() for k, v in more.items()}
     adapter = tmp_path / "adapter"
     if not adapted:
         modules = expert_by_expert(adapter, base=base, targets=["q_b_proj", *GATED])
