@@ -16,7 +16,7 @@ from bot.connect import LazyHub, repairer
 from bot.diagnosis import Candidate, Diagnosis, Finding
 from bot.errors import InputError, MergeBotError, MergeError, RefusedError
 from bot.opening import open_reference
-from bot.plan import adapter_config, adapter_keys, candidates, fit
+from bot.plan import adapter_config, adapter_keys, candidates, companions, fit
 from bot.plan.examination import diagnose
 from bot.plan.reference import hidden, is_path, is_repo_id
 from bot.plan.rules import evidence
@@ -54,7 +54,11 @@ def doctor(
     header, broken = _header(model.files)
     weights = evidence.of(header) if header else None
     found = diagnose(
-        content, name=str(model.pinned), weights=weights, odd=odd, wrong=broken or _tensors(header)
+        content,
+        name=str(model.pinned),
+        weights=weights,
+        odd=odd,
+        wrong=broken or _tensors(header, model.files),
     )
     if not _is_foreign(found):
         compared = weights if fit.is_comparable(found.repaired or content) else None
@@ -78,9 +82,10 @@ def _header(files: Files) -> tuple[Header | None, MergeBotError | None]:
         return None, error
 
 
-def _tensors(header: Header | None) -> MergeBotError | None:
-    """What is wrong with the tensors' names and dtypes."""
+def _tensors(header: Header | None, files: Files) -> MergeBotError | None:
+    """What is wrong with the tensors' names and dtypes, and with what lies beside them."""
     try:
+        companions.check(files)
         if header is not None:
             adapter_keys.renames(t.name for t in header.tensors)
             adapter_keys.check_dtypes(header.tensors)

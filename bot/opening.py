@@ -8,7 +8,7 @@ from typing import Any
 
 from bot.errors import RefusedError
 from bot.isolation import room
-from bot.plan import adapter_config, adapter_keys, base_model, limits, patches, policy, reference
+from bot.plan import adapter_config, adapter_keys, base_model, companions, limits, patches, policy, reference
 from bot.plan import initial as starts
 from bot.plan.base_model import Base
 from bot.plan.initial import Initial
@@ -120,6 +120,7 @@ def open_adapter(text: str, *, request: MergeRequest, hub: Hub, terms: Terms) ->
         config, more = starts.residual_config(config, base=str(request.base))
         patched = (*patched, *more)
     policy.check(config if start is None else {**config, starts.INIT: True})
+    companions.check(adapter.files)
     weights, header = _header(adapter.files, seen=seen, allow_pickle=request.allow_pickle, terms=terms)
     limits.check_adapter(terms.limits, adapter.files.name, config=config, tensors=header.tensors)
     adapter_keys.check_dtypes(header.tensors)

@@ -12,10 +12,12 @@ from bot.isolation import room
 from bot.opening import Opened, OpenedBase, open_adapter, open_base
 from bot.plan import (
     adapter_config,
+    companions,
     dtype,
     fit,
     key,
     limits,
+    old_patterns,
     parity,
     patterns,
     remote_code,
@@ -147,6 +149,8 @@ def _bind(
     tensors = opened.tensors
     shapes = evidence.Evidence.of((t.name, t.shape) for t in tensors.values())
     fit.check(shapes, layout, config=opened.config, name=base.model.files.name)
+    if old_patterns.is_open(opened.config):
+        _look("bot.plan.old_patterns:check", adapter_config=opened.config, modules=sorted(shapes.modules))
     bindings = bind_by_names(base.config, adapter_config=opened.config, tensors=tensors, layout=layout)
     if bindings and request.parity == "exact" and request.way == "auto":
         model_class, vocabulary = base.config["architectures"][0], base.config["vocab_size"]
@@ -171,14 +175,13 @@ def _bind(
     return _look(BIND, base.config, **look, whole=True), "whole", [note]
 
 
-def _look(function: str, config: dict[str, Any], **look: Any) -> Bound:
-    """Binds in the worker: it matches a stranger's regular expressions, and builds the model that they speak of."""
+def _look(function: str, *config: dict[str, Any], **look: Any) -> Any:
+    """In the worker: it matches a stranger's regular expressions, and builds the model that they speak of."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        bound: Bound = room.call(function, config, **look, timed=True, memory=memory)
+        return room.call(function, *config, **look, timed=True, memory=memory)
     except room.TooLongError as error:
         raise patterns.too_long(look["adapter_config"], seconds=error.seconds) from None
-    return bound
 
 
 def _check_streamed(request: MergeRequest) -> None:
@@ -237,6 +240,7 @@ def plan_one(request: MergeRequest, *, opened: Opened, base: Base, layout: Layou
         notes=(
             *base.notes,
             *adapter_config.beside(adapter.files),
+            *companions.notes(adapter.files),
             *_started(opened, base=base.model),
             *_renaming(_modern(opened.renamed, bound)),
             *odd,

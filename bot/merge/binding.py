@@ -8,12 +8,14 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from bot.errors import RefusedError
+from bot.merge.biases import lost_biases
 from bot.merge.choice import choose_model, is_part, part_of, under
 from bot.merge.conversion import Converter, Group
 from bot.merge.experts import old_experts
 from bot.merge.model import Names, find_names, load_config
 from bot.merge.operations import Operations, find_operations, stored_copies
 from bot.merge.renaming import modern_config, patched
+from bot.merge.scaled import check_scaled
 from bot.merge.skeleton import inject, peft_config
 from bot.merge.ties import tied_groups, untie, untie_edits
 from bot.merge.today import REASON as TODAY
@@ -53,10 +55,12 @@ def bind(
     converter = Converter(model)  # before PEFT puts its layers into the model
     converter.learn(layout.tensors)
     peft_model = inject(model, config=peft_config(adapter_config))
+    check_scaled(peft_model, version=adapter_config.get("peft_version"))
     tensors, experts = old_experts(peft_model, tensors=tensors, version=adapter_config.get("peft_version"))
     operations = find_operations(
         peft_model, tensors=tensors, plain=names.shapes, init=adapter_config.get("init_lora_weights")
     )
+    biases = lost_biases(operations, names=names, bias=adapter_config.get("bias"))
     untied = untie(operations, names=names, keep_tied=bool(adapter_config.get("ensure_weight_tying")))
     grown = {p for p, shape in stored_copies(tensors).items() if names.shapes.get(p) == shape}
     copied = any(operation.method == "copy" for operation in operations.of.values())
@@ -83,7 +87,13 @@ def bind(
         patches=patches,
         experts=experts,
         adapter_config=adapter_config if patches else None,
-        notes=(*notes, *part_of(config, model=model, name=name), *_old_layout(experts), *today.notes),
+        notes=(
+            *notes,
+            *biases,
+            *part_of(config, model=model, name=name),
+            *_old_layout(experts),
+            *today.notes,
+        ),
     )
 
 

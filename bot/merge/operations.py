@@ -21,6 +21,8 @@ from bot.weights.header import TensorSpec
 
 SHARED = "base_model."  # vectors and projections that all layers share lie directly below it
 REDONE = ("pissa", "olora")  # inits of LoRA that take something out of the base, see `bot.merge.reinit`
+# What transformers runs for a quantised model only (Jamba's dt_proj is called there, and read everywhere else).
+QUANTISED = re.compile(r'if hasattr\(self\.config, "_is_quantized"\):\n.*\n')
 TRAINING_ONLY = "lora_monteclora_sampler"  # MonteCLoRA's sampler is used in training, never in inference
 
 
@@ -148,7 +150,7 @@ def check_called(peft_model: PeftModel) -> None:
         parent, _, name = target.path.rpartition(".")
         places.setdefault((type(model.get_submodule(parent)), name), target.path)
     for (kind, name), module in places.items():
-        source = inspect.getsource(kind)
+        source = QUANTISED.sub("", inspect.getsource(kind))
         if re.search(rf"self\.{name}\.weight\b", source) and not re.search(rf"self\.{name}\(", source):
             raise RefusedError(
                 f"The adapter targets {module}, which {type(model).__name__} never calls: the adapter has no effect"

@@ -21,6 +21,7 @@ from bot.records import Patch
 
 RULE = "old-module-names"
 PATTERNS = ("rank_pattern", "alpha_pattern")
+TOKENS = ".token_adapter."  # where trainable_token_indices lie
 PLACES = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
 
@@ -95,10 +96,18 @@ def modern_config(
     saved = tuple(adapter_config.get("modules_to_save") or ())
     targets = sorted(new for new in modules.values() if not new.endswith(saved))
     config = peft_config(dict(adapter_config))
-    if targets and not all(check_target_module_exists(config, module) for module in targets):
+    if targets and not _is_told(config, targets=targets, places=Places.of(model)):
         patches.append(_patch("target_modules", adapter_config.get("target_modules"), targets))
         patches += [_patch(k, adapter_config[k], None) for k in PLACES if adapter_config.get(k) is not None]
     return tuple(patches)
+
+
+def _is_told(config: Any, *, targets: list[str], places: Places) -> bool:
+    """Whether the config means these modules by today's names; and no other, where it excludes some by old ones."""
+    if not all(check_target_module_exists(config, module) for module in targets):
+        return False
+    more = places.owners & places.modules - {*targets}
+    return not (config.exclude_modules and any(check_target_module_exists(config, name) for name in more))
 
 
 def _modules(keys: Iterable[str], *, renamed: Mapping[str, str], places: Places) -> dict[str, str]:
@@ -108,7 +117,8 @@ def _modules(keys: Iterable[str], *, renamed: Mapping[str, str], places: Places)
         new = renamed.get(key, key)
         module = places.module_of(new)
         rest = new.removeprefix(f"{PREFIX}{module}")
-        if module and key.endswith(rest):
+        layer = bool(rest) and not rest.startswith(TOKENS)  # and no tensor of the model, whole or by rows
+        if module and layer and key.endswith(rest):
             found[key.removeprefix(PREFIX).removesuffix(rest)] = module
     return found
 

@@ -18,13 +18,17 @@ from bot.weights.layout import Layout
 
 PREFIX = "base_model.model."
 FACTOR = re.compile(rf"{re.escape(PREFIX)}(.+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector)")
+LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
+SECOND = "mtp."
+NOT_CALLED = ".dt_proj"  # of Mamba's mixers: see `bot.merge.operations.check_called`
 PLAIN_KEY = re.compile(r"[\w.]+")
 # Architectures whose modules are all nn.Linear, under the names that the checkpoint uses (experts one by one, as
 # transformers 4 had them). A test holds each of them against the model itself.
 MODEL_TYPES = frozenset(
     {
         "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3",
-        "qwen2_moe", "qwen3_moe", "mixtral", "deepseek_v3",
+        "qwen2_moe", "qwen3_moe", "qwen3_next", "mixtral", "olmoe", "phimoe", "jamba", "glm4_moe", "deepseek_v2",
+        "deepseek_v3",
     }
 )  # fmt: skip
 # Keys that say where or how in a way that names do not tell: unless empty, the model has to be looked at.
@@ -49,7 +53,8 @@ def bind_by_names(
     if _trained_class(adapter_config) not in (None, config["architectures"][0]):
         return None
     modules = _factors(tensors)
-    if modules is None or modules.keys() != _targeted(adapter_config["target_modules"], layout=layout):
+    targets, layers = adapter_config["target_modules"], config["num_hidden_layers"]
+    if modules is None or modules.keys() != _targeted(targets, layout=layout, layers=layers):
         return None
     bindings = []
     for module, factors in modules.items():
@@ -112,10 +117,16 @@ def _factors(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorSpe
     return found
 
 
-def _targeted(targets: list[str], *, layout: Layout) -> set[str]:
-    """The modules on disk that PEFT's rule for lists matches: the whole name, or its end after a dot."""
+def _targeted(targets: list[str], *, layout: Layout, layers: int) -> set[str]:
+    """The modules on disk that PEFT's rule for lists matches: the whole name, or its end after a dot.
+
+    Without layers that predict a second token, which transformers does not build: DeepSeek-V3's and GLM-4.5's last one,
+    and those of Qwen3-Next under a name of their own.
+    """
     modules = {name.removesuffix(".weight") for name in layout.tensors if name.endswith(".weight")}
-    return {m for m in modules for t in targets if m == t or m.endswith(f".{t}")}
+    modules = {m for m in modules if not m.startswith(SECOND)}
+    built = (m for m in modules if not ((found := LAYER.match(m)) and int(found[1]) >= layers))
+    return {m for m in built for t in targets if m == t or m.endswith(f".{t}")}
 
 
 def _bind(
@@ -132,7 +143,9 @@ def _bind(
     weight = layout.tensors[f"{module}.weight"]
     if factors.keys() != roles or weight.dtype not in FLOATS or len(weight.shape) != 2:
         return None
-    if config["vocab_size"] in weight.shape:  # embeddings and heads may be tied
+    if config["vocab_size"] in weight.shape or module.endswith(
+        NOT_CALLED
+    ):  # embeddings and heads may be tied
         return None
     rank, (rows, columns) = rank_of(module, adapter_config), weight.shape
     shapes = {

@@ -114,9 +114,12 @@ def test_t5_cannot_store_its_head_apart(target: str, adapter_on: Callable, merge
     assert refusal.value.code == "tied-weights"
 
 
-def test_a_module_that_is_never_called_is_refused(adapter_on: Callable, merged: Callable) -> None:
-    """Mamba reads dt_proj.weight itself: the live adapter is silent there, and PEFT's merge is not."""
-    _, adapter = adapter_on("mamba", config("mamba", target_modules=["in_proj", "dt_proj"]))
+@pytest.mark.parametrize("architecture", ["mamba", "jamba"])
+def test_a_module_that_is_never_called_is_refused(
+    architecture: str, adapter_on: Callable, merged: Callable
+) -> None:
+    """Their mixers read dt_proj.weight: the live adapter is silent there, and PEFT's merge is not."""
+    _, adapter = adapter_on(architecture, config(architecture, target_modules=["in_proj", "dt_proj"]))
     with pytest.raises(RefusedError) as refusal:
         merged(adapter)
     assert refusal.value.code == "module-not-called"

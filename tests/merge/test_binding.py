@@ -76,6 +76,20 @@ def test_a_rank_that_is_not_the_weights(rank: int, adapter_on: Callable, plan_of
     assert [(p.before, p.after) for p in plan.patches if p.rule == "rank"] == [(rank, PLAIN.get("r", 4))]
 
 
+@pytest.mark.parametrize(("bias", "architecture"), [("all", "opt"), ("lora_only", "gpt2")])
+def test_biases_that_were_trained_and_are_in_no_file(
+    bias: str, architecture: str, adapter_on: Callable, plan_of: Callable
+) -> None:
+    """PEFT loads such a file without a word. For years it has not saved what lora_only had trained: that is told."""
+    _, adapter = adapter_on(architecture, {"r": 4, "bias": bias, "task_type": "CAUSAL_LM"})
+    assert not any("biases" in note for note in plan_of(adapter).notes)
+    rewrite_weights(adapter, lambda tensors: {k: v for k, v in tensors.items() if not k.endswith("bias")})
+    if bias == "lora_only":
+        assert any("trained 8 biases, and the file holds none" in note for note in plan_of(adapter).notes)
+    else:
+        assert refusal(lambda: plan_of(adapter)).code == "adapter-tensor-missing"
+
+
 def test_an_adapter_of_another_model(base_of: Callable, adapter_on: Callable, plan_of: Callable) -> None:
     _, adapter = adapter_on("llama", PLAIN)
     assert refusal(lambda: plan_of(adapter, base=str(base_of("gpt2")))).code == "adapter-does-not-fit"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bot.errors import RefusedError
 from bot.merge.binding import bind
 from bot.plan.binding import MODEL_TYPES, bind_by_names
 from bot.prepare import prepare
@@ -20,8 +22,9 @@ from bot.progress import Silent
 from bot.records import Bound
 from bot.request import MergeRequest
 from bot.weights.files import LocalFiles
+from bot.weights.header import TensorSpec
 from bot.weights.layout import read_header, read_layout
-from tests.merge.oracle import compare, read_tensors
+from tests.merge.oracle import compare, float64_weights, read_tensors
 from tests.tiny.adapters import LORA_VARIANTS, edit_config
 from tests.tiny.models import ARCHITECTURES
 
@@ -29,14 +32,18 @@ TYPES = {"gemma3": "gemma3_text"}
 PLAIN = sorted(a for a in ARCHITECTURES if TYPES.get(a, a) in MODEL_TYPES)
 
 
+def header_of(adapter: Path) -> dict[str, TensorSpec]:
+    size = (adapter / "adapter_model.safetensors").stat().st_size
+    header = read_header(LocalFiles(adapter), "adapter_model.safetensors", size=size)
+    return {t.name: t for t in header.tensors}
+
+
 def both_ways(base: Path, adapter: Path) -> tuple[Any, Bound]:
     config = json.loads((base / "config.json").read_text())
     adapter_config = json.loads((adapter / "adapter_config.json").read_text())
-    size = (adapter / "adapter_model.safetensors").stat().st_size
-    header = read_header(LocalFiles(adapter), "adapter_model.safetensors", size=size)
     asked: dict[str, Any] = {
         "adapter_config": adapter_config,
-        "tensors": {t.name: t for t in header.tensors},
+        "tensors": header_of(adapter),
         "layout": read_layout(LocalFiles(base)),
     }
     return bind_by_names(config, **asked), bind(config, **asked, name="base")
@@ -151,15 +158,9 @@ def test_the_bytes_do_not_depend_on_the_workers(
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("architecture", ["mixtral", "qwen3_moe"])
-def test_experts_of_transformers_4(
-    architecture: str, base_of: Callable, merged: Callable, tmp_path: Path
-) -> None:
-    """Adapters whose keys are the names on disk, expert by expert, are merged there; PEFT drops some of them."""
-    base = base_of(architecture)
-    adapter = tmp_path / "adapter"
+def expert_by_expert(adapter: Path, *, base: Path, targets: list[str]) -> list[str]:
+    """A LoRA on all tensors of the base that are called so; the modules that it lies on."""
     adapter.mkdir()
-    targets = ["w1", "w2", "w3"] if architecture == "mixtral" else ["gate_proj", "up_proj", "down_proj"]
     tensors, generator = read_tensors(base), torch.Generator().manual_seed(0)
     modules = [
         k.removesuffix(".weight") for k in tensors if k.endswith(tuple(f".{t}.weight" for t in targets))
@@ -176,13 +177,77 @@ def test_experts_of_transformers_4(
         "r": 4,
         "lora_alpha": 8,
         "target_modules": targets,
+        "use_rslora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
     }
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}))
+    return modules
+
+
+GATED, NUMBERED = ["gate_proj", "up_proj", "down_proj"], ["w1", "w2", "w3"]
+MIXTURES = {"mixtral": NUMBERED, "phimoe": NUMBERED, "qwen3_moe": GATED}
+MIXTURES |= dict.fromkeys(("deepseek_v2", "glm4_moe", "jamba", "olmoe", "qwen3_next"), GATED)
+
+
+@pytest.mark.parametrize("architecture", MIXTURES)
+def test_experts_of_transformers_4(
+    architecture: str, base_of: Callable, merged: Callable, tmp_path: Path
+) -> None:
+    """Adapters whose keys are the names on disk, expert by expert, are merged there; PEFT drops some of them."""
+    base, adapter, targets = base_of(architecture), tmp_path / "adapter", MIXTURES[architecture]
+    modules = expert_by_expert(adapter, base=base, targets=["q_b_proj", "q_proj", *targets])
     out, plan = merged(adapter)
-    assert len(plan.bindings) == len(modules)
+    exact, found = float64_weights(base, adapter), read_tensors(out)
+    assert exact.keys() == {b.tensor for b in plan.bindings} == {f"{m}.weight" for m in modules}
+    assert max(float((found[k] - v).abs().max()) for k, v in exact.items()) < 1e-6
+    assert all(torch.equal(found[k], v) for k, v in read_tensors(base).items() if k not in exact)
+
+
+@pytest.mark.parametrize("architecture", ["mixtral", "qwen3_moe"])
+def test_experts_of_transformers_4_answer_as_in_peft(
+    architecture: str, base_of: Callable, merged: Callable, tmp_path: Path
+) -> None:
+    """Where PEFT does convert them."""
+    base, adapter = base_of(architecture), tmp_path / "adapter"
+    expert_by_expert(adapter, base=base, targets=MIXTURES[architecture])
+    out, plan = merged(adapter)
     difference = compare(architecture, base=base, adapter=adapter, out=out, plan=plan)
     assert difference.error < 2e-5
     assert difference.effect > 0.05
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_layer_that_predicts_a_second_token_is_left_alone(
+    adapted: bool, base_of: Callable, tmp_path: Path
+) -> None:
+    """It lies on disk behind the others, and transformers does not build it: an adapter of it is not guessed at."""
+    base = shutil.copytree(base_of("deepseek_v3"), tmp_path / "base")
+    tensors = read_tensors(base)
+    more = {k.replace("layers.1.", "layers.2."): v.clone() for k, v in tensors.items() if "layers.1." in k}
+    more |= {} if adapted else {f"mtp.{k}": v.clone() for k, v in more.items()}
+    adapter = tmp_path / "adapter"
+    if not adapted:
+        modules = expert_by_expert(adapter, base=base, targets=["q_b_proj", *GATED])
+    save_file(tensors | more, base / "model.safetensors", metadata={"format": "pt"})
+    if adapted:
+        expert_by_expert(adapter, base=base, targets=["q_b_proj", *GATED])
+    found = bind_by_names(
+        json.loads((base / "config.json").read_text()),
+        adapter_config=json.loads((adapter / "adapter_config.json").read_text()),
+        tensors=header_of(adapter),
+        layout=read_layout(LocalFiles(base)),
+    )
+    assert found is None if adapted else {b.tensor for b in found or ()} == {f"{m}.weight" for m in modules}
+
+
+def test_a_module_that_is_never_called_is_left_to_the_model(
+    base_of: Callable, plan_of: Callable, tmp_path: Path
+) -> None:
+    expert_by_expert(tmp_path / "adapter", base=base_of("jamba"), targets=["dt_proj"])
+    with pytest.raises(RefusedError) as refusal:
+        plan_of(tmp_path / "adapter")
+    assert refusal.value.code == "module-not-called"
 
 
 def test_a_plain_merge_imports_neither_transformers_nor_peft(adapter_on: Callable, tmp_path: Path) -> None:

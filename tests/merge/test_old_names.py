@@ -133,6 +133,26 @@ def test_what_the_config_says_by_old_names_is_kept(
     }
 
 
+@pytest.mark.parametrize(
+    ("more", "old_words"),
+    [
+        ({"exclude_modules": r".*vision_tower.*"}, {"exclude_modules": r"^vision_tower\.vision_model\..*"}),
+        ({"modules_to_save": ["multi_modal_projector"]}, {"target_modules": r"^(?!model\.)(.*\.)?[qv]_proj"}),
+        ({"trainable_token_indices": [5, 6]}, {"target_modules": r"^(?!model\.)(.*\.)?[qv]_proj"}),
+    ],
+)
+def test_where_the_config_says_it_by_old_names_too(
+    more: dict, old_words: dict, adapter_on: Callable, merged: Callable, tmp_path: Path
+) -> None:
+    """What is left out by an old name stays out, and what lies beside LoRA is no target of it."""
+    base, adapter = adapter_on("llava", {"r": 4, "target_modules": ["q_proj", "v_proj"]} | more)
+    aged = aged_adapter(adapter, OLD["llava"], tmp_path / "aged")
+    edit_config(aged, **old_words)
+    out, plan = merged(aged)
+    assert plan.renamed
+    assert compare("llava", base=base, adapter=adapter, out=out, plan=plan).error < 2e-5
+
+
 def test_layers_of_vit_that_were_renamed(adapter_on: Callable, merged: Callable, tmp_path: Path) -> None:
     """query and value became q_proj and v_proj, so the targets have to change, too."""
     base, adapter = adapter_on("vit", {"r": 4, "target_modules": ["q_proj", "v_proj"]})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from bot.plan.known_keys import schema
+from bot.plan.rules.history import written_since
 from bot.plan.rules.rule import Case, Change, Rule, Stop, short
 from bot.plan.rules.values import as_int, as_number
 from bot.plan.rules.words import ACTIVATIONS, WAVELETS
@@ -180,9 +180,7 @@ def _oft(case: Case) -> Iterator[Change | Stop]:
             code="peft-too-old",
         )
         return
-    written = re.match(r"0\.(\d{1,4})|[1-9]", str(case.config.get("peft_version")))
-    new = written is not None and (written[1] is None or int(written[1]) >= SINCE_CAYLEY)
-    if not new and case.config.get("use_cayley_neumann", True):
+    if not written_since(case.config, SINCE_CAYLEY) and case.config.get("use_cayley_neumann", True):
         said = "uses" if "use_cayley_neumann" in case.config else "does not say whether it uses"
         yield Stop(
             key="use_cayley_neumann",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bot.plan.peft_types import REFUSED
 from bot.plan.rules.base import BASE
 from bot.plan.rules.evidence import Evidence
+from bot.plan.rules.history import HISTORY
 from bot.plan.rules.inner import INNER_CONFIGS
 from bot.plan.rules.keys import KEYS
 from bot.plan.rules.limits import LIMITS, SCHEDULE
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     *TARGETS,
     *RANKS,
     *LIMITS,
+    HISTORY,
     INNER_CONFIGS,
     FINITE,
     REST,

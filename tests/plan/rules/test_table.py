@@ -175,6 +175,7 @@ STOPPED: list[tuple[str, dict[str, Any], str, str, Evidence | None]] = [
     ),
     ("limits", {"peft_type": "OFT", "oft_block_size": 4, "lora_alpha": ..., "peft_version": "0.19.0"},
      "r", "one", None),
+    ("lokr-alpha", {"peft_type": "LOKR", "r": 4, "alpha": 8, "lora_alpha": ...}, "alpha", "passed over alpha", None),
     ("inner", {"kasa_config": {"beta": 0.1, "delta": 1}}, "kasa_config", "'delta'", None),
     ("inner", {"velora_config": {"num_groups": 0}}, "velora_config", "range", None),
     ("inner", {"eva_config": {"rho": "2"}}, "eva_config", "a number", None),
