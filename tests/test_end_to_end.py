@@ -182,6 +182,7 @@ def test_validate_names_another_adapter_as_what_is_wrong(desk):
 # publish
 
 
+@pytest.mark.slow
 def test_a_folder_is_published_once_and_private(desk):
     desk.done("merge", ADAPTER, "--out", desk.out)
     first = from_dict(Publication, desk.done("publish", desk.out, "--to", "alice/published"))

@@ -55,7 +55,7 @@ def test_a_command_is_answered_in_one_comment(answer):
     assert machine.summary
 
 
-@pytest.mark.parametrize("by", ["alice", "mallory"])
+@pytest.mark.parametrize("by", [pytest.param("alice", marks=pytest.mark.slow), "mallory"])
 def test_a_comment_is_never_more_than_text(answer, tmp_path, by):
     nasty = "/merge $(touch pwned) `touch pwned`; touch pwned ##[set-output name=outcome]published"
     machine, _, ours = answer(

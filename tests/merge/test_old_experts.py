@@ -55,7 +55,7 @@ def pair(
     ("architecture", "version"),
     [
         ("qwen3_moe", "0.18.1"),  # its square parameter follows the other one
-        ("mixtral", ...),
+        pytest.param("mixtral", ..., marks=pytest.mark.slow),
         pytest.param("mixtral", "0.19.0", marks=pytest.mark.slow),
         ("mixtral", "0.21.2"),  # shapes are believed before the version
         ("gpt_oss", "0.19.0"),

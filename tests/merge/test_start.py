@@ -47,7 +47,9 @@ def without_start(adapter: Path, start: str, place: Path) -> str:
     return str(place)
 
 
-@pytest.mark.parametrize("start", PLAIN)
+@pytest.mark.parametrize(
+    "start", [pytest.param(start, marks=pytest.mark.slow) if start != "corda" else start for start in PLAIN]
+)
 def test_the_residual_base_does_as_well(
     start: str, trained: Callable, merged: Callable, tmp_path: Path
 ) -> None:

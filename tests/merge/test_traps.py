@@ -83,7 +83,9 @@ def test_null_is_false(adapter_on: Callable, merged: Callable) -> None:
     assert compare("llama", base=base, adapter=adapter, out=out, plan=plan).error < 2e-5
 
 
-@pytest.mark.parametrize("variant", ["plain", "patterns", "embedding"])
+@pytest.mark.parametrize(
+    "variant", ["patterns", *(pytest.param(n, marks=pytest.mark.slow) for n in ("plain", "embedding"))]
+)
 def test_ranks_may_be_written_as_whole_floats(variant: str, adapter_on: Callable, merged: Callable) -> None:
     """PEFT itself fails over them; the live adapter is asked before they are written so."""
     base, adapter = adapter_on("llama", LORA_VARIANTS[variant])

@@ -49,10 +49,10 @@ def test_what_no_weight_can_hold_is_refused_with_its_reason(
 @pytest.mark.parametrize(
     "name",
     [
-        *("IA3", "OFT", "TRAINABLE_TOKENS"),
+        "OFT",
         *(
             pytest.param(n, marks=pytest.mark.slow)
-            for n in ("ADALORA", "FROD", "HIRA", "OSF", "PSOFT", "VERA")
+            for n in ("IA3", "TRAINABLE_TOKENS", "ADALORA", "FROD", "HIRA", "OSF", "PSOFT", "VERA")
         ),
     ],
 )
@@ -65,7 +65,13 @@ def test_in_half_precision_every_check_passes(
     merged(adapter, validation="full")  # raises when a check fails
 
 
-@pytest.mark.parametrize("name", sorted(n for n, t in TYPES.items() if t in MERGED))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if number % 3 else [])
+        for number, name in enumerate(sorted(n for n, t in TYPES.items() if t in MERGED))
+    ],
+)
 def test_in_half_precision_each_weight_is_the_live_adapters_rounded_once(
     name: str, base_of: Callable, adapter_on: Callable, merged: Callable
 ) -> None:

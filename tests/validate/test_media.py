@@ -86,7 +86,8 @@ def test_every_architecture_is_asked(architecture: str, checked: Callable) -> No
 
 
 @pytest.mark.parametrize(
-    "architecture", [*SENSES, *(pytest.param(n, marks=pytest.mark.slow) for n in SEEING)]
+    "architecture",
+    [n if n in {"whisper", "llava"} else pytest.param(n, marks=pytest.mark.slow) for n in [*SENSES, *SEEING]],
 )
 def test_what_sees_and_hears_is_asked_with_pictures_and_sound(architecture: str, checked: Callable) -> None:
     target = (SENSES | SEEING)[architecture]

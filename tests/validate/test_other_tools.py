@@ -44,7 +44,9 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
 # good merges
 
 
-@pytest.mark.parametrize("name", ["single", "half", "tied"])
+@pytest.mark.parametrize(
+    "name", ["single", *(pytest.param(n, marks=pytest.mark.slow) for n in ("half", "tied"))]
+)
 def test_peft_merges_pass_whatever_their_files_are_called(request: pytest.FixtureRequest, name: str) -> None:
     case = request.getfixturevalue(name)
     files = [[p.name for p in folder.glob("*.safetensors")] for folder in (case.base, case.merged)]
