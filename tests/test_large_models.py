@@ -36,7 +36,7 @@ def test_the_line_through_the_sizes_is_found_also_where_the_largest_is_a_hundred
 @pytest.mark.slow
 def test_a_merge_stays_within_its_limits(tmp_path):
     given = argparse.Namespace(
-        size="tiny", scratch_limit="3MB", memory_limit=4.0, validate="tensors", dir=tmp_path
+        size="tiny", scratch_limit="3MB", memory_limit=4.0, validate="tensors", line=None, dir=tmp_path
     )
     with scale.serving(given.size, tmp_path, tmp_path) as hub:
         figures = scale.measured(given, tmp_path, hub)

@@ -113,7 +113,7 @@ def only(rented):
 
 
 def running(rented):
-    return any(job.process for job in rented.hub.jobs.all.values())
+    return any(job.process for job in [*rented.hub.jobs.all.values()])
 
 
 def published(rented, repo_id):
@@ -293,7 +293,7 @@ asyncio.run(runner.carry_out(make, tell=lambda now: None, log=print))
     worker = subprocess.Popen(
         [sys.executable, "-c", script], cwd=HERE, env={**os.environ, "PYTHONPATH": str(HERE)}
     )
-    assert until(lambda: any(job.log for job in rented.hub.jobs.all.values()))
+    assert until(lambda: any(job.log for job in [*rented.hub.jobs.all.values()]))
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert not only(rented).ended
@@ -385,7 +385,7 @@ def test_two_workers_at_once_end_up_with_one_job(rented):
         # Each has found none, and started one; on a slow machine one may be found.
         with suppress(TimeoutError):
             await soon(lambda: len(rented.hub.jobs.all) == 2, within=10)
-            await soon(lambda: any(job.called_off for job in rented.hub.jobs.all.values()))
+            await soon(lambda: any(job.called_off for job in [*rented.hub.jobs.all.values()]))
         await asyncio.sleep(0.2)
         going = [job for job in rented.hub.jobs.all.values() if not job.ended]
         for task in tasks:
