@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import subprocess
+import tempfile
 import threading
+import time
 
+import psycopg
 import pytest
 
 from bot.errors import HostError, InputError, RefusedError
@@ -98,23 +102,77 @@ def test_both_are_safe_while_the_service_works(ledger, database, tmp_path):
     writer = threading.Thread(target=work)
     writer.start()
     file = tmp_path / "state.backup"
-    for _ in range(2):
-        backup(database, file)
-    at_backup = count[0]
-    while count[0] < at_backup + 10 and not errors:
-        pass
-    restore(database, file, force=True)
-    at_restore = count[0]
-    while count[0] < at_restore + 10 and not errors:
-        pass
-    stop.set()
-    writer.join()
+    try:
+        for _ in range(2):
+            backup(database, file)
+        at_backup = count[0]
+        while count[0] < at_backup + 10 and not errors:
+            pass
+        restore(database, file, force=True)
+        at_restore = count[0]
+        while count[0] < at_restore + 10 and not errors:
+            pass
+    finally:
+        stop.set()
+        writer.join()
     assert errors == []
     assert ledger.entry(first).state == "queued"
     assert database.read(version) == VERSION
     ended = ledger.counts()
     assert 0 < ended["refused"] <= count[0]
     assert ended["queued"] in {1, 2}
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_who_writes_to_postgresql_meanwhile_waits_and_falls_victim_to_no_deadlock(database, url, tmp_path):
+    """Two who hold one table and then want another, in either order, with nothing that tries again for them."""
+    file, stop, errors, counts = tmp_path / "state.backup", threading.Event(), [], {"aa": 0, "zz": 0}
+
+    def work(held, wanted):
+        with psycopg.connect(url) as connection:
+            while not stop.is_set():
+                try:
+                    with connection.transaction():
+                        connection.execute(f"INSERT INTO {held} VALUES (1)")
+                        time.sleep(0.01)
+                        connection.execute(f"INSERT INTO {wanted} VALUES (1)")
+                    counts[held] += 1
+                    time.sleep(0.03)
+                except psycopg.Error as error:
+                    errors.append(error)
+
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE aa (value int); CREATE TABLE zz (value int)")
+    backup(database, file)
+    writers = [threading.Thread(target=work, args=names) for names in (("aa", "zz"), ("zz", "aa"))]
+    for each in writers:
+        each.start()
+    try:
+        for _ in range(4):
+            restore(database, file, force=True)
+    finally:
+        stop.set()
+        for each in writers:
+            each.join()
+    assert errors == []
+    assert min(counts.values()) > 0
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_restore_that_gets_no_quiet_moment_changes_nothing_and_says_so(
+    ledger, database, url, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("bot.jobs.backup.PATIENCE", 2.0)
+    file = tmp_path / "state.backup"
+    backup(database, file)
+    key = ledger.enqueue(order()).order.job.key
+    with psycopg.connect(url) as reader:
+        reader.execute("SELECT count(*) FROM merge_bot_jobs")
+        with pytest.raises(HostError) as caught:
+            restore(database, file, force=True)
+    assert (caught.value.code, ledger.entry(key).state) == ("database-busy", "queued")
+    restore(database, file, force=True)
+    assert ledger.entry(key) is None
 
 
 def test_files_that_are_no_backups_of_this_database_are_refused(url, database, other, tmp_path, request):
@@ -151,9 +209,43 @@ def test_files_that_are_no_backups_of_this_database_are_refused(url, database, o
         assert refused(tmp_path / "lite.backup") == "no-backup"
         backup(database, tmp_path / "cut")
         (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:2000])
-        with pytest.raises((InputError, HostError)):
-            restore(database, tmp_path / "cut", force=True)
+        assert refused(tmp_path / "cut") == "no-backup"
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE merge_bot_settings SET value = '99' WHERE name = 'schema'")
+        backup(database, tmp_path / "newer")
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "UPDATE merge_bot_settings SET value = %s WHERE name = 'schema'", [str(VERSION)]
+            )
+        assert refused(tmp_path / "newer") == "database-newer"
+        foreign = request.getfixturevalue("postgres").fresh("strange")
+        with psycopg.connect(foreign) as connection:
+            connection.execute("CREATE TABLE t (x int)")
+        made = ["pg_dump", "--format=custom", f"--file={tmp_path / 'foreign'}", f"--dbname={foreign}"]
+        subprocess.run(made, check=True)
+        assert refused(tmp_path / "foreign") == "no-backup"
     assert Ledger(database).entry(key).state == "queued"
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_where_it_cannot_be_unpacked_it_is_said_and_nothing_changed(ledger, database, tmp_path, monkeypatch):
+    if os.getuid() != 0:
+        pytest.skip("only root may mount")
+    file, small, key = tmp_path / "state.backup", tmp_path / "small", ledger.enqueue(order()).order.job.key
+    ledger.write(key, [f"{number}{'.' * 500}" for number in range(2000)])
+    backup(database, file)
+    small.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    monkeypatch.setattr(tempfile, "tempdir", str(small))
+    try:
+        with pytest.raises(HostError) as caught:
+            restore(database, file, force=True)
+        assert (caught.value.code, list(small.iterdir())) == ("disk-full", [])
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+    assert ledger.entry(key).state == "queued"
 
 
 def test_a_backup_that_cannot_be_written_leaves_the_old_one(database, tmp_path, monkeypatch):
