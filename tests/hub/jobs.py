@@ -140,7 +140,7 @@ class Jobs:
 
     def close(self) -> None:
         for job in self.all.values():
-            job.kill()
+            self.cancel(job)
 
     def events(self, job: Job, *, tail: int | None = None) -> Iterator[bytes]:
         """The log as server-sent events, until the job ends."""
