@@ -483,7 +483,8 @@ def test_an_interruption_in_the_middle_leaves_nothing(desk, number):
     assert desk.clean()
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_of_a_long_download_does_not_wait_for_its_end(desk, number):
     desk.hub.fault(r"/blobs/.*/model\.safetensors", slow=10**9, times=1)  # the header's range
     desk.hub.fault(r"/blobs/.*/model\.safetensors", slow=3000)  # the download: a minute

@@ -57,8 +57,8 @@ def pair(
         ("qwen3_moe", "0.18.1"),  # its square parameter follows the other one
         pytest.param("mixtral", ..., marks=pytest.mark.slow),
         pytest.param("mixtral", "0.19.0", marks=pytest.mark.slow),
-        ("mixtral", "0.21.2"),  # shapes are believed before the version
-        ("gpt_oss", "0.19.0"),
+        pytest.param("mixtral", "0.21.2", marks=pytest.mark.slow),  # shapes are believed before the version
+        pytest.param("gpt_oss", "0.19.0", marks=pytest.mark.slow),
     ],
 )
 def test_old_layouts_answer_as_today(

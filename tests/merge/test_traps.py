@@ -59,7 +59,7 @@ def test_the_first_layer_alone_may_be_written_as_zero(adapter_on: Callable, merg
     assert refused(lambda: merged(adapter)) == "adapter-tensor-left-over"
 
 
-@pytest.mark.parametrize("architecture", ["llama", "llama_tied"])
+@pytest.mark.parametrize("architecture", ["llama_tied", pytest.param("llama", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("saved", [None, ["embed_tokens", "lm_head"]])
 def test_a_grown_vocabulary_passes_every_check(
     architecture: str, saved: list[str] | None, base_of: Callable, merged: Callable, tmp_path: Path

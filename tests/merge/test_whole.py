@@ -208,7 +208,10 @@ CASES: list[tuple[str, str | dict[str, Any], str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("architecture", "config", "dtype", "exact"), CASES)
+@pytest.mark.parametrize(
+    ("architecture", "config", "dtype", "exact"),
+    [pytest.param(*case, marks=[] if number % 2 else pytest.mark.slow) for number, case in enumerate(CASES)],
+)
 def test_it_gives_what_streaming_gives(
     architecture: str,
     config: str | dict[str, Any],

@@ -233,7 +233,13 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("way", FOREIGN)
+@pytest.mark.parametrize(
+    "way",
+    [
+        w if w in {"module.", "base_model.model. twice"} else pytest.param(w, marks=pytest.mark.slow)
+        for w in FOREIGN
+    ],
+)
 def test_foreign_prefixes(way: str, adapter_on: Callable, merged: Callable) -> None:
     """PEFT loads nothing from such a file, with no more than a warning."""
     base, adapter = adapter_on("llama", PLAIN)
