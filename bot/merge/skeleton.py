@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel, get_peft_model_state_dict
@@ -17,9 +17,11 @@ from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
+from peft.utils.peft_types import PeftType
 from transformers import PreTrainedModel
 
 from bot.errors import RefusedError
+from bot.merge.pruned import prune
 
 ADAPTER = "default"
 PREFIX = "base_model.model."
@@ -51,10 +53,16 @@ def inject(model: PreTrainedModel, *, config: PeftConfig) -> PeftModel:
     Raises RefusedError when the config does not fit the model.
     """
     wrapper = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(str(config.task_type), PeftModel)
+    given: Any = config
+    pruned = given.rank_pattern if config.peft_type == PeftType.ADALORA else None
+    if pruned:
+        config = replace(given, rank_pattern=None)  # or PEFT prunes again when tensors are loaded
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT warns of ties and of fan_in_fan_out: both are handled here
             peft_model = wrapper(model, config, adapter_name=ADAPTER, low_cpu_mem_usage=True)
+        if pruned:
+            prune(peft_model, pruned, adapter=ADAPTER)
     except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, LookupError) as error:
         raise RefusedError(
             f"PEFT cannot put this adapter on {type(model).__name__}: {str(error).strip().splitlines()[0]}",

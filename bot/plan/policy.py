@@ -34,14 +34,11 @@ def check(config: Mapping[str, Any]) -> None:
     for key, what in UNSUPPORTED.items():
         if config.get(key):
             raise _unsupported(what)
-    if config["peft_type"] == "ADALORA" and config.get("rank_pattern"):
-        raise _unsupported("AdaLoRA's pruned ranks (rank_pattern)")
     _check_init(config.get("init_lora_weights", True))
     for key in BOOLEANS:
         if not isinstance(config.get(key) or False, bool):  # null is false to PEFT
             raise _wrong(key, config[key], "true or false")
-    for key in PATTERNS:
-        _check_pattern(key, config.get(key) or {})
+    _check_patterns(config)
     if config.get("bias", "none") not in ("none", "all", "lora_only"):
         raise _wrong("bias", config["bias"], '"none", "all" or "lora_only"')
     _check_scale(config)
@@ -89,9 +86,17 @@ def _check_scale(config: Mapping[str, Any]) -> None:
         raise _wrong("lora_alpha", None, "a number: without it the scale of the adapter is unknown")
 
 
-def _check_pattern(key: str, pattern: Any) -> None:
-    if not isinstance(pattern, dict) or not all(_is_number(v) for v in pattern.values()):
-        raise _wrong(key, pattern, "an object of numbers")
+def _check_patterns(config: Mapping[str, Any]) -> None:
+    for key in PATTERNS:
+        pattern, masks = config.get(key) or {}, config["peft_type"] == "ADALORA" and key == "rank_pattern"
+        if not isinstance(pattern, dict) or not all(
+            (_is_mask if masks else _is_number)(v) for v in pattern.values()
+        ):
+            raise _wrong(key, pattern, "an object of " + ("lists of true and false" if masks else "numbers"))
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, bool) for each in value)
 
 
 def _is_number(value: Any) -> bool:

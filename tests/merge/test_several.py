@@ -18,6 +18,7 @@ from bot.request import MergeRequest, Recipe
 from bot.settings import Settings
 from tests.merge.oracle import float64_weights, read_tensors
 from tests.merge.several import deltas, joint, one_after_the_other, several
+from tests.tiny.adapters import TUNERS
 from tests.tiny.models import inputs, load, logits
 
 ATTENTION = ["q_proj", "v_proj"]
@@ -188,6 +189,7 @@ STACKS = {
     ),
     "pissa, then lora": ({**FIRST, "init_lora_weights": "pissa"}, SECOND),
     "lora with a bias, then lora": ({**FIRST, "bias": "lora_only", "modules_to_save": ["lm_head"]}, SECOND),
+    "lora, then pruned adalora": (FIRST, TUNERS["ADALORA.pruned"]),
     "three": (FIRST, {**SECOND, "use_dora": True}, {"r": 2, "target_modules": ["down_proj", "q_proj"]}),
 }
 
@@ -196,7 +198,9 @@ PROVEN = ("lora, then ia3", "three")  # by answers, too: they take seconds
 
 
 @pytest.mark.usefixtures("exact_svd")
-@pytest.mark.parametrize("name", quickly(STACKS, "oft, then loha", "dora, then lora", "three"))
+@pytest.mark.parametrize(
+    "name", quickly(STACKS, "oft, then loha", "dora, then lora", "lora, then pruned adalora", "three")
+)
 def test_a_stack_is_one_merge_after_the_other(pair, together, name):
     base, adapters = pair(*STACKS[name])
     out, plan = together(adapters, stack(), validation="full" if name in PROVEN else "tensors")

@@ -96,7 +96,9 @@ def test_an_unknown_key_that_says_something_is_refused_by_name(value: Any) -> No
     [
         ({"peft_type": None}, "not-peft"),
         ({"peft_type": "PREFIX_TUNING"}, "peft-type-not-mergeable"),
-        ({"peft_type": "ADALORA", "rank_pattern": {"x.lora_E": [True, False]}}, "feature-unsupported"),
+        ({"peft_type": "ADALORA", "rank_pattern": {"x.lora_E": [True, 1]}}, "config-value"),
+        ({"peft_type": "ADALORA", "rank_pattern": {"x.lora_E": 2}}, "config-value"),
+        ({"peft_type": "ADALORA", "rank_pattern": [[True]]}, "config-value"),
         ({"peft_type": "XLORA"}, "peft-type-not-mergeable"),
         ({"peft_type": "lora"}, "peft-type-unknown"),
         ({"peft_type": "NEW_IN_2027"}, "peft-type-unknown"),

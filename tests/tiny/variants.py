@@ -98,6 +98,18 @@ PROMPT = LM | {"num_virtual_tokens": 4}
 TUNERS: dict[str, Config] = {
     "LORA": SMALL,
     "ADALORA": LM | {"init_r": 4, "target_r": 2, "total_step": 10, "lora_alpha": 8},
+    "ADALORA.pruned": LM
+    | {
+        "init_r": 4,
+        "target_r": 2,
+        "total_step": 10,
+        "lora_alpha": 8,
+        "rank_pattern": {
+            "model.layers.0.self_attn.q_proj.lora_E": [True, False, True, True],
+            "model.layers.0.self_attn.v_proj.lora_E": [False, False, False, False],
+            "model.layers.1.self_attn.q_proj.lora_E": [False, False, False, True],
+        },
+    },
     "ADAMSS": LM | {"r": 8, "num_subspaces": 2, "target_modules": QV},
     "ADAPTION_PROMPT": LM | {"target_modules": "self_attn", "adapter_len": 4, "adapter_layers": 2},
     "BEFT": LM,
