@@ -14,13 +14,14 @@ NAME = re.compile(r"['\"]?([A-Za-z_][\w.]*)['\"]?", re.ASCII)
 SHORTHAND = "all-linear"  # PEFT's word for every linear layer but the head
 ELSEWHERE = ("target_parameters", "trainable_token_indices", "modules_to_save")
 LONGEST = (
-    5000  # characters of a string that is looked at here; a longer expression is matched in the worker only
+    5000  # characters of an expression that is looked at here; a longer one is matched in the worker only
 )
+LONGEST_LIST = 1_000_000  # characters of a list in a string: a second of work
 
 
 def _as_names(text: Any) -> list[str] | None:
     """The names in a string that was meant as a list; None for anything that a regular expression may be."""
-    if not isinstance(text, str) or text == SHORTHAND or len(text) > LONGEST:
+    if not isinstance(text, str) or text == SHORTHAND or len(text) > LONGEST_LIST:
         return None
     inner = text.strip().removeprefix("[").removeprefix("(").removesuffix("]").removesuffix(")").strip()
     parts = [part.split() for part in re.split(r"[,|;]", inner.removesuffix(","))]

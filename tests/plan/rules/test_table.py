@@ -37,6 +37,7 @@ def with_magnitudes(*modules: str) -> Evidence:
     return Evidence(shapes)
 
 
+MANY = [f"model.layers.{layer}.self_attn.q_proj" for layer in range(300)]
 ADALORA = {"peft_type": "ADALORA", "lora_alpha": 8, "init_r": 12, "target_modules": ["lin0"]}
 NAN = float("nan")
 # rule, the keys that differ from PLAIN (... for a key that is not there), what they become, the tensors
@@ -95,6 +96,7 @@ REPAIRED: list[tuple[str, dict[str, Any], dict[str, Any], Evidence | None]] = [
     ("pattern", {"rank_pattern": {"q_proj": 8.0}}, {"rank_pattern": {"q_proj": 8}}, None),
     ("names-in-a-string", {"target_modules": "q_proj,v_proj"}, {"target_modules": ["q_proj", "v_proj"]}, None),
     ("names-in-a-string", {"target_modules": "['q_proj', 'v_proj']"}, {"target_modules": ["q_proj", "v_proj"]}, None),
+    ("names-in-a-string", {"target_modules": ",".join(MANY)}, {"target_modules": MANY}, None),
     ("names-in-a-string", {"target_modules": "q_proj"}, {"target_modules": ["q_proj"]}, None),
     ("names-in-a-string", {"modules_to_save": "lm_head"}, {"modules_to_save": ["lm_head"]}, None),
     ("target-prefix", {"target_modules": [PREFIX + Q]}, {"target_modules": [Q]}, None),
