@@ -117,6 +117,7 @@ def publish(
         return found
     sources = reopened(record, hub=hub)
     check_publication(sources, request=request, terms=settings.terms, look=to.is_private)
+    to.check(destination, plan=record)
     cards = tuple(
         card.read(model.files) if (model := reopen(p, hub=hub)) else None
         for p in (*record.adapters, record.base)
@@ -162,6 +163,8 @@ def _run(
     if found is not None:
         progress.say(f"Published by an earlier run: {found.url}")
         return prepared.plan, None, found
+    if not request.dry_run:
+        to.check(destination, plan=prepared.plan)
     scratch = partial(_scratch, settings, plan=prepared.plan)
     place = scratch().parent
     limit = shardwise.limit(

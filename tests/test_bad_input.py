@@ -402,6 +402,19 @@ def test_a_model_of_somebody_else_is_left_alone(desk):
     desk.refused("merge", ADAPTER, "--out", desk.out, code=3, reason="destination-exists")
 
 
+@pytest.mark.parametrize(
+    ("to", "code", "reason"),
+    [
+        (("alice/nowhere-yet", "--pr"), 2, "not-found"),
+        ((ADAPTER,), 3, "destination-exists"),
+        ((BASE,), 3, "destination-exists"),
+    ],
+)
+def test_a_place_that_cannot_be_published_to_is_refused_before_a_weight_is_fetched(desk, to, code, reason):
+    desk.refused("run", ADAPTER, "--to", *to, code=code, reason=reason)
+    assert not (desk.root / "cache").exists()  # headers alone were read
+
+
 def test_a_file_at_the_destination(desk):
     desk.out.write_text("a file")
     answer = desk("merge", ADAPTER, "--out", desk.out, "--json")
