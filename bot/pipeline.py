@@ -243,7 +243,14 @@ def _destination(request: MergeRequest) -> Destination:
 def _scratch(settings: Settings, *, plan: Plan) -> Path:
     """Where a merge that is to be published lies until then: one folder a job, so that a killed run is found again."""
     root = settings.scratch or Path(tempfile.gettempdir()) / f"merge-bot-{os.getuid()}"
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MergeError(
+            f"The scratch folder {root} cannot be made: {os.strerror(error.errno or 0).lower()}.",
+            advice="Set MERGE_BOT_SCRATCH to a folder that this user may write to.",
+            code="scratch-denied",
+        ) from error
     if root.is_symlink() or root.stat().st_uid != os.getuid():
         raise MergeError(
             f"{root} belongs to somebody else.",

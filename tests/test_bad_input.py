@@ -14,6 +14,7 @@ import time
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from bot.weights.writer import ShardWriter
@@ -431,6 +432,18 @@ def test_a_file_where_the_parent_should_be(desk):
 
 def test_a_parent_that_cannot_be_written_to(desk):
     desk.refused("merge", ADAPTER, "--out", "/sys/merged", code=6, reason="destination-denied")
+
+
+def test_a_cache_that_cannot_be_written_to(desk, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/sys/cache")
+    error = desk.refused("merge", ADAPTER, "--out", desk.out, code=6, reason="cache-denied")
+    assert "HF_HOME" in error["advice"]
+
+
+def test_a_scratch_folder_that_cannot_be_made(desk):
+    (desk.place / "file").write_text("a file")
+    desk.set(MERGE_BOT_SCRATCH=str(desk.place / "file" / "scratch"))
+    desk.refused("run", ADAPTER, "--to", "alice/never", code=6, reason="scratch-denied")
 
 
 @pytest.fixture
