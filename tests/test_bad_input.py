@@ -409,9 +409,11 @@ def test_a_model_of_somebody_else_is_left_alone(desk):
         (("alice/nowhere-yet", "--pr"), 2, "not-found"),
         ((ADAPTER,), 3, "destination-exists"),
         ((BASE,), 3, "destination-exists"),
+        (("alice/another", "--pr"), 3, "destination-exists"),  # its adapter would be put on top
     ],
 )
 def test_a_place_that_cannot_be_published_to_is_refused_before_a_weight_is_fetched(desk, to, code, reason):
+    desk.push("alice/another", desk.adapter())
     desk.refused("run", ADAPTER, "--to", *to, code=code, reason=reason)
     assert not (desk.root / "cache").exists()  # headers alone were read
 

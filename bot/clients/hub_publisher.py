@@ -57,7 +57,10 @@ class HubPublisher:
     def check(self, destination: Destination, *, plan: Plan) -> None:
         """Raises what `publish` would for what the repository holds now: before a weight is fetched for it."""
         with translated(f"look at {destination.location}"):
-            self._refuse(destination, self._look(destination), plan)
+            target = self._look(destination)
+            self._refuse(destination, target, plan)
+            if target is not None:
+                self._deletions(target, set(), plan, ())
 
     def publish(
         self,
