@@ -290,6 +290,15 @@ def test_a_private_adapter_of_somebody_else(desk, user, code, reason):
     desk.refused("merge", "alice/private-lora", "--out", desk.out, code=code, reason=reason)
 
 
+def test_a_base_that_may_be_private_is_said_to_be_so(desk):
+    desk.hub.commit("acme/hidden", desk.models.base, private=True)
+    desk.push("alice/of-hidden", desk.models.adapter, base="acme/hidden")
+    desk.sit("bob")  # to whom the Hub says that there is none
+    error = desk.refused("plan", "alice/of-hidden", code=3, reason="base-unknown")
+    assert "or a private one" in error["sentence"]
+    assert "HF_TOKEN" in error["advice"]
+
+
 @pytest.mark.parametrize("token", ["hf_" + "x" * 34, "hf_zeile\nzwei", "hf_ключ"])
 def test_a_bad_token(desk, token):
     desk.set(HF_TOKEN=token)
