@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from bot.commands.serve import serve
 from bot.commands.watch import watch
 from bot.commands.webhook import webhook
 from bot.commands.worker import worker
-from bot.errors import InputError, RefusedError
+from bot.errors import InputError, MergeError, RefusedError
 from bot.serial import as_dict
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: the one place that catches."""
     from bot.terminal import session
 
+    session.open_streams()
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         with session.sigterm_is_ctrl_c():
@@ -294,6 +295,6 @@ def _fail(error: BaseException, given: Sequence[str]) -> int:
     from bot.terminal import failure, session
 
     verbosity = sum(word.count("v") if word.strip("v") == "-" else word == "--verbose" for word in given)
-    with session.reader_may_leave():
+    with suppress(MergeError), session.reader_may_leave():
         failure.tell(error, as_json="--json" in given, verbosity=verbosity)
     return failure.exit_code(error)

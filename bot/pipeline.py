@@ -117,6 +117,7 @@ def publish(
         return found
     sources = reopened(record, hub=hub)
     check_publication(sources, request=request, terms=settings.terms, look=to.is_private)
+    to.check(destination, plan=record)
     cards = tuple(
         card.read(model.files) if (model := reopen(p, hub=hub)) else None
         for p in (*record.adapters, record.base)
@@ -162,6 +163,8 @@ def _run(
     if found is not None:
         progress.say(f"Published by an earlier run: {found.url}")
         return prepared.plan, None, found
+    if not request.dry_run:
+        to.check(destination, plan=prepared.plan)
     scratch = partial(_scratch, settings, plan=prepared.plan)
     place = scratch().parent
     limit = shardwise.limit(
@@ -240,7 +243,14 @@ def _destination(request: MergeRequest) -> Destination:
 def _scratch(settings: Settings, *, plan: Plan) -> Path:
     """Where a merge that is to be published lies until then: one folder a job, so that a killed run is found again."""
     root = settings.scratch or Path(tempfile.gettempdir()) / f"merge-bot-{os.getuid()}"
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MergeError(
+            f"The scratch folder {root} cannot be made: {os.strerror(error.errno or 0).lower()}.",
+            advice="Set MERGE_BOT_SCRATCH to a folder that this user may write to.",
+            code="scratch-denied",
+        ) from error
     if root.is_symlink() or root.stat().st_uid != os.getuid():
         raise MergeError(
             f"{root} belongs to somebody else.",

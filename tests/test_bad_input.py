@@ -14,6 +14,7 @@ import time
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from bot.weights.writer import ShardWriter
@@ -289,6 +290,15 @@ def test_a_private_adapter_of_somebody_else(desk, user, code, reason):
     desk.refused("merge", "alice/private-lora", "--out", desk.out, code=code, reason=reason)
 
 
+def test_a_base_that_may_be_private_is_said_to_be_so(desk):
+    desk.hub.commit("acme/hidden", desk.models.base, private=True)
+    desk.push("alice/of-hidden", desk.models.adapter, base="acme/hidden")
+    desk.sit("bob")  # to whom the Hub says that there is none
+    error = desk.refused("plan", "alice/of-hidden", code=3, reason="base-unknown")
+    assert "or a private one" in error["sentence"]
+    assert "HF_TOKEN" in error["advice"]
+
+
 @pytest.mark.parametrize("token", ["hf_" + "x" * 34, "hf_zeile\nzwei", "hf_ключ"])
 def test_a_bad_token(desk, token):
     desk.set(HF_TOKEN=token)
@@ -402,6 +412,21 @@ def test_a_model_of_somebody_else_is_left_alone(desk):
     desk.refused("merge", ADAPTER, "--out", desk.out, code=3, reason="destination-exists")
 
 
+@pytest.mark.parametrize(
+    ("to", "code", "reason"),
+    [
+        (("alice/nowhere-yet", "--pr"), 2, "not-found"),
+        ((ADAPTER,), 3, "destination-exists"),
+        ((BASE,), 3, "destination-exists"),
+        (("alice/another", "--pr"), 3, "destination-exists"),  # its adapter would be put on top
+    ],
+)
+def test_a_place_that_cannot_be_published_to_is_refused_before_a_weight_is_fetched(desk, to, code, reason):
+    desk.push("alice/another", desk.adapter())
+    desk.refused("run", ADAPTER, "--to", *to, code=code, reason=reason)
+    assert not (desk.root / "cache").exists()  # headers alone were read
+
+
 def test_a_file_at_the_destination(desk):
     desk.out.write_text("a file")
     answer = desk("merge", ADAPTER, "--out", desk.out, "--json")
@@ -418,6 +443,18 @@ def test_a_file_where_the_parent_should_be(desk):
 
 def test_a_parent_that_cannot_be_written_to(desk):
     desk.refused("merge", ADAPTER, "--out", "/sys/merged", code=6, reason="destination-denied")
+
+
+def test_a_cache_that_cannot_be_written_to(desk, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/sys/cache")
+    error = desk.refused("merge", ADAPTER, "--out", desk.out, code=6, reason="cache-denied")
+    assert "HF_HOME" in error["advice"]
+
+
+def test_a_scratch_folder_that_cannot_be_made(desk):
+    (desk.place / "file").write_text("a file")
+    desk.set(MERGE_BOT_SCRATCH=str(desk.place / "file" / "scratch"))
+    desk.refused("run", ADAPTER, "--to", "alice/never", code=6, reason="scratch-denied")
 
 
 @pytest.fixture

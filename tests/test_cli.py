@@ -451,6 +451,41 @@ def test_a_reader_who_leaves_is_no_error(flags):
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_an_answer_that_cannot_be_written_is_said(flags):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", LEFT, *flags],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=HERE,
+        )
+    assert done.returncode == 6
+    assert done.stderr.startswith("Error: The answer cannot be written to stdout: no space left on device.")
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_an_error_for_which_stdout_is_full_is_told_on_stderr():
+    with Path("/dev/full").open("w") as full:
+        arguments = [sys.executable, "-m", "bot", "plan", "--json"]
+        done = subprocess.run(
+            arguments, check=False, stdout=full, stderr=subprocess.PIPE, text=True, cwd=HERE
+        )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
+    assert "[usage]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("closed", "left"), [(">&-", 0), ("2>&-", 1), ("<&- >&- 2>&-", 0), ("--json >&-", 0)]
+)
+def test_what_a_shell_has_closed_is_no_error(closed, left):
+    arguments = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, LEFT]
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, cwd=HERE)
+    assert (done.returncode, done.stderr, bool(done.stdout)) == (0, "", bool(left))
+
+
 def test_python_m_bot_is_the_same_door():
     done = subprocess.run(
         [sys.executable, "-m", "bot", "--version"], capture_output=True, text=True, check=True, cwd=HERE

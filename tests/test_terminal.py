@@ -97,6 +97,17 @@ def test_bars_show_the_piece_and_its_bytes_and_keep_foreign_markup_as_text(bars)
     assert "half [bold]way" in screen.getvalue()
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_bar_stays_on_one_line(width):
+    shown = progress.Bars(Console(file=io.StringIO(), force_terminal=True, width=width))
+    shown.begin("Fetching meta-llama/Llama-3.1-70B-Instruct", total=141 * 10**9)
+    shown.advance(60 * 10**9)
+    screen = io.StringIO()
+    Console(file=screen, width=width).print(shown._bar.get_renderable())
+    shown.close()
+    assert [("Fetching" in line, "42%" in line) for line in screen.getvalue().splitlines()] == [(True, True)]
+
+
 def test_a_piece_of_unknown_length_has_no_bar_and_no_bytes(bars):
     shown, screen = bars
     shown.begin("thinking", total=0)
@@ -138,7 +149,7 @@ def test_lines_break_at_spaces_and_long_names_at_their_dots():
     assert list(wrap("", 10)) == [""]
 
 
-@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100])
 def test_names_in_a_table_are_not_cut_anywhere(width):
     detail = "Every changed tensor is right. Worst: model.layers.2.self_attn.k_proj.weight."
     check = Check(name="changed", verdict="passed", figure="21 of 21; median 0.40 ulp", detail=detail)
@@ -147,6 +158,7 @@ def test_names_in_a_table_are_not_cut_anywhere(width):
     words = screen.getvalue().split()
     for part in ("model.", "layers.", "self_attn.", "k_proj.", "weight."):
         assert any(part in word for word in words), screen.getvalue()
+    assert {"Every", "changed", "tensor", "median"} <= set(words)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ FOREIGN = (
     RevisionResolutionError,
     EntryNotFoundError,
 )
+CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})  # of a cache
 LATER = "Try again in a few minutes; https://status.huggingface.co tells whether the Hub is at fault."
 
 
@@ -191,9 +193,9 @@ def _forbidden(error: HfHubHTTPError, what: str) -> AccessError:
     )
 
 
-def _xet_denied(error: PermissionError, what: str) -> AccessError | None:
+def _xet_denied(error: PermissionError, what: str) -> AccessError | MergeError | None:
     if type(error).__module__ != "hf_xet":
-        return None
+        return _disk(error, what)
     return AccessError(
         f"Could not {what}: the token is not allowed to write the repository's files.",
         advice="Set HF_TOKEN to a token with write permission on that repository.",
@@ -238,6 +240,12 @@ def _bad_name(error: Exception, what: str) -> InputError:
 
 
 def _disk(error: OSError, what: str) -> MergeError | None:
+    if error.errno in CLOSED and error.filename:
+        return MergeError(
+            f"Could not {what}: {error.filename} is out of reach ({os.strerror(error.errno).lower()}).",
+            advice="Point HF_HOME to a folder that this user may write to.",
+            code="cache-denied",
+        )
     if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
         return None
     return MergeError(

@@ -17,7 +17,7 @@ from bot.clients.hub_errors import translated
 from bot.clients.hub_finder import Finder, ReadMarker, is_pr
 from bot.clients.hub_parcel import Parcel
 from bot.clients.hub_target import ADAPTER_FILE, INDEX, Target
-from bot.errors import HostError, InputError, InternalError
+from bot.errors import HostError, InternalError
 from bot.progress import Progress
 from bot.records import Plan, Publication
 from bot.request import Destination
@@ -53,6 +53,14 @@ class HubPublisher:
         with translated(f"look at {destination.location}"):
             target = self._look(destination)
             return None if target is None else target.private
+
+    def check(self, destination: Destination, *, plan: Plan) -> None:
+        """Raises what `publish` would for what the repository holds now: before a weight is fetched for it."""
+        with translated(f"look at {destination.location}"):
+            target = self._look(destination)
+            self._refuse(destination, target, plan)
+            if target is not None:
+                self._deletions(target, set(), plan, ())
 
     def publish(
         self,
@@ -161,19 +169,8 @@ class HubPublisher:
     def _refuse(self, destination: Destination, target: Target | None, plan: Plan) -> None:
         if self._api.token is False:
             raise hub_target.without_token(destination)
-        hub_target.refuse_own(destination, plan, target_id=target.id if target else destination.location)
-        hub_target.refuse_wider(
-            destination, plan, private=target.private if target else not destination.public
-        )
-        if target is None and is_pr(destination):
-            raise InputError(
-                f"There is no repository {destination.location} to open a Hub PR on.",
-                advice="Check its spelling, or leave out --pr to create a repository.",
-                code="not-found",
-            )
-        if target is not None:
-            ours = self._read_marker(target.card) is not None
-            hub_target.refuse_occupied(destination, target, ours=ours)
+        ours = target is not None and self._read_marker(target.card) is not None
+        hub_target.refuse(destination, target, plan, ours=ours)
 
     @contextmanager
     def _existing(

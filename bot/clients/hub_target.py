@@ -12,7 +12,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils._headers import build_hf_headers
 
 from bot.clients.http import retrying
-from bot.errors import AccessError, RefusedError
+from bot.errors import AccessError, InputError, RefusedError
 from bot.records import Plan
 from bot.request import Destination
 
@@ -89,6 +89,20 @@ def refuse_wider(destination: Destination, plan: Plan, *, private: bool) -> None
         advice="Publish to a private repository of your own: --to owner/name without --public and --pr.",
         code="wider-than-base",
     )
+
+
+def refuse(destination: Destination, target: Target | None, plan: Plan, *, ours: bool) -> None:
+    """Raises RefusedError or InputError where nothing is to be published; `target` is what is there, if anything."""
+    refuse_own(destination, plan, target_id=target.id if target else destination.location)
+    refuse_wider(destination, plan, private=target.private if target else not destination.public)
+    if target is None and destination.kind == "hub_pr":
+        raise InputError(
+            f"There is no repository {destination.location} to open a Hub PR on.",
+            advice="Check its spelling, or leave out --pr to create a repository.",
+            code="not-found",
+        )
+    if target is not None:
+        refuse_occupied(destination, target, ours=ours)
 
 
 def without_token(destination: Destination) -> AccessError:

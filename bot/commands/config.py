@@ -33,6 +33,8 @@ def config() -> None:
 @options.verbose
 def check(*, file: Path, repository: str | None, own: Path | None, json: bool, verbose: int) -> int:
     """Say what is wrong in FILE (merge-bot.toml by default), and what is in force."""
+    if own and repository is None:
+        raise click.UsageError("--own says something about --for, which is missing.")
     with session.tools(verbosity=verbose, plain=json):
         with extra.needed():
             from bot import settings

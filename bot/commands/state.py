@@ -27,8 +27,10 @@ def database(file: Path | None, *, create: bool, verbosity: int) -> Iterator[Dat
         from bot.jobs import migration
 
         given = file or (running.FILE if running.FILE.exists() else None)
-        url = load.load(given, settings.environment()).database
-        opened = migration.opened(url, create=create, patience=PATIENCE)
+        config = load.load(given, settings.environment())
+        if create and config.database_url is None:
+            running.folder(config.server.state)
+        opened = migration.opened(config.database, create=create, patience=PATIENCE)
     try:
         yield opened
     finally:

@@ -135,6 +135,7 @@ class Flow:
             hub = publisher(self.settings, to)
             found = self._patience.ask(lambda: hub.find(to, key=wanted.plan.key))
             if found is None:
+                self._patience.ask(lambda: hub.check(to, plan=wanted.plan))
                 return True
             public = self._patience.ask(lambda: hub.is_private(to)) is False
             outcome = Outcome(ended="skipped", plan=wanted.plan, publication=found, public=public)

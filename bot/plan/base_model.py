@@ -245,8 +245,11 @@ def read_config(files: Files) -> dict[str, Any]:
 
 def _unnamed(named: Any, *, adapter: Model) -> RefusedError:
     what = f"names {named!r}, which is no repository on the Hub" if named else "names no base model"
+    # What the token may not read is as good as not there to the Hub.
+    private = "; if it is private, set HF_TOKEN to a token that may read it"
+    or_private, may_be = (", or a private one", private) if is_repo_id(str(named)) else ("", "")
     return RefusedError(
-        f"The adapter {adapter.files.name} {what}, and its model card names none either.",
-        advice="Name the base that it was trained on with --base owner/name, or --base ./folder.",
+        f"The adapter {adapter.files.name} {what}{or_private}, and its model card names none either.",
+        advice=f"Name the base that it was trained on with --base owner/name, or --base ./folder{may_be}.",
         code="base-unknown",
     )

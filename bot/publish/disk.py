@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bot.errors import MergeBotError, MergeError
+from bot.wording import size
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -77,10 +78,10 @@ def _concerns(error: Exception, place: Path) -> bool:
 
 def _full(place: Path, needed: int | None) -> MergeError:
     free = _free(place.parent)
-    amount = f"The result takes {needed / 1e6:,.0f} MB" if needed else "Free some space there"
+    amount = f"The result takes {size(needed)}; make room" if needed else "Make room"
     return MergeError(
-        f"The disk of {place.parent} is full ({free / 1e6:,.0f} MB free).",
-        advice=f"{amount}; make room, or choose a folder on a larger disk.",
+        f"The disk of {place.parent} is full ({size(free)} free).",
+        advice=f"{amount}, or choose a folder on a larger disk.",
         code="disk-full",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from bot.errors import InternalError, MergeBotError
@@ -22,10 +23,11 @@ def tell(error: BaseException, *, as_json: bool, verbosity: int) -> None:
         traceback.print_exception(error, file=sys.stderr)
     facts = _facts(error)
     report = getattr(error, "report", None)  # a failed validation carries its proof
-    if as_json:
-        print(session.document({"error": facts} | _proof(report)))
-    else:
-        _write(facts, report)
+    if as_json and facts["code"] != "output-lost":
+        with suppress(OSError):  # a stdout that takes nothing; stderr may
+            print(session.document({"error": facts} | _proof(report)), flush=True)
+            return
+    _write(facts, report)
 
 
 def exit_code(error: BaseException) -> int:

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from bot.terminal.piece import Piece
@@ -19,6 +20,7 @@ from bot.wording import size
 SECONDS_BETWEEN_LINES = 5.0
 # Of the time that a piece has taken, up to a minute: a log of hours need not have a line every 5 seconds.
 SHARE, LONGEST = 1 / 4, 60.0
+BAR = 40  # cells at most
 
 
 @contextmanager
@@ -101,8 +103,9 @@ class Bars:
     def begin(self, what: str, *, total: int) -> None:
         self.end()
         piece = self._piece = Piece(clean(what), total=total)
-        name = TextColumn("{task.description}", markup=False)
-        bar = [BarColumn()] if total else []
+        # On one line, whatever its width: the bar gives way first, then name and figures are cut.
+        name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+        bar = [BarColumn(bar_width=None, table_column=Column(max_width=BAR))] if total else []
         self._bar = Progress(
             SpinnerColumn(), name, *bar, _Figures(piece), console=self._console, transient=True
         )
@@ -142,7 +145,7 @@ class _Figures(ProgressColumn):
     """The piece's own figures: the same words as where there are no bars."""
 
     def __init__(self, piece: Piece) -> None:
-        super().__init__()
+        super().__init__(table_column=Column(no_wrap=True))
         self._piece = piece
 
     def render(self, task: Task) -> Text:

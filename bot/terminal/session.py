@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,11 +12,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bot.errors import InputError
+from bot.errors import InputError, MergeError
 from bot.secret_text import masked_all
 
 if TYPE_CHECKING:
     from bot.settings import Settings
+
+LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # what a stdout in a file can say
 
 
 @contextmanager
@@ -47,21 +50,50 @@ def document(data: dict[str, Any]) -> str:
     return json.dumps(finite, indent=2)
 
 
+def open_streams() -> None:
+    """What a shell has closed (`>&-`) leads nowhere: else the next file that is opened would be taken for it."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(
+                os.open(os.devnull, os.O_RDWR), number, inheritable=True
+            )  # the lowest that is free: itself
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 @contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """`merge-bot … | head`: the work is done, so a reader who left is no error."""
+    """`merge-bot … | head`: the work is done, so a reader who left is no error.
+
+    Raises MergeError (`output-lost`) where the answer could not be written, as on a full disk.
+    """
     try:
         yield
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
-        # Python flushes both once more at exit, and would complain there.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except BrokenPipeError:
-                os.dup2(nowhere, stream.fileno())
+        _to_nowhere()
+    except OSError as error:
+        if error.errno not in LOST:
+            raise
+        _to_nowhere()
+        raise MergeError(
+            f"The answer cannot be written to stdout: {(error.strerror or str(error)).lower()}.",
+            advice="What was asked for is done; send the output elsewhere, and run the same command again.",
+            code="output-lost",
+        ) from error
+
+
+def _to_nowhere() -> None:
+    """Python flushes both once more at exit, and would complain there."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from io import TextIOWrapper
 
 from rich import box
-from rich.console import Console, ConsoleRenderable, Group
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +21,7 @@ from bot.wording import counted, duration, size
 
 # Without a terminal there is no width to fit: wide enough that no name or sentence of ours is cut.
 PIPED_WIDTH = 160
+NARROW = 60  # cells that a table of checks takes at least
 EXAMPLES = 2
 _MARKS = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "skipped": ("–", "yellow")}
 _METHODS = {"lora": "LoRA", "dora": "DoRA", "replace": "replaced", "copy": "copied"}
@@ -86,17 +87,12 @@ def merged(model: MergedModel) -> ConsoleRenderable:
 
 def report(record: Report) -> ConsoleRenderable:
     """The checks as a table, and the verdict in one line."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ("", "Check", "Figure", "Meaning"):
-        table.add_column(heading, no_wrap=heading in ("", "Check"))
-    for check in record.checks:
-        table.add_row(*_check(check))
     mark, style = _MARKS[record.verdict]
     line = f"{mark} Validation {record.verdict} ({record.level}) in {duration(record.seconds)} on {record.device}"
     told = [Text(clean(line), style=style)]
     if record.isolation:
         told.append(Text(clean(f"Isolation: {record.isolation}"), style="dim"))
-    return Group(*([table] if record.checks else []), *told)
+    return Group(*([_Checks(record.checks)] if record.checks else []), *told)
 
 
 def publication(record: Publication) -> ConsoleRenderable:
@@ -108,6 +104,34 @@ def publication(record: Publication) -> ConsoleRenderable:
     _fact(rows, "Commit", *([record.commit] if record.commit else []))
     _fact(rows, "Checks", *(_told(check) for check in record.checks))
     return rows
+
+
+class _Checks:
+    """Checks as a table; where its columns would cut words, one below the other."""
+
+    def __init__(self, checks: Iterable[Check]) -> None:
+        self._checks = checks
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < NARROW:
+            yield self._listed()
+            return
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for heading in ("", "Check", "Figure", "Meaning"):
+            table.add_column(heading, no_wrap=heading in ("", "Check"))
+        for check in self._checks:
+            table.add_row(*_check(check))
+        yield table
+
+    def _listed(self) -> Table:
+        rows = Table(box=None, show_header=False, pad_edge=False)
+        rows.add_column(no_wrap=True)
+        rows.add_column()
+        for check in self._checks:
+            mark, style = _MARKS[check.verdict]
+            words = ": ".join(word for word in (check.name, check.figure, check.detail) if word)
+            rows.add_row(Text(mark, style=style), Wrapped(words))
+        return rows
 
 
 def line(text: str) -> ConsoleRenderable:

@@ -57,3 +57,4 @@ def test_what_cannot_be_read_or_named_is_an_error(tmp_path, monkeypatch, capsys)
     assert cli.main(["config", "check", "--for", "acme/x", "--own", "own.yml"]) == 2
     assert "Line 1 of merge-bot.yml in acme/x is wrong" in capsys.readouterr().err
     assert cli.main(["config", "check", "--for", "acme"]) == 2
+    assert cli.main(["config", "check", "--own", "own.yml"]) == 2  # of which repository?

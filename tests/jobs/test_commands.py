@@ -187,3 +187,16 @@ def test_a_job_of_a_newer_version_is_listed_with_a_sentence(call, ledger, databa
     code, out, _ = call("jobs", "show", bad)
     assert (code, "cannot be read by this version" in out) == (0, True)
     assert call("jobs", "list", "--json")[0] == 0
+
+
+def test_on_a_new_machine_a_state_is_restored_and_a_job_queued(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MERGE_BOT_DATABASE_URL", raising=False)
+    assert cli.main(["enqueue", "ada/lora", "--to", "ada/merged"]) == 0
+    assert cli.main(["backup", "state.backup"]) == 0
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    assert cli.main(["restore", "../state.backup"]) == 0
+    capfd.readouterr()
+    assert cli.main(["jobs", "list", "--json"]) == 0
+    assert len(json.loads(capfd.readouterr().out)["jobs"]) == 1

@@ -3,12 +3,13 @@
 import asyncio
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import text
 
 from bot.doors.pace import Pace
-from bot.errors import HostError, StoppedError
+from bot.errors import HostError, RefusedError, StoppedError
 from bot.job import Now
 from bot.jobs import patience
 from bot.jobs.answers import Answerer, Silent
@@ -23,6 +24,7 @@ from bot.jobs.retention import sweep
 from bot.jobs.workers import Workers
 from bot.settings import Settings
 from tests.jobs.orders import PUBLISHED, order
+from tests.publish.samples import a_plan
 
 
 class Away:
@@ -108,6 +110,19 @@ def test_a_make_that_found_nobody_is_not_joined_any_more(office, queues, flow, m
     monkeypatch.setattr("bot.jobs.flow.from_dict", lambda *_: SimpleNamespace(request=order().request))
     assert not flow.look(make, document)
     assert joined(office, queues, by="bob")[1] != make
+
+
+def test_a_place_that_cannot_be_published_to_ends_the_job_before_the_merge(office, queues, flow, monkeypatch):
+    id_, make = joined(office, queues)
+    wanted = SimpleNamespace(request=order().request, plan=a_plan())
+    occupied = RefusedError("It holds what is not ours.", advice="Choose another.", code="destination-exists")
+    hub = SimpleNamespace(find=lambda to, **_: None, check=Mock(side_effect=occupied))
+    monkeypatch.setattr("bot.jobs.flow.from_dict", lambda *_: wanted)
+    monkeypatch.setattr("bot.jobs.flow.publisher", lambda *_: hub)
+    assert not flow.look(make, {})
+    assert office.entry(id_).state == "refused"
+    hub.check.side_effect = None
+    assert flow.look(joined(office, queues, by="bob")[1], {})
 
 
 def test_a_make_that_is_begun_again_after_its_end_does_nothing(office, queues, flow):

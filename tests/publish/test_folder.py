@@ -234,7 +234,7 @@ def test_a_full_disk(tmp_path):
             (staged.folder / "model.safetensors").write_bytes(b"x" * 2_000_000)
         assert stop.value.code == "disk-full"
         assert str(disk) in stop.value.sentence
-        assert "5,000 MB" in stop.value.advice
+        assert "5.0 GB" in stop.value.advice
         assert hidden(disk) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
