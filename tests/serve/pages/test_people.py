@@ -129,6 +129,18 @@ def test_the_operators_token_is_not_guessed(serve, client):
     assert client.post(f"{served.url}/sign-in/token", data={"csrf": form, "token": TOKEN}).status_code == 429
 
 
+def test_a_long_token_is_let_in_however_many_wrong_ones_strangers_behind_the_same_proxy_send(serve, client):
+    served = serve(operator_token="0123456789abcdef" * 2)
+    form = csrf_of(client.get(f"{served.url}/sign-in").text)
+
+    def sent(token):
+        data = {"csrf": form, "token": token}
+        return client.post(f"{served.url}/sign-in/token", data=data).status_code
+
+    assert [sent(f"{n:032d}") for n in range(6)] == [403] * 5 + [429]
+    assert sent("0123456789abcdef" * 2) == 303
+
+
 def test_without_a_token_nobody_is_the_operator(serve, client):
     form = csrf_of(client.get(f"{serve().url}/sign-in").text)
     served = serve(operator_token="")
