@@ -35,6 +35,14 @@ from bot.trigger import hub as hub_trigger
 from bot.trigger.inputs import Inputs
 
 
+def thread_of(delivery: Delivery) -> tuple[str, str, int] | None:
+    """The thread that it comes from: its host, its repository, and its number there. Raises ValueError for no JSON."""
+    payload = json.loads(delivery.body)
+    is_hub = delivery.source == "hub"
+    event = hub_trigger.event(payload) if is_hub else github_trigger.event(delivery.event, payload)
+    return (delivery.source, event.repository, event.number) if event.number is not None else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Places:
     """Each host's doors and threads. `office` is where their jobs go; nothing is written into `folder` by a door.
