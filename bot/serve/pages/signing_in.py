@@ -94,7 +94,7 @@ class SigningIn:
         except AccessError as refused:
             response = self._page(request, wrong=f"{refused.sentence} {refused.advice}", status=403)
         else:
-            response = RedirectResponse("/", 303)
+            response = RedirectResponse(f"{self.look.site.path}/", 303)
             self.sessions.sign_in(response, person)
         self.sessions.arrive(response)
         return response
@@ -128,14 +128,14 @@ class SigningIn:
         if not is_right:
             self._guesses.wrong(address)
             return self._page(request, mistyped="This is not the operator's token.", status=403)
-        response = RedirectResponse("/", 303)
+        response = RedirectResponse(f"{self.look.site.path}/", 303)
         self.sessions.sign_in(response, None)
         return response
 
     def sign_out(self, request: Request, csrf: Annotated[str, Form()] = "") -> Response:
         """Nobody any more."""
         check_form(request, self.sessions.of(request), csrf)
-        response = RedirectResponse("/sign-in", 303)
+        response = RedirectResponse(f"{self.look.site.path}/sign-in", 303)
         self.sessions.sign_out(response)
         return response
 
