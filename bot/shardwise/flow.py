@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bot import building, publishing
 from bot.admission import check_publication
 from bot.connect import LazyHub, publisher
-from bot.errors import HostError, InternalError, MergeError
+from bot.errors import AccessError, HostError, InternalError, MergeError
 from bot.isolation import room
 from bot.merge.shards import merged_header
 from bot.plan.base_model import CONFIG
@@ -59,7 +59,8 @@ def run(
 
     `spread`: what workers have made of every shard, so that only the end is left. Raises what `bot.pipeline.run` does,
     and MergeError (`wrong-shard`) for a shard of theirs that is not what they say. After a fault of the Hub what was
-    done waits for the next run; after any other error nothing is left behind.
+    done waits for the next run; after any other error nothing is left behind, but for what was written down of shards
+    that are done where a token ran out.
     """
     plan = prepared.plan
     destination = plan.destination
@@ -101,7 +102,7 @@ def run(
 def _journal(
     scratch: Callable[[], Path], plan: Plan, *, request: MergeRequest, beside: Path
 ) -> Iterator[Journal]:
-    """The journal, which only a fault of the Hub leaves for the next run: and a death of this one.
+    """The journal, which a fault of the Hub leaves for the next run, a death of this one, and a token that ran out.
 
     That of a dry run, which sends nothing, lies in the folder `beside`: it leaves alone what a killed run has sent.
     """
@@ -111,8 +112,11 @@ def _journal(
         yield journal
     except HostError:
         raise
-    except BaseException:
-        journal.remove()
+    except BaseException as error:
+        if (
+            not isinstance(error, AccessError) or not journal.shards()
+        ):  # hours of work may wait for a new token
+            journal.remove()
         raise
     journal.remove()
 
