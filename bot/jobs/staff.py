@@ -177,7 +177,7 @@ def _flow(tools: _Tools, runners: Mapping[str, Runner]) -> Flow:
         settings=tools.settings,
         ledger=tools.office,
         queues=tools.queues,
-        answers=Answerer({"github": places.thread, "hub": places.thread}),
+        answers=Answerer(places.threads()),
         planning=planning,
         runners=runners,
         held=lease.held,

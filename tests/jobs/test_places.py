@@ -11,14 +11,17 @@ from bot.config.models import Config
 from bot.config.rule_models import GitHubRule
 from bot.doors.github import answer
 from bot.doors.rights import Rights
-from bot.errors import InputError
+from bot.errors import InputError, StoppedError
 from bot.jobs import ordering, rows
+from bot.jobs.answers import Answerer
 from bot.jobs.inbox import Delivery
 from bot.jobs.places import Places, thread_of
 from bot.publish.marker import find_job
 from bot.settings import load
 from tests.doors import memory
+from tests.hub.server import LoopbackHub
 from tests.jobs.memory import MemoryDesk
+from tests.jobs.orders import order
 
 PEOPLE = GitHubRule(repositories=("acme/*",), destinations=("acme/*",))
 
@@ -92,6 +95,24 @@ def test_the_refusal_says_what_would_do(ask, forge):
 def test_a_rule_names_destinations(ask):
     (order,) = ask("/merge mallory/x --to Acme/prod", PEOPLE)
     assert (order.request.destination.location, order.request.requester_access) == ("Acme/prod", "unknown")
+
+
+def test_a_push_whose_adapter_a_later_one_has_changed_is_not_published_over_that(desk, tmp_path):
+    files = {"adapter_config.json": "{}", "adapter_model.safetensors": "one"}
+    with LoopbackHub(tmp_path / "hub") as hub:
+        token = hub.add_user("acme")
+        first = hub.commit("acme/x", files)
+        known = replace(load(), endpoint=hub.url, read_token=token)
+        places = Places(config=Config(), settings=known, office=desk, folder=tmp_path, seen=None)
+        entry = desk.enqueue(order(f"acme/x@{first}", host="watch", number=None))
+        answering = Answerer(places.threads())(entry)
+        answering.check()
+        hub.commit("acme/x", {"README.md": "A card is no other adapter."})
+        answering.check()
+        hub.commit("acme/x", {"adapter_model.safetensors": "two"})
+        with pytest.raises(StoppedError) as found:
+            answering.check()
+        assert found.value.code == "overtaken"
 
 
 def test_a_delivery_says_which_thread_it_comes_from():
