@@ -58,9 +58,8 @@ def run(
     """Merges and publishes with no more than `limit` bytes of disk. A run that was killed goes on where it was.
 
     `spread`: what workers have made of every shard, so that only the end is left. Raises what `bot.pipeline.run` does,
-    and MergeError (`wrong-shard`) for a shard of theirs that is not what they say. After a fault of the Hub what was
-    done waits for the next run; after any other error nothing is left behind, but for what was written down of shards
-    that are done where a token ran out.
+    and MergeError (`wrong-shard`) for a shard of theirs that is not what they say. What was done waits for
+    the next run after a fault of the Hub, or a token that ran out; after any other error nothing is left behind.
     """
     plan = prepared.plan
     destination = plan.destination
@@ -110,12 +109,9 @@ def _journal(
     journal = Journal(place, plan=plan, request=request)
     try:
         yield journal
-    except HostError:
-        raise
     except BaseException as error:
-        if (
-            not isinstance(error, AccessError) or not journal.shards()
-        ):  # hours of work may wait for a new token
+        waits = isinstance(error, AccessError) and journal.shards()  # for a new token
+        if not waits and not isinstance(error, HostError):
             journal.remove()
         raise
     journal.remove()
