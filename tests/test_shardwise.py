@@ -237,6 +237,25 @@ def test_a_run_that_was_killed_goes_on_with_the_shards_that_are_missing(desk, so
 
 
 @pytest.mark.slow
+def test_a_token_that_ran_out_in_between_costs_no_shard_that_is_done(desk, sources):
+    started = run(desk, "alice/ran-out", call=lambda *given: desk.start(*given, trap="shards"))
+    started.trapped()
+    started.send(signal.SIGKILL)
+    started.end()
+    limit = least(desk)
+    for path in ("/info/lfs/objects/batch", "/api/repos/delete"):
+        desk.hub.fault(path, status=401)
+    answer = desk("run", ADAPTER, "--to", "alice/ran-out", *FAST, "--scratch-limit", limit, "--json")
+    assert answer.error["code"] == "no-access"
+    desk.hub.clear_faults()
+    run(desk, "alice/ran-out")
+    resumed = shards_fetched(desk)
+    run(desk, "alice/never-stopped")
+    assert resumed == shards_fetched(desk) - 2
+    assert not any(desk.scratch.iterdir())
+
+
+@pytest.mark.slow
 def test_another_machine_merges_again_and_sends_only_what_is_missing(desk, sources):
     run(desk, "alice/one-machine")
     every = shards_sent(desk), shards_fetched(desk)

@@ -61,6 +61,7 @@ def serve(
             put=inbox.put_async,
             missed=(missed := Event()).set,
             routers=(routes.router(Office(database, queues), site=pages),),
+            path=pages.path,
         )
         stack.enter_context(looking.beside(config, known, database=database, missed=missed))
         running.told(f"merge-bot listens at {address(door)}", inner)

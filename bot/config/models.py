@@ -29,7 +29,9 @@ class Server(Table):
 
     host: str = key("127.0.0.1", "The address to listen on; 0.0.0.0 is all of them.")
     port: int = key(8000, "The port; 0 takes a free one.", ge=0, le=65535)
-    public_url: Url | None = key(None, "How others reach the service: for links and for sign-in.")
+    public_url: Url | None = key(
+        None, "How others reach the service, a path included: for links and for sign-in."
+    )
     state: Path = key(Path("state"), "Folder for the database and for reports, relative to this file.")
     drain_seconds: float = key(30.0, "How long a stop waits for what is being answered.", ge=0, le=3600)
     request_seconds: float = key(20.0, "How long a request may take to arrive whole.", gt=0, le=600)

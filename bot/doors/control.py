@@ -22,5 +22,8 @@ class Control(Protocol):
     def status(self, key: str, *, at: Place) -> str | None:
         """The state of the job; None when there is no such job there."""
 
+    def newest(self, *, at: Place) -> str | None:
+        """The key of the job that was asked for there last, of those that go on; None: none does."""
+
     def cancel(self, key: str, *, by: str, at: Place) -> str | None:
         """Calls it off, and gives its state then; one that has ended stays as it is. None: there is none there."""

@@ -21,7 +21,7 @@ from bot.doors.task import Task
 from bot.forge import Snapshot
 from bot.job import Job
 from bot.plan import adapter_config, card, lenient, questions
-from bot.plan.reference import hidden, is_repo_id
+from bot.plan.reference import hidden, is_repo_id, parse
 from bot.publish.marker import find_marker
 from bot.request import MergeRequest, Thresholds
 from bot.settings import Settings
@@ -60,6 +60,19 @@ def tasks(
         return Ignored(reason=f"the merge-bot.yml of {repo_id} opts out, or does not opt in")
     return tuple(
         _task(folder, rules=rules, there=there, repository=repository, run=run) for folder in folders
+    )
+
+
+def is_overtaken(adapter: str, *, settings: Settings) -> bool:
+    """Whether main holds other files of the pinned adapter by now: those came by a push of their own.
+
+    Raises AccessError or HostError.
+    """
+    known = parse(adapter)
+    repository = connect.repository(settings, known.repo_id or "")
+    then, now = repository.at(known.revision or "main"), repository.at("main")
+    return (
+        then is not None and now is not None and _files(known.subfolder, then) != _files(known.subfolder, now)
     )
 
 

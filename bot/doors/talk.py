@@ -75,6 +75,8 @@ class Speaker:
     def cancel(self) -> Answer:
         """Calls off the job that is going on, and waits until it has heard."""
         found = self._going_on()
+        if found is None and self._cancel_unsaid():
+            return Answer()
         if found is None:
             return self.decline(
                 f"No job is going on under this {self.ground.host.thread}.",
@@ -88,6 +90,16 @@ class Speaker:
             self._stop(running, mark, patience=0.0)
         self.react("rocket")
         return Answer()
+
+    def _cancel_unsaid(self) -> bool:
+        """Calls off what waits for its turn, and so has no comment yet. False: there is nothing."""
+        jobs = self.ground.jobs
+        key = jobs.newest(at=self._place) if jobs else None
+        if jobs is None or key is None:
+            return False
+        jobs.cancel(key, by=self.comment.author, at=self._place)
+        self.react("rocket")
+        return True
 
     @property
     def _place(self) -> Place:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bot.doors.answering import Answering
+from bot.errors import StoppedError
 from bot.job import Now, Outcome
 from bot.jobs.order import Entry, Host, Order, understood
 
@@ -28,6 +29,22 @@ class Silent:
 
     def end(self, outcome: Outcome) -> None:
         """Nobody hears it."""
+
+
+class Unheard(Silent):
+    """For a push. A later one of the same adapter takes its place, in whichever order they are done."""
+
+    def __init__(self, is_overtaken: Callable[[], bool]) -> None:
+        self._is_overtaken = is_overtaken
+
+    def check(self) -> None:
+        """Raises StoppedError once its adapter is another on main. Else it might be published over what is newer."""
+        if self._is_overtaken():
+            raise StoppedError(
+                "The adapter was changed by a later push, so this was not published.",
+                advice="Look for the job of that push; `merge-bot enqueue owner/name@COMMIT` merges an older one.",
+                code="overtaken",
+            )
 
 
 class Answerer:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 from bot.errors import HostError, MergeBotError
 from bot.jobs.inbox import Delivery, Inbox
@@ -21,13 +22,21 @@ LEASE = 300.0  # seconds after which a delivery that a host's fault has kept fro
 log = logging.getLogger("bot.jobs")
 
 Door = Callable[[Delivery], tuple[str, ...]]  # what there is to say; may block
+Place = Callable[[Delivery], Hashable | None]  # the thread that it comes from, if it comes from one
+
+
+def _anywhere(_: Delivery) -> None:
+    """No order matters."""
 
 
 class Clerk:
-    """Reads the inbox in threads of its own. `doors`: by a delivery's source."""
+    """Reads the inbox in threads of its own. `doors`: by a delivery's source.
 
-    def __init__(self, inbox: Inbox, doors: Mapping[str, Door]) -> None:
-        self._inbox, self._doors = inbox, dict(doors)
+    What has the same `place` is decided in the order in which it came: `/merge`, and then `/merge cancel`.
+    """
+
+    def __init__(self, inbox: Inbox, doors: Mapping[str, Door], *, place: Place = _anywhere) -> None:
+        self._inbox, self._doors, self._place = inbox, dict(doors), place
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
 
@@ -45,12 +54,15 @@ class Clerk:
         self._thread.join(timeout=seconds)
 
     def _run(self) -> None:
-        going: set[Future[None]] = set()
+        going: dict[Future[bool], Hashable | None] = {}  # the oldest first
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="door") as pool:
             while not self._stop.is_set():
-                going = {each for each in going if not each.done()}
+                going = {each: place for each, place in going.items() if not each.done()}
                 if taken := self._taken(AT_ONCE - len(going)):
-                    going |= {pool.submit(self._see_to, each) for each in taken}
+                    for each in taken:
+                        place = self._placed(each)
+                        before = [f for f, there in going.items() if place is not None and there == place]
+                        going[pool.submit(self._see_to, each, before[-1:])] = place
                 elif len(going) == AT_ONCE:
                     wait(going, timeout=EVERY, return_when=FIRST_COMPLETED)
                 else:
@@ -65,18 +77,30 @@ class Clerk:
             log.exception("the inbox is not read")
         return ()
 
-    def _see_to(self, delivery: Delivery) -> None:
-        """Decides it and finishes it by itself: a slow one keeps no other from being finished."""
+    def _placed(self, delivery: Delivery) -> Hashable | None:
+        with suppress(Exception):  # its door says what is wrong with it
+            return self._place(delivery)
+        return None
+
+    def _see_to(self, delivery: Delivery, before: Sequence[Future[bool]]) -> bool:
+        """Decides it and finishes it by itself: a slow one keeps only those of its place from being finished.
+
+        False: it comes again, and so does what waits behind it.
+        """
+        decided: bool | None = False
         with about(delivery=delivery.key):
             try:
-                if self._decided(delivery):
+                decided = all(each.result() for each in before) and self._decided(delivery)
+                if decided:
                     self._inbox.finish([delivery.key])
             except HostError as error:
                 log.warning("a delivery comes again: %s", error.sentence)
             except Exception:
                 log.exception("a delivery comes again")
+        return decided is not False
 
-    def _decided(self, delivery: Delivery) -> bool:
+    def _decided(self, delivery: Delivery) -> bool | None:
+        """False: it comes again. None: it is given up, and nobody knows of it any more."""
         door = self._doors.get(delivery.source)
         if door is None:
             log.warning("nobody is there for deliveries of %s", delivery.source)
@@ -90,7 +114,7 @@ class Clerk:
         except MergeBotError as error:
             log.warning("a delivery is given up: %s %s", error.sentence, error.advice)
             self._inbox.forget([delivery.key])  # so that it counts when it is sent again, once that is mended
-            return False
+            return None
         except Exception:  # one that nobody can read must not stop the others
             log.exception("a delivery met a fault of our own")
         return True

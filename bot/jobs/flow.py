@@ -292,7 +292,7 @@ class Flow:
         )
 
     def _stopped(self, entry: Entry, error: StoppedError) -> None:
-        """Called off where it was asked for: its comment was deleted, or says so."""
+        """Called off where it was asked for: its comment was deleted, or says so. A slow host says it late."""
         id_ = entry.order.job.key
-        if self.ledger.cancel(id_, by=error.sentence) is not None:
+        if self.ledger.cancel(id_, by=error.sentence, attempt=entry.attempt) is not None:
             self.queues.stop(id_, entry.attempt)

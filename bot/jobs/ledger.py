@@ -96,12 +96,17 @@ class Ledger(Reader):
 
         return self._database.write(work)
 
-    def cancel(self, id_: str, *, by: str) -> Entry | None:
-        """It is to be called off: `cancelling`, which ends when whoever works on it has let go."""
+    def cancel(self, id_: str, *, by: str, attempt: int | None = None) -> Entry | None:
+        """It is to be called off: `cancelling`, which ends when whoever works on it has let go.
+
+        `attempt`: that one and no later one.
+        """
 
         def work(connection: Connection) -> Entry | None:
             found = self._entry(connection, id_)
             if found is None or found.state not in {"queued", "running"}:
+                return found
+            if attempt not in {None, found.attempt}:
                 return found
             key = found.order.job.key
             _changed(connection, key, found.attempt, {"state": "cancelling"})

@@ -26,8 +26,8 @@ class Office(Ledger):
     def enqueue(self, order: Order) -> Entry:
         return self._in_line(super().enqueue(order))
 
-    def cancel(self, id_: str, *, by: str) -> Entry | None:
-        entry = super().cancel(id_, by=by)
+    def cancel(self, id_: str, *, by: str, attempt: int | None = None) -> Entry | None:
+        entry = super().cancel(id_, by=by, attempt=attempt)
         return entry and self._in_line(entry)
 
     def retry(self, id_: str, *, by: str) -> Entry | None:

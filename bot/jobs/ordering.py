@@ -13,8 +13,10 @@ from bot.doors.thread import Thread
 from bot.errors import InputError
 from bot.forge import Comment, PullRequest
 from bot.jobs.desk import Desk
-from bot.jobs.order import Entry, Order, Origin
+from bot.jobs.order import ACTIVE, Entry, Order, Origin
 from bot.request import MergeRequest
+
+MOST = 100_000  # jobs that are looked through for those of one thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,10 @@ class Queue:
         entry = self._entry(key, at=at)
         return entry.state if entry else None
 
+    def newest(self, *, at: Place) -> str | None:
+        going = self.desk.entries(states=ACTIVE, limit=MOST)
+        return next((e.order.job.key for e in going if e.readable and _is_there(e, at)), None)
+
     def cancel(self, key: str, *, by: str, at: Place) -> str | None:
         entry = self.desk.cancel(key, by=by) if self._entry(key, at=at) else None
         return entry.state if entry else None
@@ -55,11 +61,14 @@ class Queue:
             entry = self.desk.entry(key)
         except InputError:
             return None
-        if entry is None or entry.order.job.key != key:
-            return None
-        origin = entry.order.origin
-        there = (origin.host, origin.repository.casefold(), origin.number)
-        return entry if there == (at.host, at.repository.casefold(), at.number) else None
+        found = entry is not None and entry.order.job.key == key and _is_there(entry, at)
+        return entry if found else None
+
+
+def _is_there(entry: Entry, at: Place) -> bool:
+    origin = entry.order.origin
+    there = (origin.host, origin.repository.casefold(), origin.number)
+    return there == (at.host, at.repository.casefold(), at.number)
 
 
 def order_of(task: Task, *, pull: PullRequest | None, ground: Footing, runner: str = "auto") -> Order:

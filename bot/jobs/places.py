@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,16 @@ from bot.doors import github as github_door
 from bot.doors import hub as hub_door
 from bot.doors.answering import Answering
 from bot.doors.ground import Footing, Ground, HubGround
-from bot.doors.pushed import adapters
+from bot.doors.pushed import adapters, is_overtaken
 from bot.doors.rights import Rights
 from bot.errors import InputError
 from bot.forge import Forge
 from bot.jobs import ordering
+from bot.jobs.answers import Unheard
 from bot.jobs.clerk import Door
 from bot.jobs.inbox import Delivery
 from bot.jobs.office import Office
-from bot.jobs.order import Order, understood
+from bot.jobs.order import Host, Order, understood
 from bot.jobs.runners.runner import Make
 from bot.jobs.seen import Memory
 from bot.progress import Silent
@@ -33,6 +34,14 @@ from bot.settings import Settings
 from bot.trigger import github as github_trigger
 from bot.trigger import hub as hub_trigger
 from bot.trigger.inputs import Inputs
+
+
+def thread_of(delivery: Delivery) -> tuple[str, str, int] | None:
+    """The thread that it comes from: its host, its repository, and its number there. Raises ValueError for no JSON."""
+    payload = json.loads(delivery.body)
+    is_hub = delivery.source == "hub"
+    event = hub_trigger.event(payload) if is_hub else github_trigger.event(delivery.event, payload)
+    return (delivery.source, event.repository, event.number) if event.number is not None else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +82,13 @@ class Places:
     def _was_empty(self, push: hub_trigger.Push) -> bool:
         then = connect.repository(self.settings, push.repository).at(push.before or push.commit)
         return then is not None and not adapters(then)
+
+    def threads(self) -> Mapping[Host, Callable[[Order], Answering]]:
+        """By the host of an order, what makes the thread that it is answered in."""
+        return {"github": self.thread, "hub": self.thread, "watch": self._unheard}
+
+    def _unheard(self, order: Order) -> Answering:
+        return Unheard(partial(is_overtaken, order.request.adapter, settings=self.settings))
 
     def thread(self, order: Order) -> Answering:
         """Where an order from a host is answered."""

@@ -24,7 +24,7 @@ from bot.jobs.lease import SECONDS, Lease
 from bot.jobs.local import Local
 from bot.jobs.notifying import Notifier
 from bot.jobs.office import Office
-from bot.jobs.places import Places
+from bot.jobs.places import Places, thread_of
 from bot.jobs.planning import Planning, Quota
 from bot.jobs.queues import ANSWERS, HF_JOBS, JOBS, LOCAL, SPREAD, STOPS, Queues, queue_of
 from bot.jobs.runners.choose import choose, rental
@@ -82,7 +82,7 @@ class Staff:
         self._queues, self.office, self.figures = queues, tools.office, flow.figures
         self._forks = tools.forks
         self._pools = dict.fromkeys((queue_of(f"pool:{name}") for name in config.worker.queues), 1)
-        self._clerk = Clerk(inbox, tools.places.doors()) if inbox is not None else None
+        self._clerk = Clerk(inbox, tools.places.doors(), place=thread_of) if inbox is not None else None
         self._cleaners = _cleaners(tools, database, pools=[*self._pools] if inbox is not None else None)
 
     @property
@@ -177,7 +177,7 @@ def _flow(tools: _Tools, runners: Mapping[str, Runner]) -> Flow:
         settings=tools.settings,
         ledger=tools.office,
         queues=tools.queues,
-        answers=Answerer({"github": places.thread, "hub": places.thread}),
+        answers=Answerer(places.threads()),
         planning=planning,
         runners=runners,
         held=lease.held,

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from bot.errors import AccessError, HostError, InputError, MergeBotError, RefusedError
 from bot.serve import health, webhooks
 from bot.serve.forms import Forms
+from bot.serve.prefix import Prefix
 from bot.serve.requests import Requests
 from bot.serve.service import Service
 
@@ -29,6 +30,8 @@ def app(service: Service) -> FastAPI:
     made = _bare(service)
     for router in (health.router(service), webhooks.router(service), *service.routers):
         made.include_router(router)
+    if service.path:
+        made.add_middleware(Prefix, path=service.path)  # the last one added is the first one asked
     return made
 
 

@@ -56,6 +56,7 @@ class Service:
     `missed` hears of a delivery that could not be kept, which the Hub does not send again.
 
     `collect` gives the metrics that come from the database, and may block or raise HostError; `routers` are the pages.
+    `path` is what `public_url` has behind its host: proxies leave it before the paths of requests, or take it away.
     An empty secret closes that webhook, and an empty `metrics_token` closes `/metrics`.
     """
 
@@ -67,6 +68,7 @@ class Service:
     checks: Mapping[str, Check] = field(default_factory=dict)
     collect: Collect = tuple
     routers: tuple[APIRouter, ...] = ()
+    path: str = ""
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     drain: Drain = field(default_factory=Drain)

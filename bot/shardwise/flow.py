@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bot import building, publishing
 from bot.admission import check_publication
 from bot.connect import LazyHub, publisher
-from bot.errors import HostError, InternalError, MergeError
+from bot.errors import AccessError, HostError, InternalError, MergeError
 from bot.isolation import room
 from bot.merge.shards import merged_header
 from bot.plan.base_model import CONFIG
@@ -58,8 +58,8 @@ def run(
     """Merges and publishes with no more than `limit` bytes of disk. A run that was killed goes on where it was.
 
     `spread`: what workers have made of every shard, so that only the end is left. Raises what `bot.pipeline.run` does,
-    and MergeError (`wrong-shard`) for a shard of theirs that is not what they say. After a fault of the Hub what was
-    done waits for the next run; after any other error nothing is left behind.
+    and MergeError (`wrong-shard`) for a shard of theirs that is not what they say. What was done waits for
+    the next run after a fault of the Hub, or a token that ran out; after any other error nothing is left behind.
     """
     plan = prepared.plan
     destination = plan.destination
@@ -101,7 +101,7 @@ def run(
 def _journal(
     scratch: Callable[[], Path], plan: Plan, *, request: MergeRequest, beside: Path
 ) -> Iterator[Journal]:
-    """The journal, which only a fault of the Hub leaves for the next run: and a death of this one.
+    """The journal, which a fault of the Hub leaves for the next run, a death of this one, and a token that ran out.
 
     That of a dry run, which sends nothing, lies in the folder `beside`: it leaves alone what a killed run has sent.
     """
@@ -109,10 +109,10 @@ def _journal(
     journal = Journal(place, plan=plan, request=request)
     try:
         yield journal
-    except HostError:
-        raise
-    except BaseException:
-        journal.remove()
+    except BaseException as error:
+        waits = isinstance(error, AccessError) and journal.shards()  # for a new token
+        if not waits and not isinstance(error, HostError):
+            journal.remove()
         raise
     journal.remove()
 

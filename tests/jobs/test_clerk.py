@@ -134,6 +134,36 @@ def test_a_slow_delivery_keeps_no_other_from_being_finished_and_a_stop_waits_onl
     until(lambda: not unfinished(database))
 
 
+@pytest.mark.parametrize("fails", [None, InputError, HostError])
+def test_what_comes_from_one_thread_is_decided_in_the_order_in_which_it_came(inbox, fails):
+    """A cancel that overtakes its merge finds nothing. Where the merge comes again, it does, too."""
+    told = []
+
+    def door(delivery):
+        told.append(f"{delivery.key} begins")
+        if delivery.key == "merge":
+            time.sleep(0.3)
+            told.append("merge ends")
+            if fails is not None:
+                raise fails("No.", advice="Later.", code="no")
+        return ()
+
+    threads = {"merge": 1, "cancel": 1, "other": 2, "push": None, "another push": None}
+    inbox.put([Delivery(key=key, source="hub", body=b"") for key in threads])
+    clerk = Clerk(inbox, {"hub": door}, place=lambda delivery: threads[delivery.key])
+    clerk.start()
+    until(lambda: "merge ends" in told and len(told) >= (5 if fails is HostError else 6))
+    clerk.stop()
+    left = {delivery.key for delivery in inbox.take(lease=-1.0)}
+    assert told.index("other begins") < told.index("merge ends")
+    if fails is HostError:
+        assert "cancel begins" not in told
+        assert left == {"merge", "cancel"}
+    else:
+        assert told.index("merge ends") < told.index("cancel begins")
+        assert left == set()
+
+
 def test_what_nobody_expected_of_the_database_does_not_end_the_clerk(inbox, monkeypatch):
     real, faults = (
         inbox.take,

@@ -103,6 +103,19 @@ def test_who_joined_a_make_that_ended_without_them_begins_anew(database, office,
     assert joined(office, queues, by="bob")[1] != make
 
 
+def test_a_deleted_comment_that_a_slow_host_tells_of_late_calls_off_no_later_attempt(office, queues, flow):
+    """The first attempt was cancelled and repeated meanwhile."""
+    first, error = office.enqueue(order()), StoppedError("It was deleted.", advice="Again?", code="deleted")
+    id_ = first.order.job.key
+    office.cancel(id_, by="ada")
+    office.end(id_, 1, CANCELLED)
+    office.retry(id_, by="ada")
+    flow._stopped(first, error)
+    assert (office.entry(id_).state, office.entry(id_).attempt) == ("queued", 2)
+    flow._stopped(office.entry(id_), error)
+    assert office.entry(id_).state == "cancelling"
+
+
 def test_a_make_that_found_nobody_is_not_joined_any_more(office, queues, flow, monkeypatch):
     id_, make = joined(office, queues)
     office.cancel(id_, by="ada")  # its stop is still in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,13 +11,17 @@ from bot.config.models import Config
 from bot.config.rule_models import GitHubRule
 from bot.doors.github import answer
 from bot.doors.rights import Rights
-from bot.errors import InputError
+from bot.errors import InputError, StoppedError
 from bot.jobs import ordering, rows
-from bot.jobs.places import Places
+from bot.jobs.answers import Answerer
+from bot.jobs.inbox import Delivery
+from bot.jobs.places import Places, thread_of
 from bot.publish.marker import find_job
 from bot.settings import load
 from tests.doors import memory
+from tests.hub.server import LoopbackHub
 from tests.jobs.memory import MemoryDesk
+from tests.jobs.orders import order
 
 PEOPLE = GitHubRule(repositories=("acme/*",), destinations=("acme/*",))
 
@@ -92,6 +97,39 @@ def test_a_rule_names_destinations(ask):
     assert (order.request.destination.location, order.request.requester_access) == ("Acme/prod", "unknown")
 
 
+def test_a_push_whose_adapter_a_later_one_has_changed_is_not_published_over_that(desk, tmp_path):
+    files = {"adapter_config.json": "{}", "adapter_model.safetensors": "one"}
+    with LoopbackHub(tmp_path / "hub") as hub:
+        token = hub.add_user("acme")
+        first = hub.commit("acme/x", files)
+        known = replace(load(), endpoint=hub.url, read_token=token)
+        places = Places(config=Config(), settings=known, office=desk, folder=tmp_path, seen=None)
+        entry = desk.enqueue(order(f"acme/x@{first}", host="watch", number=None))
+        answering = Answerer(places.threads())(entry)
+        answering.check()
+        hub.commit("acme/x", {"README.md": "A card is no other adapter."})
+        answering.check()
+        hub.commit("acme/x", {"adapter_model.safetensors": "two"})
+        with pytest.raises(StoppedError) as found:
+            answering.check()
+        assert found.value.code == "overtaken"
+
+
+def test_a_delivery_says_which_thread_it_comes_from():
+    hubs = {"repo": {"name": "acme/x"}, "discussion": {"num": 3}}
+    githubs = {
+        "repository": {"full_name": "acme/y"},
+        "issue": {"number": 4},
+        "comment": {"id": 1, "body": ""},
+    }
+    told = [("hub", "discussion.comment", hubs), ("github", "issue_comment", githubs), ("hub", "", {})]
+    found = [
+        thread_of(Delivery(key="k", source=source, event=event, body=json.dumps(body).encode()))
+        for source, event, body in told
+    ]
+    assert found == [("hub", "acme/x", 3), ("github", "acme/y", 4), None]
+
+
 def test_an_action_is_as_it_was():
     assert Rights().access("write") == "yes"
     assert Rights().access("read") == "unknown"
@@ -120,6 +158,19 @@ def test_a_job_of_this_thread_is_cancelled(ask, forge, desk, tmp_path):
     ordering.answering(mine, ground=memory.ground(forge, tmp_path)).begin()
     ask("/merge cancel")
     assert desk.jobs[mine.job.key].state == "cancelling"
+
+
+def test_a_job_that_waits_for_its_turn_without_a_comment_is_cancelled_in_its_thread(ask, forge, desk):
+    (mine,) = ask("/merge plan mallory/x")
+    elsewhere = replace(mine, job=replace(mine.job, key="e" * 32), origin=replace(mine.origin, number=8))
+    desk.enqueue(elsewhere)
+    assert forge.said == {}
+    ask("/merge cancel")
+    assert {key: entry.state for key, entry in desk.jobs.items()} == {
+        mine.job.key: "cancelling",
+        elsewhere.job.key: "queued",
+    }
+    assert forge.said == {}
 
 
 @pytest.mark.parametrize(("forks", "jobs"), [(False, 0), (True, 1)])

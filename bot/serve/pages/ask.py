@@ -79,7 +79,7 @@ class Ask:
             again = Read(line=found.line, wrong=wrong, field=_field(wrong))
             return self._page(request, session, given, found=again)
         entry = await to_thread.run_sync(self.desk.enqueue, order)
-        return RedirectResponse(f"/jobs/{entry.order.job.key}", 303)
+        return RedirectResponse(f"{self.look.site.path}/jobs/{entry.order.job.key}", 303)
 
     def _asker(self, request: Request) -> Session:
         session = self.look.enter(request)

@@ -41,7 +41,7 @@ class Shown:
     before: float | None = None
 
     def link(self, **other: object) -> str:
-        """The address of this list, or of one like it."""
+        """The address of this list, or of one like it, within the site."""
         asked = {"state": self.state, "q": self.text, "before": self.before or "", **other}
         query = urlencode({name: value for name, value in asked.items() if value != ""})
         return f"/?{query}" if query else "/"
@@ -108,7 +108,7 @@ class Jobs:
         """Calls a job off."""
         entry, viewer = self._steered(request, id_, csrf)
         self.desk.cancel(entry.order.job.key, by=viewer.called)
-        return RedirectResponse(f"/jobs/{entry.order.job.key}", 303)
+        return RedirectResponse(f"{self.look.site.path}/jobs/{entry.order.job.key}", 303)
 
     def retry(self, request: Request, id_: str, csrf: Annotated[str, Form()] = "") -> Response:
         """Begins an ended job anew."""
@@ -120,7 +120,7 @@ class Jobs:
             self.desk.retry(order.job.key, by=viewer.called)
         else:
             self.desk.enqueue(order)
-        return RedirectResponse(f"/jobs/{entry.order.job.key}", 303)
+        return RedirectResponse(f"{self.look.site.path}/jobs/{entry.order.job.key}", 303)
 
     def visible(self, id_: str, viewer: Viewer) -> Entry:
         """The job. Raises HTTPException 404 where there is none that they may know of."""

@@ -21,6 +21,7 @@ TRIES, ALL_TRIES, WINDOW = (
     60.0,
 )  # wrong tokens from one address and from all of them, in so many seconds
 MOST_ADDRESSES = 1000
+UNGUESSABLE = 32  # characters: of a token as long as this nobody finds out anything by trying
 
 
 class Guesses:
@@ -93,7 +94,7 @@ class SigningIn:
         except AccessError as refused:
             response = self._page(request, wrong=f"{refused.sentence} {refused.advice}", status=403)
         else:
-            response = RedirectResponse("/", 303)
+            response = RedirectResponse(f"{self.look.site.path}/", 303)
             self.sessions.sign_in(response, person)
         self.sessions.arrive(response)
         return response
@@ -120,19 +121,21 @@ class SigningIn:
     ) -> Response:
         """The operator."""
         check_form(request, self.sessions.of(request), csrf)
-        address = request.client.host if request.client else ""
-        self._guesses.check(address)
-        if not self.sessions.is_operators(token.strip()):
+        address, token = request.client.host if request.client else "", token.strip()
+        is_right = self.sessions.is_operators(token)
+        if not is_right or len(token) < UNGUESSABLE:  # behind a proxy, strangers have the operator's address
+            self._guesses.check(address)
+        if not is_right:
             self._guesses.wrong(address)
             return self._page(request, mistyped="This is not the operator's token.", status=403)
-        response = RedirectResponse("/", 303)
+        response = RedirectResponse(f"{self.look.site.path}/", 303)
         self.sessions.sign_in(response, None)
         return response
 
     def sign_out(self, request: Request, csrf: Annotated[str, Form()] = "") -> Response:
         """Nobody any more."""
         check_form(request, self.sessions.of(request), csrf)
-        response = RedirectResponse("/sign-in", 303)
+        response = RedirectResponse(f"{self.look.site.path}/sign-in", 303)
         self.sessions.sign_out(response)
         return response
 

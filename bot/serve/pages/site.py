@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -44,7 +45,7 @@ class Client:
 class Site:
     """The pages of one service.
 
-    `public_url` is where browsers find it, without a path; `endpoint` is the Hub's address. `strangers` who have not
+    `public_url` is where browsers find it, with its path; `endpoint` is the Hub's address. `strangers` who have not
     signed in see what is public (`read-only`), or nothing (`closed`). Whoever knows `operator_token` may everything,
     and so may `operators`, users of the Hub. `askers` are globs of Hub users and organisations who may ask for work.
     `secret` signs the sessions: the same on every server of one service. `inputs`, `thorough`, `reload` and `runner`
@@ -72,6 +73,11 @@ class Site:
     def secure(self) -> bool:
         """Whether browsers come over TLS, so that cookies never go without."""
         return self.public_url.startswith("https://")
+
+    @property
+    def path(self) -> str:
+        """What stands before the path of every address of ours, as a browser sees it; empty, or `/bot`."""
+        return urlsplit(self.public_url).path.rstrip("/")
 
     @property
     def callback(self) -> str:

@@ -122,9 +122,9 @@ def running_again(running: list[Running]) -> Callable[[Served], Callable[[], Non
 
 @pytest.fixture
 def serve(running: list[Running]) -> Callable[..., Served]:
-    """Starts the pages; what is said goes into `Site`."""
+    """Starts the pages, below a path if one is given; what is said goes into `Site`."""
 
-    def start(desk: Desk | None = None, **said: object) -> Served:
+    def start(desk: Desk | None = None, *, below: str = "", **said: object) -> Served:
         ids: dict[str, str] = {}
         if desk is None:
             desk, ids = filled(time.time())
@@ -136,8 +136,10 @@ def serve(running: list[Running]) -> Callable[..., Served]:
             "strangers": "read-only",
             **said,
         }
-        site = Site(public_url=f"http://127.0.0.1:{at.getsockname()[1]}", **given)
-        service = Service(put=nowhere, routers=(router(desk, site=site),))
+        site = Site(public_url=f"http://127.0.0.1:{at.getsockname()[1]}{below}", **given)
+        service = Service(
+            put=nowhere, hub_secret="hub-secret", routers=(router(desk, site=site),), path=site.path
+        )
         running.append(Running(app(service), at))
         return Served(desk=desk, site=site, ids=ids)
 

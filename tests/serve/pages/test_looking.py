@@ -48,6 +48,16 @@ def test_filters_narrow_the_list_without_a_reload_and_stay_in_the_address(serve,
     expect(page.get_by_text("No job is like that.")).to_be_visible()
 
 
+def test_below_a_path_the_list_and_a_job_go_on_by_themselves_as_well(serve, page):
+    served = serve(below="/bot")
+    as_operator(page, served)
+    page.get_by_role("radio", name="Active").check()
+    expect(page.locator("#jobs tbody tr")).to_have_count(2)
+    expect(page).to_have_url(re.compile(r"/bot/\?state=active"))
+    page.locator("td.what a").last.click()
+    expect(page.locator(".wire")).to_have_text("Live")
+
+
 @pytest.mark.slow
 def test_older_jobs_are_a_page_away(serve, page, monkeypatch):
     monkeypatch.setattr(pages, "PAGE", 3)

@@ -129,6 +129,43 @@ def test_the_operators_token_is_not_guessed(serve, client):
     assert client.post(f"{served.url}/sign-in/token", data={"csrf": form, "token": TOKEN}).status_code == 429
 
 
+def test_a_long_token_is_let_in_however_many_wrong_ones_strangers_behind_the_same_proxy_send(serve, client):
+    served = serve(operator_token="0123456789abcdef" * 2)
+    form = csrf_of(client.get(f"{served.url}/sign-in").text)
+
+    def sent(token):
+        data = {"csrf": form, "token": token}
+        return client.post(f"{served.url}/sign-in/token", data=data).status_code
+
+    assert [sent(f"{n:032d}") for n in range(6)] == [403] * 5 + [429]
+    assert sent("0123456789abcdef" * 2) == 303
+
+
+@pytest.mark.parametrize("kept", ["/bot", ""])
+def test_below_a_path_every_address_has_it_whether_the_proxy_keeps_it_or_takes_it_off(serve, client, kept):
+    served = serve(below="/bot")
+    host = served.url.removesuffix("/bot")
+
+    def get(address):
+        return client.get(host + address.replace("/bot", kept, 1))
+
+    form = csrf_of(get("/bot/sign-in").text)
+    sent = client.post(f"{host}{kept}/sign-in/token", data={"csrf": form, "token": TOKEN})
+    assert (sent.status_code, sent.headers["location"]) == (303, "/bot/")
+    pages = [get(f"/bot{path}") for path in ("/", "/ask", f"/jobs/{served.ids['running']}", "/nowhere")]
+    assert [page.status_code for page in pages] == [200, 200, 200, 404]
+    for page in pages:
+        named = re.findall(r'(?:href|src|action|hx-get|hx-post|data-events)="(/[^"]*)"', page.text)
+        assert named
+        assert all(address.startswith("/bot/") for address in named)
+    assert 'href="/bot/ask" aria-current="page"' in pages[1].text
+    assert {get(found).status_code for found in re.findall(r'"(/bot/static/[^"]*)"', pages[0].text)} == {200}
+    large = b'{"padding": "' + b" " * 100_000 + b'"}'
+    headers = {"X-Webhook-Secret": "hub-secret", "Content-Type": "application/json"}
+    hook = client.post(f"{host}{kept}/webhooks/hub", content=large, headers=headers)
+    assert hook.status_code == 200, hook.text
+
+
 def test_without_a_token_nobody_is_the_operator(serve, client):
     form = csrf_of(client.get(f"{serve().url}/sign-in").text)
     served = serve(operator_token="")
