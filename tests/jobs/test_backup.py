@@ -162,7 +162,7 @@ def test_who_writes_to_postgresql_meanwhile_waits_and_falls_victim_to_no_deadloc
 def test_a_restore_that_gets_no_quiet_moment_changes_nothing_and_says_so(
     ledger, database, url, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("bot.jobs.backup.PATIENCE", 2.0)
+    monkeypatch.setattr("bot.jobs.backup_postgres.PATIENCE", 2.0)
     file = tmp_path / "state.backup"
     backup(database, file)
     key = ledger.enqueue(order()).order.job.key
