@@ -70,7 +70,7 @@ def bind(
     for group in groups if not modern else ():
         converter.check(group)
     notes = _check_missing(model, names=names, operations=operations, adapter_config=adapter_config)
-    edits = untie_edits(config, model=model, untied=untied) if untied else []
+    edits = untie_edits(config, model=model, untied=untied, operations=operations, names=names)
     bindings = _bindings(operations, names=names, layout=layout, tensors=tensors)
     today = Today(bindings)
     if modern:

@@ -91,6 +91,26 @@ def test_embeddings_and_heads(
 
 
 @pytest.mark.parametrize(
+    ("target", "bias"),
+    [
+        ("word_embeddings", "none"),
+        *(pytest.param("decoder", b, marks=pytest.mark.slow) for b in ("none", "all")),
+    ],
+)
+def test_what_else_was_tied_is_stored_too(
+    target: str, bias: str, adapter_on: Callable, merged: Callable
+) -> None:
+    """The bias of a masked head shares its storage with the decoder's, and one flag parts both."""
+    settings = config("xlm_roberta", target_modules=["query", target], bias=bias)
+    base, adapter = adapter_on("xlm_roberta", settings)
+    out, plan = merged(adapter, validation="full")
+    difference = compare("xlm_roberta", base=base, adapter=adapter, out=out, plan=plan)
+    assert difference.error < 2e-5
+    assert difference.effect > 0.05
+    assert {a.name for a in plan.added} == {"lm_head.decoder.weight", "lm_head.decoder.bias"}
+
+
+@pytest.mark.parametrize(
     "variant",
     ["embedding", "lm_head", "embedding_and_head", "save_lm_head", "save_embed_and_head", "dora_embedding"],
 )
