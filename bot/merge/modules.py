@@ -13,6 +13,7 @@ from torch import nn
 
 from bot.errors import InternalError, RefusedError
 from bot.merge import parity
+from bot.merge.called import check_silent
 from bot.merge.conversion import Converter, Group
 from bot.merge.model import build_virtual, find_names, load_config
 from bot.merge.operations import TRAINING_ONLY, plain_name
@@ -58,6 +59,7 @@ class ModuleMerger:
         self._converter = Converter(build_virtual(model.config, model_class=plan.model_class))
         self._converter.learn(base.tensors)
         self.peft_model = peft_model = inject(model, config=self.config)
+        check_silent(peft_model, adapter)
         tensors = {
             k: v.to(dtype) if v.is_floating_point() else v
             for k, v in adapter.items()
