@@ -26,6 +26,9 @@ from bot.weights.layout import Layout
 Read = Callable[[str], torch.Tensor]
 STORED = ".base_layer.weight"
 WRAPPED = (".original_module.", ".modules_to_save.")  # further copies that PEFT saves with a grown vocabulary
+# PEFT's config of a model that is none of transformers'. The adapter has today's names by now (bot.merge.renaming):
+# PEFT would rename them once more, and where a rule fits its own result (Laguna's shared_experts) drop what it renamed.
+CUSTOM = {"model_type": "custom"}
 SAME = 2**-7  # how far a stored copy of the base may be off after a detour through another 16-bit dtype
 
 
@@ -65,9 +68,12 @@ class ModuleMerger:
             for k, v in adapter.items()
             if not k.endswith(STORED) and not any(wrapper in k for wrapper in WRAPPED)
         }
+        if not as_peft:
+            vars(peft_model)["config"] = CUSTOM
         loaded: Any = set_peft_model_state_dict(
             peft_model, tensors, adapter_name=ADAPTER, low_cpu_mem_usage=True
         )
+        vars(peft_model).pop("config", None)
         if self.stored:
             parity.round_generated(peft_model, dtype=self.stored)
         every = list(targets(peft_model))
