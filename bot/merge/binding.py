@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from bot.errors import RefusedError
 from bot.merge.biases import lost_biases
+from bot.merge.called import check_called
 from bot.merge.choice import choose_model, is_part, part_of, under
 from bot.merge.conversion import Converter, Group
 from bot.merge.experts import old_experts
@@ -56,6 +57,7 @@ def bind(
     converter.learn(layout.tensors)
     peft_model = inject(model, config=peft_config(adapter_config))
     check_scaled(peft_model, version=adapter_config.get("peft_version"))
+    silent = check_called(peft_model, init=adapter_config.get("init_lora_weights"))
     tensors, experts = old_experts(peft_model, tensors=tensors, version=adapter_config.get("peft_version"))
     operations = find_operations(
         peft_model, tensors=tensors, plain=names.shapes, init=adapter_config.get("init_lora_weights")
@@ -70,7 +72,7 @@ def bind(
     for group in groups if not modern else ():
         converter.check(group)
     notes = _check_missing(model, names=names, operations=operations, adapter_config=adapter_config)
-    edits = untie_edits(config, model=model, untied=untied) if untied else []
+    edits = untie_edits(config, model=model, untied=untied, operations=operations, names=names)
     bindings = _bindings(operations, names=names, layout=layout, tensors=tensors)
     today = Today(bindings)
     if modern:
@@ -90,6 +92,7 @@ def bind(
         notes=(
             *notes,
             *biases,
+            *silent,
             *part_of(config, model=model, name=name),
             *_old_layout(experts),
             *today.notes,

@@ -13,6 +13,7 @@ from torch import nn
 
 from bot.errors import InternalError, RefusedError
 from bot.merge import parity
+from bot.merge.called import check_silent
 from bot.merge.conversion import Converter, Group
 from bot.merge.model import build_virtual, find_names, load_config
 from bot.merge.operations import TRAINING_ONLY, plain_name
@@ -25,6 +26,9 @@ from bot.weights.layout import Layout
 Read = Callable[[str], torch.Tensor]
 STORED = ".base_layer.weight"
 WRAPPED = (".original_module.", ".modules_to_save.")  # further copies that PEFT saves with a grown vocabulary
+# PEFT's config of a model that is none of transformers'. The adapter has today's names by now (bot.merge.renaming):
+# PEFT would rename them once more, and where a rule fits its own result (Laguna's shared_experts) drop what it renamed.
+CUSTOM = {"model_type": "custom"}
 SAME = 2**-7  # how far a stored copy of the base may be off after a detour through another 16-bit dtype
 
 
@@ -58,14 +62,18 @@ class ModuleMerger:
         self._converter = Converter(build_virtual(model.config, model_class=plan.model_class))
         self._converter.learn(base.tensors)
         self.peft_model = peft_model = inject(model, config=self.config)
+        check_silent(peft_model, adapter)
         tensors = {
             k: v.to(dtype) if v.is_floating_point() else v
             for k, v in adapter.items()
             if not k.endswith(STORED) and not any(wrapper in k for wrapper in WRAPPED)
         }
+        if not as_peft:
+            vars(peft_model)["config"] = CUSTOM
         loaded: Any = set_peft_model_state_dict(
             peft_model, tensors, adapter_name=ADAPTER, low_cpu_mem_usage=True
         )
+        vars(peft_model).pop("config", None)
         if self.stored:
             parity.round_generated(peft_model, dtype=self.stored)
         every = list(targets(peft_model))

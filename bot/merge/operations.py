@@ -5,15 +5,13 @@ Every adapter tensor ends up in exactly one operation; what does not is refused 
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from peft import PeftModel
-from peft.tuners.lora.layer import Embedding, LoraLayer, MultiheadAttention, ParamWrapper
-from torch import nn
+from peft.tuners.lora.layer import Embedding, LoraLayer, ParamWrapper
 
 from bot.errors import RefusedError
 from bot.merge.skeleton import ADAPTER, PREFIX, Target, expected_tensors, saved_modules, targets
@@ -21,8 +19,6 @@ from bot.weights.header import TensorSpec
 
 SHARED = "base_model."  # vectors and projections that all layers share lie directly below it
 REDONE = ("pissa", "olora")  # inits of LoRA that take something out of the base, see `bot.merge.reinit`
-# What transformers runs for a quantised model only (Jamba's dt_proj is called there, and read everywhere else).
-QUANTISED = re.compile(r'if hasattr\(self\.config, "_is_quantized"\):\n.*\n')
 TRAINING_ONLY = "lora_monteclora_sampler"  # MonteCLoRA's sampler is used in training, never in inference
 
 
@@ -75,7 +71,6 @@ def find_operations(
 
     Raises RefusedError for tensors that are missing or left over.
     """
-    check_called(peft_model)
     operations = Operations()
     consumed: set[str] = set()
     for target, keys, tied in _layers(peft_model, tensors=tensors):
@@ -135,53 +130,6 @@ def method_of(layer: Any, *, init: Any) -> str:
     if isinstance(layer, ParamWrapper):
         return "lora_parameter"
     return "lora"
-
-
-def check_called(peft_model: PeftModel) -> None:
-    """Raises RefusedError for a targeted module whose parent reads its weight and never calls it.
-
-    PEFT acts when a module is called: there the live adapter does nothing, and a merge would do something (Mamba's
-    dt_proj is such a module).
-    """
-    model = peft_model.get_base_model()
-    places: dict[tuple[type[nn.Module], str], str] = {}
-    for target in targets(peft_model):
-        _check_plain(target)
-        parent, _, name = target.path.rpartition(".")
-        places.setdefault((type(model.get_submodule(parent)), name), target.path)
-    for (kind, name), module in places.items():
-        source = QUANTISED.sub("", inspect.getsource(kind))
-        if re.search(rf"self\.{name}\.weight\b", source) and not re.search(rf"self\.{name}\(", source):
-            raise RefusedError(
-                f"The adapter targets {module}, which {type(model).__name__} never calls: the adapter has no effect"
-                " there, and a merge would have one.",
-                advice="Leave it out of target_modules and train again, or remove its tensors and its name.",
-                code="module-not-called",
-            )
-
-
-def _check_plain(target: Target) -> None:
-    """Raises RefusedError for an embedding with a forward of its own (OPT's offset of two), and for attention of torch.
-
-    PEFT looks up its delta with the input that the module gets; what the module does to it first is no W + delta.
-    PEFT 0.21.2 adds the delta of a MultiheadAttention's out_proj twice, in the live model and in its merge.
-    """
-    if isinstance(target.layer, MultiheadAttention):
-        raise RefusedError(
-            f"The adapter targets {target.path}, a torch MultiheadAttention, where PEFT adds the delta of out_proj"
-            " twice: whether it was trained so depends on the version of PEFT.",
-            advice="Deploy it as an adapter, or train again without this module.",
-            code="multihead-attention",
-        )
-    base = target.layer.get_base_layer()
-    own = isinstance(base, nn.Embedding) and type(base).forward is not nn.Embedding.forward
-    if own and not hasattr(base, "embed_scale"):  # a scale is the one thing that PEFT does as well
-        raise RefusedError(
-            f"The adapter targets {target.path}, a {type(base).__name__}, which changes its input before it looks it"
-            " up: what the adapter does there is no change of its weight.",
-            advice="Deploy it as an adapter, or train again without this module.",
-            code="module-not-plain",
-        )
 
 
 def _layer_tensors(path: str, *, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:

@@ -85,12 +85,16 @@ def _separate(operations: Operations, *, group: list[str], names: Names) -> set[
     return set(group)
 
 
-def untie_edits(config: dict[str, Any], *, model: PreTrainedModel, untied: set[str]) -> list[ConfigEdit]:
-    """The edits to config.json that make transformers keep the members apart.
+def untie_edits(
+    config: dict[str, Any], *, model: PreTrainedModel, untied: set[str], operations: Operations, names: Names
+) -> list[ConfigEdit]:
+    """The edits to config.json that make transformers keep the members apart; completes `operations` for the others.
 
     Raises RefusedError where the architecture cannot, or where the flag means more than tying (udop, umt5 and
     others scale their output by it).
     """
+    if not untied:
+        return []
     keys = [FLAG, *(f"{k}.{FLAG}" for k, v in config.items() if isinstance(v, dict) and FLAG in v)]
     edited = edited_config(config, dict.fromkeys(keys, False))
     before, after = load_config(config, name="the base"), load_config(edited, name="the base")
@@ -102,8 +106,19 @@ def untie_edits(config: dict[str, Any], *, model: PreTrainedModel, untied: set[s
             advice="Train with ensure_weight_tying=True, or without embeddings and head in the adapter.",
             code="tied-weights",
         )
+    _part_others(operations, names=names, tied=still_tied)
     reason = "the adapter changes the embeddings and the head differently"
     return [ConfigEdit(key=k, before=_get(config, k), after=False, reason=reason) for k in keys]
+
+
+def _part_others(operations: Operations, *, names: Names, tied: set[str]) -> None:
+    """The flag parts every group, so what shared beside the changed one is stored as well (BERT's bias of its head)."""
+    for group in tied_groups(names):
+        twin = next((operations.of[m] for m in group if m in operations.of), None)
+        present = any(m in names.disk for m in group)
+        for member in group if present else ():
+            if member not in names.disk and member not in tied:
+                operations.of.setdefault(member, twin or Operation(method="copy", adapter=(), own=True))
 
 
 def _flag_means_more(model: PreTrainedModel) -> bool:

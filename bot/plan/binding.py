@@ -20,7 +20,7 @@ PREFIX = "base_model.model."
 FACTOR = re.compile(rf"{re.escape(PREFIX)}(.+)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector)")
 LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 SECOND = "mtp."
-NOT_CALLED = ".dt_proj"  # of Mamba's mixers: see `bot.merge.operations.check_called`
+NOT_CALLED = ".dt_proj"  # of Mamba's mixers: see `bot.merge.called.check_called`
 PLAIN_KEY = re.compile(r"[\w.]+")
 # Architectures whose modules are all nn.Linear, under the names that the checkpoint uses (experts one by one, as
 # transformers 4 had them). A test holds each of them against the model itself.

@@ -84,17 +84,22 @@ def _by_tail(shapes: Mapping[str, Shape]) -> dict[str, list[Shape]]:
 
 
 def _missing_layer(weights: Evidence, by_tail: Mapping[str, list[Shape]], *, name: str) -> str | None:
-    """A layer that the base does not have, in a list of which it has others with the same module in them."""
+    """A layer that the base does not have, in a list of which it has others with the same module in them.
+
+    Where the layer has other modules, this one may be shared with another layer and stored there (Zamba2).
+    """
     last: dict[tuple[str, str], int] = {}
+    layers: set[tuple[str, str]] = set()
     for known in by_tail:
         place, number, rest = known.split(".", 2)  # `mlp.0.weight` of a Sequential has nothing in between
+        layers.add((place, number))
         last[place, rest] = max(int(number), last.get((place, rest), 0))
     for module in sorted(weights.ranks):
         tail = TAIL.search(module)
         if tail is None:
             continue
         place, number, rest = f"{tail[1]}.weight".split(".", 2)
-        if int(number) > last.get((place, rest), int(number)):
+        if (place, number) not in layers and int(number) > last.get((place, rest), int(number)):
             return (
                 f"This adapter was trained on a model with at least {int(number) + 1} layers; {name} has"
                 f" {last[place, rest] + 1} (there is no {module})"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
+from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig
@@ -37,6 +37,8 @@ WEIGHTS = "adapter_model.safetensors"
 PREFIX, COPY = "base_model.model.", ".base_layer.weight"
 SAME = 2**-7  # as at the merge: a detour through another 16-bit dtype
 CONVERTED = "_converted"  # the methods of tensors that are stored in another form than the model uses
+# As at the merge: PEFT is not to rename again, and to drop, what has today's names (experts one by one have them not).
+CUSTOM = {"model_type": "custom"}
 HEAD = ("num_labels", "id2label", "label2id", "problem_type")
 
 
@@ -182,7 +184,13 @@ def with_adapter(
             save_file({n: t for n, t in tensors.items() if n not in copies}, folder / WEIGHTS)
         else:
             (folder / WEIGHTS).symlink_to(weights)
-        tuned = PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=False, autocast_adapter_dtype=True)
+        tuned: Any = PeftModel.from_pretrained(
+            model, folder, low_cpu_mem_usage=False, autocast_adapter_dtype=True
+        )
+        if plan.way != "names" and plan.parity != "peft" and plan.adapter_config.get("peft_type") == "LORA":
+            tuned.config = CUSTOM
+            set_peft_model_state_dict(tuned, load_file(folder / WEIGHTS))
+            del tuned.config
     return tuned.eval()
 
 

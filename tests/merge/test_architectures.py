@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Iterable
 
 import pytest
+import torch
 
 from bot.errors import RefusedError
 from tests.merge.oracle import compare, read_tensors
-from tests.tiny.adapters import LORA_VARIANTS
+from tests.tiny.adapters import LORA_VARIANTS, rewrite_weights
 from tests.tiny.architectures import SLOW
 from tests.tiny.models import ARCHITECTURES
 
@@ -91,6 +92,26 @@ def test_embeddings_and_heads(
 
 
 @pytest.mark.parametrize(
+    ("target", "bias"),
+    [
+        ("word_embeddings", "none"),
+        *(pytest.param("decoder", b, marks=pytest.mark.slow) for b in ("none", "all")),
+    ],
+)
+def test_what_else_was_tied_is_stored_too(
+    target: str, bias: str, adapter_on: Callable, merged: Callable
+) -> None:
+    """The bias of a masked head shares its storage with the decoder's, and one flag parts both."""
+    settings = config("xlm_roberta", target_modules=["query", target], bias=bias)
+    base, adapter = adapter_on("xlm_roberta", settings)
+    out, plan = merged(adapter, validation="full")
+    difference = compare("xlm_roberta", base=base, adapter=adapter, out=out, plan=plan)
+    assert difference.error < 2e-5
+    assert difference.effect > 0.05
+    assert {a.name for a in plan.added} == {"lm_head.decoder.weight", "lm_head.decoder.bias"}
+
+
+@pytest.mark.parametrize(
     "variant",
     ["embedding", "lm_head", "embedding_and_head", "save_lm_head", "save_embed_and_head", "dora_embedding"],
 )
@@ -122,4 +143,38 @@ def test_a_module_that_is_never_called_is_refused(
     _, adapter = adapter_on(architecture, config(architecture, target_modules=["in_proj", "dt_proj"]))
     with pytest.raises(RefusedError) as refusal:
         merged(adapter)
+    assert refusal.value.code == "module-not-called"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets", "silent"),
+    [
+        ("jamba", ["in_proj", "dt_proj"], ".dt_proj."),
+        ("siglip", ["fc1", "out_proj"], ".head.attention.out_proj."),
+    ],
+)
+def test_a_module_that_is_never_called_stays_as_it_is(
+    architecture: str, targets: list[str], silent: str, adapter_on: Callable, merged: Callable
+) -> None:
+    """No gradient reaches it: after training its delta is what it was at first, zero."""
+    base, adapter = adapter_on(architecture, config(architecture, target_modules=targets))
+    rewrite_weights(
+        adapter, lambda found: {k: v * (silent not in k or "lora_B" not in k) for k, v in found.items()}
+    )
+    out, plan = merged(adapter, validation="full")
+    difference = compare(architecture, base=base, adapter=adapter, out=out, plan=plan)
+    assert difference.error < 2e-5
+    assert difference.effect > 0.01
+    before, after = read_tensors(base), read_tensors(out)
+    assert all(torch.equal(before[k], after[k]) for k in before if silent in f".{k}")
+    assert any("never called" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("key", ["use_dora", "lora_bias"])
+def test_where_zero_factors_are_no_zero_change_it_is_refused_in_the_plan(
+    key: str, adapter_on: Callable, plan_of: Callable
+) -> None:
+    _, adapter = adapter_on("jamba", config("jamba", target_modules=["dt_proj"], **{key: True}))
+    with pytest.raises(RefusedError) as refusal:
+        plan_of(adapter)
     assert refusal.value.code == "module-not-called"

@@ -242,11 +242,11 @@ def test_a_layer_that_predicts_a_second_token_is_left_alone(
 
 
 def test_a_module_that_is_never_called_is_left_to_the_model(
-    base_of: Callable, plan_of: Callable, tmp_path: Path
+    base_of: Callable, merged: Callable, tmp_path: Path
 ) -> None:
     expert_by_expert(tmp_path / "adapter", base=base_of("jamba"), targets=["dt_proj"])
     with pytest.raises(RefusedError) as refusal:
-        plan_of(tmp_path / "adapter")
+        merged(tmp_path / "adapter")
     assert refusal.value.code == "module-not-called"
 
 
