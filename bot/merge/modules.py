@@ -76,6 +76,9 @@ class ModuleMerger:
         vars(peft_model).pop("config", None)
         if self.stored:
             parity.round_generated(peft_model, dtype=self.stored)
+            if plan.peft_type == "ADALORA":
+                masks = plan.adapter_config.get("rank_pattern") or ()
+                parity.round_pruned(peft_model, masks, dtype=self.stored)
         every = list(targets(peft_model))
         found = [t for t in every if t.source is None]
         _check_loaded(found, unexpected=[k for k in loaded.unexpected_keys if TRAINING_ONLY not in k])

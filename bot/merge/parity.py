@@ -7,7 +7,7 @@ rounding is reproduced here; models that are not base + adapter are not, and are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from bot.errors import RefusedError
 from bot.merge import skeleton
 from bot.merge.binding import bind
 from bot.merge.model import build_virtual, load_config
+from bot.merge.pruned import pruned_layer
 from bot.records import Bound
 from bot.weights.header import FLOATS, TensorSpec
 from bot.weights.layout import Layout
@@ -87,6 +88,17 @@ def round_generated(model: PeftModel, *, dtype: torch.dtype) -> None:
             for name, buffer in module.items():  # type: ignore[no-untyped-call]
                 if buffer.is_floating_point():
                     module[name] = buffer.to(dtype).float()
+
+
+def round_pruned(model: PeftModel, masks: Iterable[str], *, dtype: torch.dtype) -> None:
+    """Gives the factors that AdaLoRA has pruned the digits of the base, as PEFT does when it makes room for them.
+
+    `masks`: their names in the adapter's `rank_pattern`.
+    """
+    for name in masks:
+        for parameter in pruned_layer(model, name).parameters():
+            if not parameter.is_meta:
+                parameter.data = parameter.data.to(dtype).float()
 
 
 def _check_model(bound: Bound, *, config: dict[str, Any], layout: Layout) -> None:

@@ -21,7 +21,7 @@ def prune(peft_model: PeftModel, masks: Masks, *, adapter: str) -> None:
     """
     config: Any = peft_model.peft_config[adapter]
     for name, mask in masks.items():
-        layer: Any = peft_model.get_submodule(f"base_model.model.{_module(name)}")
+        layer = pruned_layer(peft_model, name)
         if len(mask) != layer.r[adapter]:
             raise ValueError(f"the mask of {name} has {len(mask)} entries, init_r is {layer.r[adapter]}")
         before = layer.ranknum[adapter]
@@ -30,9 +30,12 @@ def prune(peft_model: PeftModel, masks: Masks, *, adapter: str) -> None:
             layer.ranknum[adapter] = before
 
 
-def _module(name: str) -> str:
-    """The module of a mask, which is named by its parameter, in some files with the adapter's name behind."""
+def pruned_layer(peft_model: PeftModel, name: str) -> Any:
+    """The layer of a mask, which is named by its parameter, in some files with the adapter's name behind.
+
+    Raises LookupError or AttributeError for one that the model has not.
+    """
     module, found, _ = name.rpartition(f".{FACTOR}")
     if not found:
         raise LookupError(f"rank_pattern names {name}, which is no {FACTOR}")
-    return module
+    return peft_model.get_submodule(f"base_model.model.{module}")

@@ -52,7 +52,17 @@ def test_what_no_weight_can_hold_is_refused_with_its_reason(
         "OFT",
         *(
             pytest.param(n, marks=pytest.mark.slow)
-            for n in ("IA3", "TRAINABLE_TOKENS", "ADALORA", "FROD", "HIRA", "OSF", "PSOFT", "VERA")
+            for n in (
+                "IA3",
+                "TRAINABLE_TOKENS",
+                "ADALORA",
+                "ADALORA.pruned",
+                "FROD",
+                "HIRA",
+                "OSF",
+                "PSOFT",
+                "VERA",
+            )
         ),
     ],
 )
