@@ -13,13 +13,14 @@ from bot import publishing, reporting
 from bot.admission import check_publication, reopened
 from bot.building import build, cards_of, check, passed
 from bot.connect import LazyHub, publisher
-from bot.errors import InputError, MergeError, RefusedError
+from bot.errors import InputError, RefusedError
 from bot.isolation import room
 from bot.opening import reopen
 from bot.plan import card, shardwise
 from bot.progress import Progress
 from bot.publish import folder as folders
 from bot.publish import provenance
+from bot.publish.disk import own_scratch
 from bot.publish.result import PLAN_FILE, REPORT_FILE, read_plan, read_report, write_record
 from bot.records import MergedModel, Plan, Publication, Report
 from bot.request import Destination, MergeRequest
@@ -243,19 +244,6 @@ def _destination(request: MergeRequest) -> Destination:
 def _scratch(settings: Settings, *, plan: Plan) -> Path:
     """Where a merge that is to be published lies until then: one folder a job, so that a killed run is found again."""
     root = settings.scratch or Path(tempfile.gettempdir()) / f"merge-bot-{os.getuid()}"
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise MergeError(
-            f"The scratch folder {root} cannot be made: {os.strerror(error.errno or 0).lower()}.",
-            advice="Set MERGE_BOT_SCRATCH to a folder that this user may write to.",
-            code="scratch-denied",
-        ) from error
-    if root.is_symlink() or root.stat().st_uid != os.getuid():
-        raise MergeError(
-            f"{root} belongs to somebody else.",
-            advice="Set MERGE_BOT_SCRATCH to a folder of your own.",
-            code="scratch-foreign",
-        )
+    own_scratch(root, setting="MERGE_BOT_SCRATCH")
     folders.sweep(root)
     return root / plan.key

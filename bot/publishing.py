@@ -85,20 +85,9 @@ def publish(  # noqa: PLR0913 - what is published, where, and who is asked
         progress=progress,
     )
     if report is not None and _is_new(done):
-        check = (
-            _skipped(GONE)
-            if parcel and request.reload != "always"
-            else _again(
-                done,
-                None if parcel else folder,
-                plan,
-                report,
-                reload=request.reload,
-                settings=settings,
-                progress=progress,
-            )
-        )
-        done = replace(done, checks=(*done.checks, check))
+        whole = None if parcel else folder
+        again = _again(done, whole, plan, report, reload=request.reload, settings=settings, progress=progress)
+        done = replace(done, checks=(*done.checks, again))
     _stand_by(done, report, plan=plan, to=to)
     return done, report
 
@@ -169,6 +158,8 @@ def _again(
 
     It is held against `folder`, or where that is gone, against what came back, if it is what was checked.
     """
+    if folder is None and reload != "always":
+        return _skipped(GONE)
     root = settings.scratch or Path(tempfile.gettempdir())
     try:
         with explained(root), _temporary(root) as cache:

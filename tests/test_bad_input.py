@@ -454,7 +454,15 @@ def test_a_cache_that_cannot_be_written_to(desk, monkeypatch):
 def test_a_scratch_folder_that_cannot_be_made(desk):
     (desk.place / "file").write_text("a file")
     desk.set(MERGE_BOT_SCRATCH=str(desk.place / "file" / "scratch"))
-    desk.refused("run", ADAPTER, "--to", "alice/never", code=6, reason="scratch-denied")
+    desk.refused("run", ADAPTER, "--to", "alice/never", code=6, reason="scratch-unwritable")
+
+
+def test_a_scratch_folder_of_somebody_else(desk):
+    (desk.place / "theirs").mkdir()
+    (desk.place / "scratch").symlink_to(desk.place / "theirs")
+    desk.set(MERGE_BOT_SCRATCH=str(desk.place / "scratch"))
+    desk.refused("run", ADAPTER, "--to", "alice/never", code=6, reason="scratch-foreign")
+    assert not any((desk.place / "theirs").iterdir())
 
 
 @pytest.fixture

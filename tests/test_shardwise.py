@@ -47,6 +47,14 @@ def run(desk, to, *more, adapter=ADAPTER, call=None):
     return (call or desk.done)("run", adapter, "--to", to, *FAST, "--scratch-limit", limit, *more)
 
 
+def killed(desk, to):
+    """A run that is killed in the middle of its shards."""
+    started = run(desk, to, call=lambda *given: desk.start(*given, trap="shards"))
+    started.trapped()
+    started.send(signal.SIGKILL)
+    started.end()
+
+
 def digests(hub, repo_id):
     return {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in hub.files(repo_id).items()}
 
@@ -223,10 +231,7 @@ def test_a_hub_pr_is_filled_shard_by_shard(desk, sources):
 def test_a_run_that_was_killed_goes_on_with_the_shards_that_are_missing(desk, sources):
     run(desk, "alice/unbroken")
     every = shards_sent(desk), shards_fetched(desk)
-    started = run(desk, "alice/resumed", call=lambda *given: desk.start(*given, trap="shards"))
-    started.trapped()
-    started.send(signal.SIGKILL)
-    started.end()
+    killed(desk, "alice/resumed")
     assert digests(desk.hub, "alice/resumed").keys() <= {".gitattributes"}  # nothing shows
     done = run(desk, "alice/resumed")
     assert done["report"]["verdict"] == "passed"
@@ -238,10 +243,7 @@ def test_a_run_that_was_killed_goes_on_with_the_shards_that_are_missing(desk, so
 
 @pytest.mark.slow
 def test_a_token_that_ran_out_in_between_costs_no_shard_that_is_done(desk, sources):
-    started = run(desk, "alice/ran-out", call=lambda *given: desk.start(*given, trap="shards"))
-    started.trapped()
-    started.send(signal.SIGKILL)
-    started.end()
+    killed(desk, "alice/ran-out")
     limit = least(desk)
     for path in ("/info/lfs/objects/batch", "/api/repos/delete"):
         desk.hub.fault(path, status=401)
@@ -259,10 +261,7 @@ def test_a_token_that_ran_out_in_between_costs_no_shard_that_is_done(desk, sourc
 def test_another_machine_merges_again_and_sends_only_what_is_missing(desk, sources):
     run(desk, "alice/one-machine")
     every = shards_sent(desk), shards_fetched(desk)
-    started = run(desk, "alice/two-machines", call=lambda *given: desk.start(*given, trap="shards"))
-    started.trapped()
-    started.send(signal.SIGKILL)
-    started.end()
+    killed(desk, "alice/two-machines")
     (desk.root / "elsewhere").mkdir()
     desk.set(MERGE_BOT_SCRATCH=str(desk.root / "elsewhere"))
     run(desk, "alice/two-machines")
@@ -273,10 +272,7 @@ def test_another_machine_merges_again_and_sends_only_what_is_missing(desk, sourc
 
 @pytest.mark.slow
 def test_what_the_hub_has_lost_since_is_merged_again(desk, sources):
-    started = run(desk, "alice/lost", call=lambda *given: desk.start(*given, trap="shards"))
-    started.trapped()
-    started.send(signal.SIGKILL)
-    started.end()
+    killed(desk, "alice/lost")
     desk.hub.delete_repo("alice/lost")
     done = run(desk, "alice/lost")
     assert done["report"]["verdict"] == "passed"

@@ -200,27 +200,14 @@ async def _started(
     """The process, and what it says; in the end it is gone, with its whole group."""
     ours, theirs = os.pipe()
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=LONGEST)
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb")
-    )
-    command, environment = ["-m", "bot.jobs.child", step], environment | {"PYTHONPATH": _path()}
+    heard = os.fdopen(ours, "rb")
     try:
-        process: Process | None = None
-        if forks is not None:
-            process = await forks.start(command, environment=environment, pipe=theirs)
-        if process is None:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, str(theirs),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment,
-                pass_fds=(theirs,),
-                start_new_session=True,
-            )  # fmt: skip
-    except BaseException:
-        transport.close()
-        raise
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), heard)
+        try:
+            process = await _begun(step, environment=environment, forks=forks, pipe=theirs)
+        except BaseException:
+            transport.close()
+            raise
     finally:
         os.close(theirs)
     try:
@@ -228,6 +215,25 @@ async def _started(
     finally:
         transport.close()
         await asyncio.shield(_ended(process))
+
+
+async def _begun(step: str, *, environment: dict[str, str], forks: ForkServer | None, pipe: int) -> Process:
+    """Forked, or where nobody is there to fork it, a new interpreter. It says what it has to say into `pipe`."""
+    command, environment = ["-m", "bot.jobs.child", step], environment | {"PYTHONPATH": _path()}
+    process: Process | None = None
+    if forks is not None:
+        process = await forks.start(command, environment=environment, pipe=pipe)
+    if process is None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, str(pipe),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            pass_fds=(pipe,),
+            start_new_session=True,
+        )  # fmt: skip
+    return process
 
 
 def _path() -> str:

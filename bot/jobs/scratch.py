@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from bot.errors import MergeError
 from bot.jobs.cache import Cache
+from bot.publish.disk import own_scratch
 from bot.wording import size
 
 T = TypeVar("T")
@@ -55,24 +56,10 @@ class Scratch:
     def __init__(
         self, root: Path, *, most: int | None = None, spare: int = SPARE, cache: Cache | None = None
     ) -> None:
-        """Raises MergeError when the folder belongs to somebody else, or cannot be made."""
+        """Makes the folder. Raises MergeError when it belongs to somebody else, or cannot be made."""
         self._root, self._most, self._spare = root, most, spare
         self._cache = cache or Cache(folder=root / CACHE)
-        try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            foreign = root.is_symlink() or root.stat().st_uid != os.getuid()
-        except OSError as error:
-            raise MergeError(
-                f"The scratch folder {root} cannot be made: {error.strerror}.",
-                advice="Name a folder that this user may write to as `scratch` of [worker].",
-                code="scratch-unwritable",
-            ) from error
-        if foreign:
-            raise MergeError(
-                f"{root} belongs to somebody else.",
-                advice="Name a folder of your own as `scratch` of [worker].",
-                code="scratch-foreign",
-            )
+        own_scratch(root, setting="`scratch` of [worker]")
 
     @asynccontextmanager
     async def reserved(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -56,33 +56,26 @@ def bind(
     converter = Converter(model)  # before PEFT puts its layers into the model
     converter.learn(layout.tensors)
     peft_model = inject(model, config=peft_config(adapter_config))
-    check_scaled(peft_model, version=adapter_config.get("peft_version"))
-    silent = check_called(peft_model, init=adapter_config.get("init_lora_weights"))
-    tensors, experts = old_experts(peft_model, tensors=tensors, version=adapter_config.get("peft_version"))
-    operations = find_operations(
-        peft_model, tensors=tensors, plain=names.shapes, init=adapter_config.get("init_lora_weights")
-    )
+    init, version = adapter_config.get("init_lora_weights"), adapter_config.get("peft_version")
+    check_scaled(peft_model, version=version)
+    silent = check_called(peft_model, init=init)
+    tensors, experts = old_experts(peft_model, tensors=tensors, version=version)
+    operations = find_operations(peft_model, tensors=tensors, plain=names.shapes, init=init)
     biases = lost_biases(operations, names=names, bias=adapter_config.get("bias"))
     untied = untie(operations, names=names, keep_tied=bool(adapter_config.get("ensure_weight_tying")))
-    grown = {p for p, shape in stored_copies(tensors).items() if names.shapes.get(p) == shape}
-    copied = any(operation.method == "copy" for operation in operations.of.values())
-    _check_base(names, layout=layout, brought=operations.replaced | (set() if copied else grown), name=name)
-    groups = dict.fromkeys(names.converted[p] for p in operations.of if p in names.converted)
-    modern = whole and not all(converter.can_write(group) for group in groups)
-    for group in groups if not modern else ():
-        converter.check(group)
+    _check_base(names, layout=layout, brought=_brought(operations, names=names, tensors=tensors), name=name)
+    modern = _only_under_todays_names(operations, names=names, converter=converter, whole=whole)
     notes = _check_missing(model, names=names, operations=operations, adapter_config=adapter_config)
     edits = untie_edits(config, model=model, untied=untied, operations=operations, names=names)
     bindings = _bindings(operations, names=names, layout=layout, tensors=tensors)
-    today = Today(bindings)
+    today = Today(tuple(bindings))
     if modern:
         today = rename(bindings, names=names, operations=operations, layout=layout)
-        bindings = list(today.bindings)
     return Bound(
         model_class=type(model).__name__,
         vocabulary=_vocabulary(model),
-        bindings=tuple(bindings),
-        added=tuple(_added(bindings, layout=layout, places=today.places)),
+        bindings=today.bindings,
+        added=tuple(_added(today.bindings, layout=layout, places=today.places)),
         dropped=today.dropped,
         config_edits=(*edits, *_head_edits(config, model=model, adapter_config=adapter_config)),
         renamed=renamed,
@@ -100,6 +93,21 @@ def bind(
     )
 
 
+def _only_under_todays_names(
+    operations: Operations, *, names: Names, converter: Converter, whole: bool
+) -> bool:
+    """Whether some group of tensors cannot be written back in the base's own form.
+
+    Raises RefusedError in that case where `whole` does not allow the other.
+    """
+    groups = dict.fromkeys(names.converted[p] for p in operations.of if p in names.converted)
+    if whole:
+        return not all(converter.can_write(group) for group in groups)
+    for group in groups:
+        converter.check(group)
+    return False
+
+
 def _old_layout(experts: Mapping[str, int]) -> list[str]:
     layout = f"{len(experts)} pairs of expert factors are stored as PEFT did before 0.19.1, and rearranged"
     return [layout] if experts else []
@@ -111,6 +119,14 @@ def _vocabulary(model: PreTrainedModel) -> int | None:
     except (AttributeError, NotImplementedError):  # what transformers raises for models without embeddings
         return None
     return weight.shape[0] if weight is not None and weight.ndim == 2 else None
+
+
+def _brought(operations: Operations, *, names: Names, tensors: Mapping[str, TensorSpec]) -> set[str]:
+    """Parameters that the adapter brings whole, so that the base's may be of another shape."""
+    if any(operation.method == "copy" for operation in operations.of.values()):
+        return set(operations.replaced)
+    grown = {p for p, shape in stored_copies(tensors).items() if names.shapes.get(p) == shape}
+    return operations.replaced | grown
 
 
 def _check_base(names: Names, *, layout: Layout, brought: set[str], name: str) -> None:
@@ -227,7 +243,7 @@ def _check_dtype(spec: TensorSpec) -> None:
         )
 
 
-def _added(bindings: list[Binding], *, layout: Layout, places: Mapping[str, str]) -> list[AddedTensor]:
+def _added(bindings: Iterable[Binding], *, layout: Layout, places: Mapping[str, str]) -> list[AddedTensor]:
     reasons = {"copy": "untied from what it shared", "replace": "brought by the adapter"}
     return [
         AddedTensor(

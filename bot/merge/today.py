@@ -24,7 +24,7 @@ class Today:
     `places`: the new names, and the tensor of the base in whose place each comes. `dropped`: the old names.
     """
 
-    bindings: Iterable[Binding]
+    bindings: tuple[Binding, ...]
     places: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -31,6 +31,28 @@ def explained(place: Path, *, needed: int | None = None) -> Iterator[None]:
         raise ours from error
 
 
+def own_scratch(root: Path, *, setting: str) -> None:
+    """Makes the folder for unfinished work, for this user alone, where it is missing. `setting` names another one.
+
+    Raises MergeError where it cannot be made (`scratch-unwritable`) or belongs to somebody else (`scratch-foreign`).
+    """
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        foreign = root.is_symlink() or root.stat().st_uid != os.getuid()
+    except OSError as error:
+        raise MergeError(
+            f"The scratch folder {root} cannot be made: {os.strerror(error.errno or 0).lower()}.",
+            advice=f"Set {setting} to a folder that this user may write to.",
+            code="scratch-unwritable",
+        ) from error
+    if foreign:
+        raise MergeError(
+            f"{root} belongs to somebody else.",
+            advice=f"Set {setting} to a folder of your own.",
+            code="scratch-foreign",
+        )
+
+
 def _number(error: Exception) -> int | None:
     """The errno; safetensors' Rust code has it in its text only."""
     if isinstance(error, OSError):

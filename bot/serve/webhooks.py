@@ -42,9 +42,11 @@ def router(service: Service) -> APIRouter:
             event = hub.event(_json(body))
             asked = hub.intent(event)
             if isinstance(asked, hub.Ignored):
-                return _ignored("hub", asked.reason)
+                return _ignored(service, "hub", asked.reason)
             name = f"{event.scope}.{event.action}"
-            return await stored(Delivery(key=hub.delivery_key(event), source="hub", event=name, body=body))
+            return await _stored(
+                service, Delivery(key=hub.delivery_key(event), source="hub", event=name, body=body)
+            )
 
     @made.post("/github")
     async def of_github(request: Request) -> JSONResponse:
@@ -56,11 +58,13 @@ def router(service: Service) -> APIRouter:
             name, delivery = _named(request)
             with about(delivery=delivery):
                 if name == "ping":
-                    return _ignored("github", "GitHub asks whether somebody is here")
+                    return _ignored(service, "github", "GitHub asks whether somebody is here")
                 reason = _needless(github.event(name, _json(body)))
                 if reason:
-                    return _ignored("github", reason)
-                return await stored(Delivery(key=_key(name, body), source="github", event=name, body=body))
+                    return _ignored(service, "github", reason)
+                return await _stored(
+                    service, Delivery(key=_key(name, body), source="github", event=name, body=body)
+                )
 
     @made.get("/hub")
     @made.get("/github")
@@ -70,31 +74,28 @@ def router(service: Service) -> APIRouter:
             405, "post-only", "Webhooks come here, as POST.", "`merge-bot webhook test` tries the Hub's."
         )
 
-    async def stored(delivery: Delivery) -> JSONResponse:
-        with about(delivery=delivery.key):
-            try:
-                await service.put((delivery,))
-            except (
-                MergeBotError
-            ) as error:  # the database's: whoever sends can do nothing about it, but send again
-                log.warning("a delivery is not stored: %s %s", error.sentence, error.advice)
-                service.metrics.deliveries.labels(delivery.source, "lost").inc()
-                service.missed()
-                raise refusal(
-                    503, error.code, "The delivery could not be stored.", "Send it again."
-                ) from error
-            service.metrics.deliveries.labels(delivery.source, "stored").inc()
-            log.info(
-                "a delivery is stored", extra={"facts": {"source": delivery.source, "event": delivery.event}}
-            )
-        return JSONResponse({"status": "accepted", "delivery": delivery.key}, status_code=202)
-
-    def _ignored(source: str, reason: str) -> JSONResponse:
-        service.metrics.deliveries.labels(source, "ignored").inc()
-        log.debug("a delivery asks for nothing: %s", reason)
-        return JSONResponse({"status": "ignored", "reason": reason})
-
     return made
+
+
+async def _stored(service: Service, delivery: Delivery) -> JSONResponse:
+    with about(delivery=delivery.key):
+        try:
+            await service.put((delivery,))
+        except MergeBotError as error:  # the database's: the sender can only send again
+            log.warning("a delivery is not stored: %s %s", error.sentence, error.advice)
+            service.metrics.deliveries.labels(delivery.source, "lost").inc()
+            service.missed()
+            raise refusal(503, error.code, "The delivery could not be stored.", "Send it again.") from error
+        service.metrics.deliveries.labels(delivery.source, "stored").inc()
+        facts = {"source": delivery.source, "event": delivery.event}
+        log.info("a delivery is stored", extra={"facts": facts})
+    return JSONResponse({"status": "accepted", "delivery": delivery.key}, status_code=202)
+
+
+def _ignored(service: Service, source: str, reason: str) -> JSONResponse:
+    service.metrics.deliveries.labels(source, "ignored").inc()
+    log.debug("a delivery asks for nothing: %s", reason)
+    return JSONResponse({"status": "ignored", "reason": reason})
 
 
 def _open(secret: str, who: str, table: str) -> None:

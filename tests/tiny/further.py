@@ -12,7 +12,6 @@ STACKS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 def text_models(*, text: Sizes, gemma: Sizes, tiny: Sizes) -> dict[str, Architecture]:
     """Decoders. `text`: a llama's sizes, `gemma`: a gemma's, `tiny`: vocabulary alone."""
     head, routed = {"head_dim": 8}, {"num_local_experts": 4, "num_experts_per_tok": 2}
-    ssm = {"mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
     linear = {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
     linear |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
     mixed = {"layer_types": ["linear_attention", "full_attention"]}
@@ -42,7 +41,18 @@ def text_models(*, text: Sizes, gemma: Sizes, tiny: Sizes) -> dict[str, Architec
             | {"shared_expert_intermediate_size": 24},
         ),
     }  # fmt: skip
-    others = {
+    found = {n: Architecture(config=c, sizes=s, targets=ATTENTION) for n, (c, s) in plain.items()}
+    found |= {
+        n: Architecture(config=c, sizes=s, targets=("q_b_proj", *ATTENTION), parameters=STACKS)
+        for n, (c, s) in mixtures.items()
+    }
+    return found | _with_other_layers(text=text, gemma=gemma, tiny=tiny)
+
+
+def _with_other_layers(*, text: Sizes, gemma: Sizes, tiny: Sizes) -> dict[str, Architecture]:
+    """Decoders whose layers are not all attention and a gated MLP."""
+    head, ssm = {"head_dim": 8}, {"mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+    found = {
         "starcoder2": ("Starcoder2Config", text, (*ATTENTION, "c_fc", "c_proj")),
         "falcon_h1": (
             "FalconH1Config",
@@ -70,12 +80,7 @@ def text_models(*, text: Sizes, gemma: Sizes, tiny: Sizes) -> dict[str, Architec
             ("q_proj", "linear_x", "gate_proj"),
         ),
     }  # fmt: skip
-    found = {n: Architecture(config=c, sizes=s, targets=ATTENTION) for n, (c, s) in plain.items()}
-    found |= {
-        n: Architecture(config=c, sizes=s, targets=("q_b_proj", *ATTENTION), parameters=STACKS)
-        for n, (c, s) in mixtures.items()
-    }
-    return found | {n: Architecture(config=c, sizes=s, targets=t) for n, (c, s, t) in others.items()}
+    return {n: Architecture(config=c, sizes=s, targets=t) for n, (c, s, t) in found.items()}
 
 
 def other_models(
