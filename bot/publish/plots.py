@@ -124,8 +124,9 @@ def errors(found: Errors) -> bytes:
             textcoords="offset points",
         )
         beyond = 100 * sum(found.counts[half:]) / total
+        axes.set_ylim(top=1.4 * max(shares))  # no bar reaches up to the words
         axes.text(
-            1.0, 0.72, f"{beyond:.2g} % beyond" if beyond else "none beyond",
+            1.0, 0.78, f"{beyond:.2g} % beyond" if beyond else "none beyond",
             transform=axes.transAxes, ha="right", color=ORANGE if beyond else INK,
         )  # fmt: skip
         axes.set_xlim(0, shown * found.width)
