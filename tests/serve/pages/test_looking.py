@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from bot.job import Failure, Now, Outcome
+from bot.job import Bill, Failure, Now, Outcome
 from bot.serve.pages import jobs as pages
 from bot.serve.pages import live
 from tests.jobs.memory import MemoryDesk
@@ -106,13 +106,17 @@ def test_a_job_goes_on_before_ones_eyes_from_the_queue_to_its_report(serve, page
     expect(page.locator(".said")).to_have_text("Merging")
     expect(page.locator("#log li span")).to_have_text("Merging layer 7")
     desk.tell(key, Now(stage="publishing"))
-    desk.end(key, published())
+    bill = Bill(machine="a10g-small", seconds=184.0, dollars=0.051, url="https://huggingface.co/jobs/acme/7")
+    desk.end(key, published(bill=bill))
     expect(page.get_by_role("heading", name="Checks")).to_be_visible()
     expect(page.get_by_role("link", name="alice/cat-7b")).to_have_attribute(
         "href", "https://huggingface.co/alice/cat-7b"
     )
     expect(page.get_by_text("To undo it,")).to_be_visible()
-    expect(page.get_by_text("at a cost of 12")).to_be_visible()
+    expect(
+        page.get_by_text("at a cost of 12 (by MERGE_BOT_COST_PER_GB). A rented a10g-small cost $0.05.")
+    ).to_be_visible()
+    expect(page.get_by_role("link", name="a10g-small")).to_have_attribute("href", bill.url)
     assert page.locator(".stages .done").count() == 6
 
 
