@@ -239,12 +239,15 @@ def test_a_notification_mentions_nobody_and_disguises_no_link():
 def test_who_wants_to_know_is_told_and_who_does_not_listen_is_let_be(listener, caplog):
     url, got, answers = listener
     table = [Notify(url="http://127.0.0.1:9/other"), Notify(url=url, on=("published",))]
-    tell = Notifier(table, post=lambda to, document: post(to, document, timeout=5))
+    tell = Notifier(
+        table, post=lambda to, document: post(to, document, timeout=5), public_url="https://bot.example/at"
+    )
     entry = Entry(order=order(), now=Now(), created=1.0, state="published", outcome=PUBLISHED)
     tell(entry)
     tell(replace(entry, state="refused", outcome=REFUSED))
     assert [each["job"]["outcome"] for each in got] == ["published"]
     assert "ada/adapter" in got[0]["text"]
+    assert got[0]["job"]["page"] == f"https://bot.example/at/jobs/{entry.order.job.key}"
     answers[0] = 302
     tell(entry)
     assert "answered 302" in caplog.text
