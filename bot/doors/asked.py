@@ -50,10 +50,8 @@ def of_command(command: Command, known: MergeRequest, *, by: str, access: Access
         base_revision=command.base_revision or (None if command.base else known.base_revision),
         initial_adapter=command.initial_adapter,
         destination=to,
-        dtype=known.dtype if command.dtype == "auto" else command.dtype,
-        quantized_base=known.quantized_base
-        if command.quantized_base == "original"
-        else command.quantized_base,
+        dtype=command.dtype or known.dtype,
+        quantized_base=command.quantized_base or known.quantized_base,
         parity=command.parity,
         validation=command.validate or known.validation,
         dry_run=command.dry_run or known.dry_run,

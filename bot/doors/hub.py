@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bot import connect
 from bot.config.globs import matches
+from bot.config.repository_file import STRICTNESS
 from bot.config.rules import Rules, may_watch
 from bot.doors import found, pushed, talk
 from bot.doors.asked import job_key, of_command
@@ -23,7 +24,7 @@ from bot.errors import InputError
 from bot.forge import Comment, PullRequest, Snapshot
 from bot.job import Job, Outcome, Verb
 from bot.plan.reference import parse
-from bot.request import Destination, MergeRequest
+from bot.request import Destination, MergeRequest, Way
 from bot.trigger.command import Command, Misread
 from bot.trigger.hub import HubEvent, Ignored, Push, intent
 
@@ -205,6 +206,12 @@ class _Reading:
         asked = replace(of_command(command, known, by=by, access="unknown"), requester_owns=(by,))
         if command.to:
             asked = replace(asked, destination=_allowed(asked.destination, known.destination, by=by))
+        if (
+            asked.destination
+            and known.destination
+            and asked.destination.location == known.destination.location
+        ):
+            _checked_enough(asked.validation, known.validation)
         place = f"hub {self._main.repository}#{thread.number}"
         job = Job(
             key=job_key(replace(asked, adapter=adapter), verb=verb, place=place, head=thread.head_sha),
@@ -217,6 +224,16 @@ class _Reading:
             url=self._ground.url,
         )
         return Task(job=job, request=asked, command=self._comment, runner=rules.runner)
+
+
+def _checked_enough(way: Way, ruled: Way) -> None:
+    """Raises InputError for less than the rules want of what goes where they say: a merge-bot.yml may not, either."""
+    if STRICTNESS.index(way) < STRICTNESS.index(ruled):
+        raise InputError(
+            f"The rules of this repository want the checks {ruled}, and {way} are fewer.",
+            advice="Leave out --validate, or write --to with a repository below your own name.",
+            code="too-few-checks",
+        )
 
 
 def _allowed(to: Destination | None, ruled: Destination | None, *, by: str) -> Destination | None:

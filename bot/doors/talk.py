@@ -59,7 +59,11 @@ class Speaker:
 
     def status(self) -> Answer:
         """How the job that is going on stands, or the last one."""
-        found = self._going_on() or self._last()
+        found = self._going_on()
+        unsaid = None if found else self._unsaid()
+        if unsaid is not None:
+            return self._stands(unsaid[1], "")
+        found = found or self._last()
         if found is None:
             return self.decline(
                 f"There is no job under this {self.ground.host.thread}.",
@@ -68,7 +72,10 @@ class Speaker:
         comment, mark = found
         jobs = self.ground.jobs
         state = (jobs.status(mark.key, at=self._place) if jobs else None) or mark.state
-        note = self._notice(texts.status(state, comment.url, to=self.comment.author))
+        return self._stands(state, comment.url)
+
+    def _stands(self, state: str, url: str) -> Answer:
+        note = self._notice(texts.status(state, url, to=self.comment.author))
         self.react("rocket")
         return Answer(notes=note)
 
@@ -92,14 +99,20 @@ class Speaker:
         return Answer()
 
     def _cancel_unsaid(self) -> bool:
-        """Calls off what waits for its turn, and so has no comment yet. False: there is nothing."""
-        jobs = self.ground.jobs
-        key = jobs.newest(at=self._place) if jobs else None
-        if jobs is None or key is None:
+        """Calls off what waits for its turn. False: there is nothing."""
+        jobs, unsaid = self.ground.jobs, self._unsaid()
+        if jobs is None or unsaid is None:
             return False
-        jobs.cancel(key, by=self.comment.author, at=self._place)
+        jobs.cancel(unsaid[0], by=self.comment.author, at=self._place)
         self.react("rocket")
         return True
+
+    def _unsaid(self) -> tuple[str, str] | None:
+        """Key and state of what waits for its turn, and so has no comment yet; None where nothing does."""
+        jobs = self.ground.jobs
+        key = jobs.newest(at=self._place) if jobs else None
+        state = jobs.status(key, at=self._place) if jobs and key else None
+        return (key, state) if key and state else None
 
     @property
     def _place(self) -> Place:

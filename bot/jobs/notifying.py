@@ -8,7 +8,7 @@ from typing import Any
 
 from bot.config.models import Notify
 from bot.errors import MergeBotError
-from bot.jobs.order import Entry
+from bot.jobs.order import Entry, page
 from bot.publish.outcome_text import title
 
 # https://docs.slack.dev/messaging/formatting-message-text/#escaping: mentions and links are between < and >.
@@ -18,10 +18,10 @@ Post = Callable[[str, dict[str, Any]], None]
 
 
 class Notifier:
-    """`post` sends a document to a URL."""
+    """`post` sends a document to a URL; `public_url` is where the pages of jobs are."""
 
-    def __init__(self, table: Sequence[Notify], *, post: Post) -> None:
-        self._table, self._post = tuple(table), post
+    def __init__(self, table: Sequence[Notify], *, post: Post, public_url: str | None = None) -> None:
+        self._table, self._post, self._public_url = tuple(table), post, public_url
 
     def __call__(self, entry: Entry) -> None:
         """Tells whoever wants to know of such an outcome. One that does not listen is let be: the job has ended."""
@@ -30,12 +30,12 @@ class Notifier:
             if outcome is None or row.url is None or outcome.ended not in row.on:
                 continue
             try:
-                self._post(row.url.get_secret_value(), document(entry))
+                self._post(row.url.get_secret_value(), document(entry, public_url=self._public_url))
             except MergeBotError as error:  # without the URL, which is a secret
                 log.warning("a notification is not sent: %s", error.sentence)
 
 
-def document(entry: Entry) -> dict[str, Any]:
+def document(entry: Entry, *, public_url: str | None = None) -> dict[str, Any]:
     """What is sent: nothing of a plan or a report but where to look."""
     order, outcome = entry.order, entry.outcome
     done = outcome.publication if outcome else None
@@ -53,6 +53,6 @@ def document(entry: Entry) -> dict[str, Any]:
             "url": done.url if done else None,
             "commit": done.commit if done else None,
             "code": failure.code if failure else None,
-            "page": order.job.url or None,
+            "page": page(public_url, order.job.key) or None,
         },
     }

@@ -70,6 +70,11 @@ class Entry:
     readable: bool = True
 
 
+def page(public_url: str | None, key: str) -> str:
+    """The address of the job's page; empty where the configuration does not say how the service is reached."""
+    return f"{public_url.rstrip('/')}/jobs/{key}" if public_url else ""
+
+
 def understood(entry: Entry) -> Order:
     """Its order, for whoever does what it says. Raises InputError (`unreadable-job`)."""
     if not entry.readable:

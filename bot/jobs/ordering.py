@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.doors.control import Place
 from bot.doors.ground import Answer, Footing, Ground
@@ -13,7 +13,7 @@ from bot.doors.thread import Thread
 from bot.errors import InputError
 from bot.forge import Comment, PullRequest
 from bot.jobs.desk import Desk
-from bot.jobs.order import ACTIVE, Entry, Order, Origin
+from bot.jobs.order import ACTIVE, Entry, Order, Origin, page
 from bot.request import MergeRequest
 
 MOST = 100_000  # jobs that are looked through for those of one thread
@@ -98,8 +98,8 @@ def task_of(order: Order) -> Task:
 
 def answering(order: Order, *, ground: Footing) -> Thread:
     """The job's thread. Call `begin` first, in each process: the same run takes over its own comment."""
-    task = task_of(order)
-    return Thread(task.job, number=_number(order), ground=ground, command=task.command)
+    job = replace(order.job, url=page(ground.url, order.job.key))
+    return Thread(job, number=_number(order), ground=ground, command=task_of(order).command)
 
 
 def request(order: Order, *, ground: Ground) -> MergeRequest:

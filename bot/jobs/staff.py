@@ -181,7 +181,11 @@ def _flow(tools: _Tools, runners: Mapping[str, Runner]) -> Flow:
         planning=planning,
         runners=runners,
         held=lease.held,
-        notify=Notifier(config.notify, post=partial(post, timeout=tools.settings.timeout)),
+        notify=Notifier(
+            config.notify,
+            post=partial(post, timeout=tools.settings.timeout),
+            public_url=config.server.public_url,
+        ),
     )
 
 

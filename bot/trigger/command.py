@@ -52,9 +52,9 @@ class Command:
     to: str = ""
     pr: bool = False
     public: bool = False
-    dtype: str = "auto"
+    dtype: str | None = None
     parity: Parity = "exact"
-    quantized_base: QuantizedBase = "original"
+    quantized_base: QuantizedBase | None = None
     validate: Way | None = None
     stack: bool = False
     combination: str = ""

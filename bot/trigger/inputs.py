@@ -168,13 +168,24 @@ class Inputs:
 
 
 def read(given: Mapping[str, str]) -> Inputs:
-    """The inputs out of variables named `INPUT_…`; what is empty has its default. Raises InputError naming an input."""
+    """The inputs out of variables named `INPUT_…`; what is empty has its default.
+
+    Raises InputError naming an input whose value is none, or that another one makes idle.
+    """
     values: dict[str, Any] = {}
     for known in INPUTS:
         text = given.get(known.variable, "").strip()
         if text and not known.setup:
             values[known.field] = _value(known, text)
-    return Inputs(**values)
+    found = Inputs(**values)
+    asked = [name for name in ("prompts", "text") if values.get(name)]
+    if asked and found.validate != "full":
+        raise InputError(
+            f"The input {asked[0]} is for the full check, and validate is {found.validate}.",
+            advice=f"Leave out validate, or {asked[0]}.",
+            code="bad-input",
+        )
+    return found
 
 
 def _value(known: Input, text: str) -> str | bool:

@@ -120,6 +120,12 @@ def test_what_the_workflow_says_holds_where_the_command_is_silent(forge, ask):
     assert outcome.plan.destination == Destination(kind="repository", location="alice/out-6")
 
 
+def test_what_the_command_says_holds_though_it_is_the_default(forge, ask):
+    line = f"/merge plan {ADAPTER} --dtype auto --quantized-base original"
+    outcome = only(ask(line, to="alice/out-6", dtype="bfloat16", quantized_base="dequantize"))
+    assert outcome.plan.dtype == "auto"
+
+
 def test_help_and_status(forge, ask):
     ask("/merge help")
     assert "/merge retry" in forge.bodies[0]

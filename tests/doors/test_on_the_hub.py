@@ -307,6 +307,18 @@ def test_who_names_the_ruled_destination_cannot_loosen_the_rule(discussion, writ
     assert only(desk).request.destination == Destination(kind=kind, location="acme/official")
 
 
+def test_what_goes_where_the_rules_say_is_checked_as_they_say(hub, discussion, write, desk):
+    config = Config(watch=(Watch(owners=("alice",), destination="acme/official", validation="tensors"),))
+    for line in ("/merge --validate structure", "/merge --to acme/official --validate structure"):
+        write(line, config=config)
+        assert "want the checks tensors, and structure are fewer" in ours(hub)[0].content
+    assert not desk.jobs
+    for line in ("/merge --validate full", "/merge --to alice/mine --validate structure"):
+        write(line, config=config)
+    wanted = {e.order.request.destination.location: e.order.request.validation for e in desk.jobs.values()}
+    assert wanted == {"acme/official": "full", "alice/mine": "structure"}
+
+
 def test_an_adapter_elsewhere_needs_a_destination_of_its_own(hub, discussion, write, desk):
     write("/merge bob/other --to alice/out")
     assert (only(desk).request.adapter, only(desk).request.destination.location) == (

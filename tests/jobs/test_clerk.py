@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 import threading
 import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -23,6 +25,8 @@ from bot.jobs.notifying import Notifier, document
 from bot.jobs.order import Entry
 from bot.log import ABOUT
 from tests.jobs.orders import PUBLISHED, REFUSED, order
+
+OPERATING = Path(__file__).parents[2] / "docs/operating.md"
 
 
 @pytest.fixture
@@ -239,12 +243,17 @@ def test_a_notification_mentions_nobody_and_disguises_no_link():
 def test_who_wants_to_know_is_told_and_who_does_not_listen_is_let_be(listener, caplog):
     url, got, answers = listener
     table = [Notify(url="http://127.0.0.1:9/other"), Notify(url=url, on=("published",))]
-    tell = Notifier(table, post=lambda to, document: post(to, document, timeout=5))
+    tell = Notifier(
+        table, post=lambda to, document: post(to, document, timeout=5), public_url="https://bot.example/at"
+    )
     entry = Entry(order=order(), now=Now(), created=1.0, state="published", outcome=PUBLISHED)
     tell(entry)
     tell(replace(entry, state="refused", outcome=REFUSED))
     assert [each["job"]["outcome"] for each in got] == ["published"]
     assert "ada/adapter" in got[0]["text"]
+    assert got[0]["job"]["page"] == f"https://bot.example/at/jobs/{entry.order.job.key}"
+    told = OPERATING.read_text("utf-8").partition("## Notifications")[2].partition("##")[0]
+    assert {"text", "job", *got[0]["job"]} == set(re.findall("`([a-z_]+)`", told)) - {"public_url"}
     answers[0] = 302
     tell(entry)
     assert "answered 302" in caplog.text

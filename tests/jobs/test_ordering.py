@@ -101,6 +101,7 @@ def test_another_process_takes_over_the_comment_and_ends_it(forge, desk, command
     first = ordering.answering(order, ground=service())
     assert first.begin() is None
     first.tell(Now(stage="merging", done=43, total=100))
+    assert f"[Log]({service().url}/jobs/{order.job.key})" in bodies(forge)[0]
     second = ordering.answering(order, ground=service())  # kill -9, and on
     assert second.begin() is None
     request = ordering.request(order, ground=service())

@@ -37,6 +37,14 @@ def test_what_an_input_does_not_take_is_said(name, value):
     assert caught.value.code == "bad-input"
 
 
+@pytest.mark.parametrize("name", ["prompts", "text"])
+def test_questions_for_the_models_without_the_full_check_are_said(name):
+    given = {f"INPUT_{name.upper()}": "asked.txt"}
+    assert getattr(read(given), name) == "asked.txt"
+    with pytest.raises(InputError, match=f"The input {name} is for the full check, and validate is tensors"):
+        read(given | {"INPUT_VALIDATE": "tensors"})
+
+
 def test_tokens_are_in_no_repr():
     secrets = {known.variable: "hf_VerySecretThing" for known in INPUTS if known.secret}
     assert "Secret" not in repr(read(secrets))

@@ -142,9 +142,7 @@ def _line(given: Mapping[str, str]) -> str:
         value = given.get(option.field, "")
         if value and option.kind == "flag":
             words.append(option.flag)
-        elif value and value not in option.choices[:1] * (
-            option.field in {"dtype", "parity", "quantized_base"}
-        ):
+        elif value:
             words.append(f"{option.flag}={shlex.quote(value)}")
     return " ".join(words)
 

@@ -9,6 +9,7 @@ from bot.config.models import Config
 from bot.config.rules import ruled
 from bot.job import Outcome
 from bot.request import Destination
+from bot.trigger.inputs import Inputs
 
 from .conftest import as_operator, csrf_of, signed_in
 
@@ -139,6 +140,17 @@ def test_where_no_destination_is_named_the_configuration_says_where_it_goes(with
     signed_in(client, served)
     assert placed("zoe/lora") == 422  # nobody has said which base
     assert placed("zoe/lora", base="acme/tiny@v1") == to(location="alice/lora-on-tiny")
+
+
+def test_what_is_left_open_is_as_configured_and_what_is_chosen_is_not(with_hub, client):
+    served = with_hub("alice", inputs=Inputs(dtype="bfloat16"))
+    signed_in(client, served)
+    for chosen, dtype in {"": "bfloat16", "auto": "auto", "float16": "float16"}.items():
+        answer = ask(client, served, adapter="a/b", to="alice/model", dtype=chosen)
+        order = served.desk.entry(answer.headers["location"].rpartition("/")[2]).order
+        assert order.request.dtype == dtype
+    form = client.get(f"{served.url}/ask").text
+    assert form.count('<option value="">–</option>') == form.count("<select ")
 
 
 def test_who_may_not_write_in_an_organisation_does_not_publish_there(with_hub, hub, client):
