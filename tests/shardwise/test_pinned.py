@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.clients.hub_parcel import Parcel
+from bot.clients.hub_reader import HubReader
 from tests.e2e import desk, hub, models, processes
 from tests.tiny.adapters import LORA_VARIANTS, save_adapter
 from tests.tiny.models import save_base
@@ -31,18 +31,19 @@ def test_what_changes_during_the_run_is_not_mixed_in(desk, tmp_path, monkeypatch
     desk.done(*given, "--to", "alice/still")
     other = save_base(tmp_path / "other", "llama", shards=4, seed=9)
     newer = adapter_of(tmp_path / "newer", base, seed=9)
-    honest, sent = Parcel.send, []
+    honest, fetched = HubReader.fetch, []
 
-    def send(self, path, **named):
-        if not sent:
+    def fetch(self, model, **named):
+        path = honest(self, model, **named)
+        if not fetched:
             desk.hub.commit(BASE, other)
             desk.hub.commit(ADAPTER, newer)
-        sent.append(path.name)
-        honest(self, path, **named)
+        fetched.append(named["name"])
+        return path
 
-    monkeypatch.setattr(Parcel, "send", send)
+    monkeypatch.setattr(HubReader, "fetch", fetch)
     done = desk.done(*given, "--to", "alice/moved")
-    assert len(sent) > 1  # some were fetched and merged after it
+    assert len(fetched) > 1  # the others after it
     assert weights(desk.hub, "alice/moved") == weights(desk.hub, "alice/still")
     pinned = [done["plan"][key]["commit"] for key in ("base", "adapter")]
     assert pinned == [planned[key]["commit"] for key in ("base", "adapter")]
