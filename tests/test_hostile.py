@@ -57,10 +57,11 @@ def tensor(**changes):
         {"a": tensor(), "__metadata__": "ab"},
         {"a": tensor(shape=[2**62] * 20_000)},
         {"module." * 300_000: tensor()},
+        {"a\ud800": tensor()},
     ],
     ids=["huge", "huge shape", "negative", "backwards", "same place", "overlap", "empty and huge", "twice", "deep",
          "deep objects", "a number of 5000 digits", "dtype in a list", "metadata in a list", "metadata in a string",
-         "many dimensions", "a long name"],
+         "many dimensions", "a long name", "half a character"],
 )  # fmt: skip
 def test_a_header_that_lies_is_refused_at_once(entries):
     start = time.thread_time()
@@ -93,9 +94,11 @@ def test_a_header_of_more_than_100_mb_is_not_read(tmp_path):
         b"{" + b"//" * 200_000,
         b'{"a":1,' + b"/* " * 200_000,
         b'{"a":1,}' + b'"' + b'\\"' * 200_000,
+        b'{"task_type": "\\ud800"}',
+        b'{"rank_pattern": {"\\udc00": 4}}',
     ],
     ids=["deep", "deep objects", "a huge number", "half UTF-16", "no text", "comments", "backslashes", "a comment",
-         "comments without end", "strings without end"],
+         "comments without end", "strings without end", "half a character", "half a character in a key"],
 )  # fmt: skip
 def test_json_that_is_made_to_break_its_reader_is_refused_at_once(data):
     start = time.thread_time()

@@ -202,4 +202,7 @@ def _missing(model: PreTrainedModel, *, present: set[str], tied: dict[str, str])
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")[:200]
+    """With the second one where the first only announces it."""
+    first, *more = str(error).strip().split("\n")
+    text = f"{first} {more[0].strip()}" if first.endswith(":") and more else first
+    return text.rstrip(".:")[:200]

@@ -7,7 +7,7 @@ from typing import Any
 
 from bot.errors import InputError, RefusedError
 from bot.plan import lenient
-from bot.weights.files import Files
+from bot.weights.files import Files, is_unicode
 
 FILE = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -41,6 +41,8 @@ def parse(data: bytes, *, files: Files) -> tuple[dict[str, Any], tuple[str, ...]
         raise _broken(files, str(error)) from error
     if not isinstance(config, dict):
         raise _broken(files, "it is no JSON object")
+    if not is_unicode(config):
+        raise _broken(files, "it holds half a character (a lone surrogate)")
     return config, odd
 
 

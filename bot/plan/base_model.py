@@ -16,16 +16,19 @@ from bot.plan import card
 from bot.plan.local import open_folder
 from bot.plan.reference import hidden, is_path, is_repo_id, parse
 from bot.plan.rules.base import SPURIOUS_REVISIONS
+from bot.plan.rules.rule import short
 from bot.request import QuantizedBase
-from bot.weights.files import Files, Hub, Model, read_small
+from bot.weights.files import Files, Hub, Model, is_unicode, read_small
 from bot.weights.quantised.method import Method, can_dequantize, find
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 MAX_PARENTS = 3
+MAX_LAYERS = 10_000  # the deepest models have some hundred; transformers makes an object of each before it reads a file
 OTHER_RELATIONS = frozenset(
     {"finetune", "adapter", "merge"}
 )  # what a card may call its base, beside "quantized"
 ALIKE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
+DTYPE_KEYS, LAYER_KEYS = ("dtype", "torch_dtype"), ("n_layer", "layers")
 MADE_FROM = "then the quantised repository's own base"  # of `found_by`
 
 
@@ -234,13 +237,31 @@ def read_config(files: Files) -> dict[str, Any]:
         config = json.loads(read_small(files, CONFIG))
     except (ValueError, RecursionError) as error:
         config = error
-    if not isinstance(config, dict):
+    if (wrong := _wrong(config)) or not isinstance(config, dict):
         raise InputError(
-            f"The {CONFIG} of {files.name} is no JSON object.",
+            f"The {CONFIG} of {files.name} {wrong}.",
             advice="Download or save the base again, or name another one with --base.",
             code="base-config",
         )
     return config
+
+
+def _wrong(config: Any) -> str:
+    """What transformers would stumble over later, or not come to an end with; empty when there is nothing."""
+    if not isinstance(config, dict):
+        return "is no JSON object"
+    if not is_unicode(config):
+        return "holds half a character (a lone surrogate)"
+    classes = config.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return f"says architectures = {short(classes)} where a list of names belongs"
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key, value in part.items():
+            if key in DTYPE_KEYS and not isinstance(value, str | dict | None):
+                return f"says {key} = {short(value)} where the name of a dtype belongs"
+            if key.endswith(LAYER_KEYS) and isinstance(value, int) and value > MAX_LAYERS:
+                return f"says {key} = {short(value)}, and no model has more than {MAX_LAYERS:,} layers"
+    return ""
 
 
 def _unnamed(named: Any, *, adapter: Model) -> RefusedError:

@@ -54,6 +54,8 @@ def bind_by_names(
         return None
     modules = _factors(tensors)
     targets, layers = adapter_config["target_modules"], config["num_hidden_layers"]
+    if not _has_layers(layout, layers):
+        return None
     if modules is None or modules.keys() != _targeted(targets, layout=layout, layers=layers):
         return None
     bindings = []
@@ -115,6 +117,12 @@ def _factors(tensors: Mapping[str, TensorSpec]) -> dict[str, dict[str, TensorSpe
             return None
         found.setdefault(match[1], {})[match[2]] = spec
     return found
+
+
+def _has_layers(layout: Layout, layers: int) -> bool:
+    """Whether each layer that config.json promises has tensors: transformers would make up those of any other."""
+    found = {int(match[1]) for name in layout.tensors if (match := LAYER.match(name))}
+    return found >= set(range(layers))
 
 
 def _targeted(targets: list[str], *, layout: Layout, layers: int) -> set[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from bot.errors import InputError
 from bot.progress import Progress
@@ -85,6 +86,15 @@ def read_small(files: Files, name: str) -> bytes:
             code="file-too-large",
         )
     return files.read(name)
+
+
+def is_unicode(content: Any) -> bool:
+    """Whether all that a JSON file says can be written again: a lone surrogate, half a character, cannot."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def digest(files: Files, name: str, *, size: int, progress: Progress | None = None) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bot.errors import InputError
+from bot.weights.files import is_unicode
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # what an adapter can be added to without loss
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # what --dtype asks for
@@ -78,6 +79,8 @@ def parse(raw: bytes, *, file: str, file_size: int) -> Header:
         raise broken(file, f"its header is no JSON ({error})") from error
     if not isinstance(entries, dict):
         raise broken(file, "its header is no JSON object")
+    if b"\\u" in raw and not is_unicode(entries):  # which the reference implementation does not open
+        raise broken(file, "its header holds half a character (a lone surrogate)")
     metadata = entries.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict):
         raise broken(file, "its __metadata__ is no JSON object")

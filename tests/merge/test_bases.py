@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bot.errors import InputError, RefusedError
+from bot.merge.model import load_config
 from bot.weights.layout import INDEX
 from tests.merge.oracle import compare, read_tensors
 from tests.tiny.adapters import LORA_VARIANTS
@@ -166,3 +167,9 @@ def test_tied_tensors_on_disk_that_differ(
     out, plan = merged(adapter, validation="full")
     assert compare("llama_tied", base=base, adapter=adapter, out=out, plan=plan).error < 2e-5
     assert torch.equal(read_tensors(out)["lm_head.weight"], twice["lm_head.weight"])
+
+
+def test_a_config_that_transformers_does_not_take_is_told_with_its_reason():
+    with pytest.raises(InputError, match=r"hidden_size.* expected int, got str") as refusal:
+        load_config({"model_type": "llama", "hidden_size": "64"}, name="x")
+    assert refusal.value.code == "base-config"

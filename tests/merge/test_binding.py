@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +109,17 @@ def test_a_lost_head(adapter_on: Callable, plan_of: Callable) -> None:
     _, adapter = adapter_on("bert_model", LORA_VARIANTS["token_cls"])
     rewrite_weights(adapter, lambda tensors: {k: v for k, v in tensors.items() if "classifier" not in k})
     assert refusal(lambda: plan_of(adapter)).code in {"adapter-tensor-missing", "weights-missing"}
+
+
+def test_a_base_that_lacks_a_layer(tmp_path: Path, adapter_on: Callable, plan_of: Callable) -> None:
+    """transformers would make one up at each load, another one each time."""
+    base, adapter = adapter_on("llama", PLAIN)
+    shutil.copytree(base, tmp_path / "short")
+    config = json.loads((base / "config.json").read_text())
+    longer = config | {"num_hidden_layers": config["num_hidden_layers"] + 1}
+    (tmp_path / "short" / "config.json").write_text(json.dumps(longer))
+    edit_config(adapter, base_model_name_or_path=str(tmp_path / "short"))
+    assert refusal(lambda: plan_of(adapter)).code == "adapter-tensor-missing"
 
 
 def test_a_base_that_the_embedding_was_not_trained_on(

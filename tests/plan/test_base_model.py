@@ -178,6 +178,36 @@ def test_a_base_without_a_config(config: str | None) -> None:
         base(hub, {"base_model_name_or_path": "org/config"})
 
 
+@pytest.mark.parametrize(
+    ("keys", "word"),
+    [
+        ({"architectures": 7}, "a list of names"),
+        ({"architectures": "LlamaForCausalLM"}, "a list of names"),
+        ({"architectures": [None]}, "a list of names"),
+        ({"architectures": ["\ud800"]}, "half a character"),
+        ({"dtype": 5}, "a dtype"),
+        ({"text_config": {"torch_dtype": ["float32"]}}, "a dtype"),
+        ({"num_hidden_layers": 10**9}, "10,000 layers"),
+        ({"text_config": {"n_layer": 10**9}}, "10,000 layers"),
+    ],
+)
+def test_a_config_that_says_what_no_model_has_is_refused(keys: dict[str, Any], word: str) -> None:
+    """transformers would raise over it once all is merged, or would go on for days."""
+    hub = Repositories(org__config={"config.json": {**LLAMA, **keys}})
+    with pytest.raises(InputError) as refusal:
+        base(hub, {"base_model_name_or_path": "org/config"})
+    assert refusal.value.code == "base-config"
+    assert word in refusal.value.sentence
+
+
+@pytest.mark.parametrize(
+    "keys", [{"architectures": None}, {"dtype": {"": "float32"}}, {"n_layer": 118, "per_layer": 10**6}]
+)
+def test_what_models_do_say_is_let_alone(keys: dict[str, Any]) -> None:
+    hub = Repositories(org__config={"config.json": {**LLAMA, **keys}})
+    assert base(hub, {"base_model_name_or_path": "org/config"}).config.items() >= keys.items()
+
+
 def test_a_base_that_is_an_adapter_itself_is_refused() -> None:
     files = {"config.json": LLAMA, "adapter_config.json": {"peft_type": "LORA"}}
     with pytest.raises(RefusedError) as refusal:

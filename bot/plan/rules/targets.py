@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from bot.plan import patterns
 from bot.plan.adapter_keys import PREFIX
 from bot.plan.known_keys import schema
 from bot.plan.rules.rule import Case, Change, Rule, Stop, short
@@ -127,6 +128,16 @@ def _regex_and_layers(case: Case) -> Iterator[Change | Stop]:
         )
 
 
+def _no_expression(case: Case) -> Iterator[Change | Stop]:
+    """PEFT raises over it as soon as it looks at the first module."""
+    for key, text, why in patterns.broken(case.config):
+        yield Stop(
+            key=key,
+            sentence=f"{key} of adapter_config.json holds {short(text)}, which is no regular expression: {why}.",
+            advice="Put in the value that the adapter was trained with.",
+        )
+
+
 def _empty_saved(case: Case) -> Iterator[Change | Stop]:
     """modules_to_save that is `{}` or an empty string."""
     value = case.config.get("modules_to_save")
@@ -174,5 +185,13 @@ TARGETS = (
         reason="it is empty, and PEFT wants a list",
         peft="all",
         reference="peft/tuners/lora/config.py, LoraConfig.modules_to_save",
+    ),
+    Rule(
+        id="no-expression",
+        what="exclude_modules, layers_pattern, modules_to_save, rank_pattern or alpha_pattern with a broken expression",
+        sees=_no_expression,
+        reason="PEFT matches it against the names of modules",
+        peft="all",
+        reference="peft/tuners/tuners_utils.py, check_target_module_exists; peft/utils/other.py, get_pattern_key",
     ),
 )
