@@ -6,6 +6,7 @@ adapter's tensors to merge one module at a time (`bot.merge.modules`).
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +26,10 @@ from bot.merge.pruned import prune
 
 ADAPTER = "default"
 PREFIX = "base_model.model."
+# What PEFT and `re`, which it gives the adapter's expressions to, raise for a config that does not fit a model.
+FROM_PEFT = (
+    ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, LookupError, OverflowError, re.error,
+)  # fmt: skip
 
 
 def peft_config(config: dict[str, Any]) -> PeftConfig:
@@ -63,7 +68,7 @@ def inject(model: PreTrainedModel, *, config: PeftConfig) -> PeftModel:
             peft_model = wrapper(model, config, adapter_name=ADAPTER, low_cpu_mem_usage=True)
         if pruned:
             prune(peft_model, pruned, adapter=ADAPTER)
-    except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError, LookupError) as error:
+    except FROM_PEFT as error:
         raise RefusedError(
             f"PEFT cannot put this adapter on {type(model).__name__}: {str(error).strip().splitlines()[0]}",
             advice="Check target_modules, or name the right base with --base.",

@@ -28,7 +28,15 @@ OTHER_RELATIONS = frozenset(
     {"finetune", "adapter", "merge"}
 )  # what a card may call its base, beside "quantized"
 ALIKE = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
-DTYPE_KEYS, LAYER_KEYS = ("dtype", "torch_dtype"), ("n_layer", "layers")
+DTYPE_KEYS = ("dtype", "torch_dtype")
+LAYER_KEYS = (
+    "hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers",
+    "encoder_layers",
+    "decoder_layers",
+)  # ends of them
 MADE_FROM = "then the quantised repository's own base"  # of `found_by`
 
 
