@@ -113,6 +113,11 @@ def test_a_push_whose_adapter_a_later_one_has_changed_is_not_published_over_that
         with pytest.raises(StoppedError) as found:
             answering.check()
         assert found.value.code == "overtaken"
+        gone = Answerer(places.threads())(desk.enqueue(order(f"acme/x@{'0' * 40}", host="watch", number=None)))
+        with pytest.raises(StoppedError):  # main was pushed anew with another history
+            gone.check()
+        hub.delete_repo("acme/x")
+        gone.check()  # the publication says what is wrong, if anything is
 
 
 def test_a_delivery_says_which_thread_it_comes_from():
