@@ -15,6 +15,7 @@ from bot.clients.posting import post
 from bot.config.models import Notify
 from bot.errors import HostError, InputError
 from bot.job import Failure, Now
+from bot.jobs import clerk as clerks
 from bot.jobs import tables
 from bot.jobs.cleaner import Cleaner
 from bot.jobs.clerk import Clerk
@@ -162,6 +163,30 @@ def test_what_comes_from_one_thread_is_decided_in_the_order_in_which_it_came(inb
     else:
         assert told.index("merge ends") < told.index("cancel begins")
         assert left == set()
+
+
+def test_what_comes_while_an_earlier_one_of_its_thread_waits_for_the_host_waits_behind_it(
+    inbox, database, monkeypatch
+):
+    """Else a cancel would find nothing, and its merge would begin minutes after the answer to that."""
+    monkeypatch.setattr(clerks, "LEASE", 0.4)
+    monkeypatch.setattr(clerks, "EVERY", 0.02)
+    told = []
+
+    def door(delivery):
+        told.append(delivery.key)
+        if told == ["merge"]:
+            raise HostError("The host is away.", advice="Wait.", code="host-gone")
+        return ()
+
+    clerk = Clerk(inbox, {"hub": door}, place=lambda delivery: delivery.body)
+    clerk.start()
+    for key, thread in (("merge", b"1"), ("cancel", b"1"), ("other", b"2")):
+        inbox.put([Delivery(key=key, source="hub", body=thread)])
+        until(lambda key=key: key in told or key == "cancel")
+    until(lambda: not unfinished(database))
+    clerk.stop()
+    assert told == ["merge", "other", "merge", "cancel"]
 
 
 def test_what_nobody_expected_of_the_database_does_not_end_the_clerk(inbox, monkeypatch):
