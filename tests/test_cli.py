@@ -498,9 +498,10 @@ sys.exit(cli.main(["plan", "x"]))
 
 
 def test_what_a_shell_has_closed_leads_nowhere_in_processes_of_ours_either(tmp_path):
-    arguments = ["sh", "-c", '"$0" -c "$1" "$2" <&- >&- 2>&-', sys.executable, STARTS, str(tmp_path / "found")]
-    subprocess.run(arguments, check=True, cwd=HERE)
-    assert (tmp_path / "found").read_text() == f"{[os.devnull] * 3}\n"
+    found = tmp_path / "found"
+    closed = '"$0" -c "$1" "$2" <&- >&- 2>&-'
+    subprocess.run(["sh", "-c", closed, sys.executable, STARTS, found], check=True, cwd=HERE)
+    assert found.read_text() == f"{[os.devnull] * 3}\n"
 
 
 def test_python_m_bot_is_the_same_door():

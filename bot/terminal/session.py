@@ -59,7 +59,8 @@ def open_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free: `number`
+            lowest = os.open(os.devnull, os.O_RDWR)  # that is free: `number`
+            os.set_inheritable(lowest, True)  # noqa: FBT003 - it takes no keyword
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for as long as the process lives
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
