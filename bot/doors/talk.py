@@ -59,47 +59,43 @@ class Speaker:
 
     def status(self) -> Answer:
         """How the job that is going on stands, or the last one."""
-        found = self._going_on() or self._last()
+        found = self._going_on()
+        if found is None and (key := self._unsaid()) is not None:
+            return self._stands(key, "queued", url="")
+        found = found or self._last()
         if found is None:
             return self.decline(
                 f"There is no job under this {self.ground.host.thread}.",
                 "Write /merge help to see what there is.",
             )
         comment, mark = found
-        jobs = self.ground.jobs
-        state = (jobs.status(mark.key, at=self._place) if jobs else None) or mark.state
-        note = self._notice(texts.status(state, comment.url, to=self.comment.author))
-        self.react("rocket")
-        return Answer(notes=note)
+        return self._stands(mark.key, mark.state, url=comment.url)
 
     def cancel(self) -> Answer:
         """Calls off the job that is going on, and waits until it has heard."""
-        found = self._going_on()
-        if found is None and self._cancel_unsaid():
-            return Answer()
-        if found is None:
+        found, jobs = self._going_on(), self.ground.jobs
+        key = found[1].key if found else self._unsaid()
+        if key is None:
             return self.decline(
                 f"No job is going on under this {self.ground.host.thread}.",
                 "Write /merge status to see the last one.",
             )
-        running, mark = found
-        jobs = self.ground.jobs
-        if jobs is None:
-            self._stop(running, mark, patience=self.ground.patience)
-        elif jobs.cancel(mark.key, by=self.comment.author, at=self._place) is None:  # nobody is at it
-            self._stop(running, mark, patience=0.0)
+        heard = jobs.cancel(key, by=self.comment.author, at=self._place) if jobs else None
+        if found and heard is None:  # in the service: nobody is at it
+            self._stop(*found, patience=self.ground.patience if jobs is None else 0.0)
         self.react("rocket")
         return Answer()
 
-    def _cancel_unsaid(self) -> bool:
-        """Calls off what waits for its turn, and so has no comment yet. False: there is nothing."""
+    def _stands(self, key: str, state: str, *, url: str) -> Answer:
         jobs = self.ground.jobs
-        key = jobs.newest(at=self._place) if jobs else None
-        if jobs is None or key is None:
-            return False
-        jobs.cancel(key, by=self.comment.author, at=self._place)
+        known = jobs.status(key, at=self._place) if jobs else None
+        note = self._notice(texts.status(known or state, url, to=self.comment.author))
         self.react("rocket")
-        return True
+        return Answer(notes=note)
+
+    def _unsaid(self) -> str | None:
+        """The key of a job that waits for its turn, and so has no comment yet."""
+        return self.ground.jobs.newest(at=self._place) if self.ground.jobs else None
 
     @property
     def _place(self) -> Place:

@@ -167,6 +167,12 @@ def test_a_job_of_this_thread_is_cancelled(ask, forge, desk, tmp_path):
     assert desk.jobs[mine.job.key].state == "cancelling"
 
 
+def test_how_a_job_stands_that_waits_for_its_turn_without_a_comment(ask, forge):
+    ask("/merge plan mallory/x")
+    ask("/merge status")
+    assert "the last job waits in the queue" in forge.bodies[0]
+
+
 def test_a_job_that_waits_for_its_turn_without_a_comment_is_cancelled_in_its_thread(ask, forge, desk):
     (mine,) = ask("/merge plan mallory/x")
     elsewhere = replace(mine, job=replace(mine.job, key="e" * 32), origin=replace(mine.origin, number=8))
