@@ -1,6 +1,7 @@
 """The door: flags become a request, results and errors become text or one JSON document, and --help is quick."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -484,6 +485,23 @@ def test_what_a_shell_has_closed_is_no_error(closed, left):
     arguments = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, LEFT]
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, cwd=HERE)
     assert (done.returncode, done.stderr, bool(done.stdout)) == (0, "", bool(left))
+
+
+STREAMS = "import os, sys; print([os.readlink(f'/proc/self/fd/{n}') for n in range(3)], file=open(sys.argv[1], 'w'))"
+STARTS = f"""
+import subprocess, sys
+from bot import cli, pipeline
+from tests.test_cli import PLAN
+pipeline.plan = lambda *_, **__: subprocess.run([sys.executable, "-c", {STREAMS!r}, sys.argv[1]]) and PLAN
+sys.exit(cli.main(["plan", "x"]))
+"""
+
+
+def test_what_a_shell_has_closed_leads_nowhere_in_processes_of_ours_either(tmp_path):
+    found = tmp_path / "found"
+    closed = '"$0" -c "$1" "$2" <&- >&- 2>&-'
+    subprocess.run(["sh", "-c", closed, sys.executable, STARTS, found], check=True, cwd=HERE)
+    assert found.read_text() == f"{[os.devnull] * 3}\n"
 
 
 def test_python_m_bot_is_the_same_door():

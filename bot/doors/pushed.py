@@ -64,16 +64,16 @@ def tasks(
 
 
 def is_overtaken(adapter: str, *, settings: Settings) -> bool:
-    """Whether main holds other files of the pinned adapter by now: those came by a push of their own.
+    """Whether main holds other files of the pinned adapter by now, or its history no longer has that commit.
 
-    Raises AccessError or HostError.
+    Either came by a push of its own. Raises AccessError or HostError.
     """
     known = parse(adapter)
     repository = connect.repository(settings, known.repo_id or "")
     then, now = repository.at(known.revision or "main"), repository.at("main")
-    return (
-        then is not None and now is not None and _files(known.subfolder, then) != _files(known.subfolder, now)
-    )
+    if then is None or now is None:
+        return now is not None
+    return _files(known.subfolder, then) != _files(known.subfolder, now)
 
 
 def adapters(there: Snapshot) -> tuple[str, ...]:

@@ -60,9 +60,8 @@ class Speaker:
     def status(self) -> Answer:
         """How the job that is going on stands, or the last one."""
         found = self._going_on()
-        unsaid = None if found else self._unsaid()
-        if unsaid is not None:
-            return self._stands(unsaid[1], "")
+        if found is None and (key := self._unsaid()) is not None:
+            return self._stands(key, "queued", url="")
         found = found or self._last()
         if found is None:
             return self.decline(
@@ -70,49 +69,33 @@ class Speaker:
                 "Write /merge help to see what there is.",
             )
         comment, mark = found
-        jobs = self.ground.jobs
-        state = (jobs.status(mark.key, at=self._place) if jobs else None) or mark.state
-        return self._stands(state, comment.url)
-
-    def _stands(self, state: str, url: str) -> Answer:
-        note = self._notice(texts.status(state, url, to=self.comment.author))
-        self.react("rocket")
-        return Answer(notes=note)
+        return self._stands(mark.key, mark.state, url=comment.url)
 
     def cancel(self) -> Answer:
         """Calls off the job that is going on, and waits until it has heard."""
-        found = self._going_on()
-        if found is None and self._cancel_unsaid():
-            return Answer()
-        if found is None:
+        found, jobs = self._going_on(), self.ground.jobs
+        key = found[1].key if found else self._unsaid()
+        if key is None:
             return self.decline(
                 f"No job is going on under this {self.ground.host.thread}.",
                 "Write /merge status to see the last one.",
             )
-        running, mark = found
-        jobs = self.ground.jobs
-        if jobs is None:
-            self._stop(running, mark, patience=self.ground.patience)
-        elif jobs.cancel(mark.key, by=self.comment.author, at=self._place) is None:  # nobody is at it
-            self._stop(running, mark, patience=0.0)
+        heard = jobs.cancel(key, by=self.comment.author, at=self._place) if jobs else None
+        if found and heard is None:  # in the service: nobody is at it
+            self._stop(*found, patience=self.ground.patience if jobs is None else 0.0)
         self.react("rocket")
         return Answer()
 
-    def _cancel_unsaid(self) -> bool:
-        """Calls off what waits for its turn. False: there is nothing."""
-        jobs, unsaid = self.ground.jobs, self._unsaid()
-        if jobs is None or unsaid is None:
-            return False
-        jobs.cancel(unsaid[0], by=self.comment.author, at=self._place)
-        self.react("rocket")
-        return True
-
-    def _unsaid(self) -> tuple[str, str] | None:
-        """Key and state of what waits for its turn, and so has no comment yet; None where nothing does."""
+    def _stands(self, key: str, state: str, *, url: str) -> Answer:
         jobs = self.ground.jobs
-        key = jobs.newest(at=self._place) if jobs else None
-        state = jobs.status(key, at=self._place) if jobs and key else None
-        return (key, state) if key and state else None
+        known = jobs.status(key, at=self._place) if jobs else None
+        note = self._notice(texts.status(known or state, url, to=self.comment.author))
+        self.react("rocket")
+        return Answer(notes=note)
+
+    def _unsaid(self) -> str | None:
+        """The key of a job that waits for its turn, and so has no comment yet."""
+        return self.ground.jobs.newest(at=self._place) if self.ground.jobs else None
 
     @property
     def _place(self) -> Place:

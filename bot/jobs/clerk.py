@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -22,7 +23,7 @@ LEASE = 300.0  # seconds after which a delivery that a host's fault has kept fro
 log = logging.getLogger("bot.jobs")
 
 Door = Callable[[Delivery], tuple[str, ...]]  # what there is to say; may block
-Place = Callable[[Delivery], Hashable | None]  # the thread that it comes from, if it comes from one
+PlaceOf = Callable[[Delivery], Hashable | None]  # the thread that it comes from, if it comes from one
 
 
 def _anywhere(_: Delivery) -> None:
@@ -32,11 +33,13 @@ def _anywhere(_: Delivery) -> None:
 class Clerk:
     """Reads the inbox in threads of its own. `doors`: by a delivery's source.
 
-    What has the same `place` is decided in the order in which it came: `/merge`, and then `/merge cancel`.
+    What has the same `place` is decided in the order in which it came: `/merge`, and then `/merge cancel`. While one
+    waits to be tried again, those behind it wait, too.
     """
 
-    def __init__(self, inbox: Inbox, doors: Mapping[str, Door], *, place: Place = _anywhere) -> None:
+    def __init__(self, inbox: Inbox, doors: Mapping[str, Door], *, place: PlaceOf = _anywhere) -> None:
         self._inbox, self._doors, self._place = inbox, dict(doors), place
+        self._late: dict[str, tuple[Hashable, float]] = {}  # in order: place, when put off
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
 
@@ -54,7 +57,7 @@ class Clerk:
         self._thread.join(timeout=seconds)
 
     def _run(self) -> None:
-        going: dict[Future[bool], Hashable | None] = {}  # the oldest first
+        going: dict[Future[None], Hashable | None] = {}  # the oldest first
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="door") as pool:
             while not self._stop.is_set():
                 going = {each: place for each, place in going.items() if not each.done()}
@@ -62,7 +65,7 @@ class Clerk:
                     for each in taken:
                         place = self._placed(each)
                         before = [f for f, there in going.items() if place is not None and there == place]
-                        going[pool.submit(self._see_to, each, before[-1:])] = place
+                        going[pool.submit(self._see_to, each, place, before[-1:])] = place
                 elif len(going) == AT_ONCE:
                     wait(going, timeout=EVERY, return_when=FIRST_COMPLETED)
                 else:
@@ -82,22 +85,34 @@ class Clerk:
             return self._place(delivery)
         return None
 
-    def _see_to(self, delivery: Delivery, before: Sequence[Future[bool]]) -> bool:
-        """Decides it and finishes it by itself: a slow one keeps only those of its place from being finished.
-
-        False: it comes again, and so does what waits behind it.
-        """
+    def _see_to(self, delivery: Delivery, place: Hashable | None, before: Sequence[Future[None]]) -> None:
+        """Decides it and finishes it by itself: a slow one keeps only those of its place from being finished."""
+        wait(before)
         decided: bool | None = False
         with about(delivery=delivery.key):
             try:
-                decided = all(each.result() for each in before) and self._decided(delivery)
+                decided = self._is_next(delivery, place) and self._decided(delivery)
                 if decided:
                     self._inbox.finish([delivery.key])
             except HostError as error:
                 log.warning("a delivery comes again: %s", error.sentence)
             except Exception:
                 log.exception("a delivery comes again")
-        return decided is not False
+        if decided is not False:
+            self._late.pop(delivery.key, None)
+        elif place is not None:
+            self._late[delivery.key] = place, time.monotonic()
+
+    def _is_next(self, delivery: Delivery, place: Hashable | None) -> bool:
+        """False: what came before it from there comes again, unless another process has seen to that by now."""
+        for key, (there, at) in tuple(self._late.items()):
+            if key == delivery.key:
+                return True
+            if time.monotonic() - at > 2 * LEASE:
+                self._late.pop(key, None)
+            elif there == place:
+                return False
+        return True
 
     def _decided(self, delivery: Delivery) -> bool | None:
         """False: it comes again. None: it is given up, and nobody knows of it any more."""

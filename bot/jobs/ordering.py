@@ -16,7 +16,7 @@ from bot.jobs.desk import Desk
 from bot.jobs.order import ACTIVE, Entry, Order, Origin, page
 from bot.request import MergeRequest
 
-MOST = 100_000  # jobs that are looked through for those of one thread
+AT_ONCE = 200  # jobs that are looked through together for those of one thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,13 @@ class Queue:
         return entry.state if entry else None
 
     def newest(self, *, at: Place) -> str | None:
-        going = self.desk.entries(states=ACTIVE, limit=MOST)
-        return next((e.order.job.key for e in going if e.readable and _is_there(e, at)), None)
+        before = None
+        while going := self.desk.entries(states=ACTIVE, before=before, limit=AT_ONCE):
+            for entry in going:
+                if entry.readable and _is_there(entry, at):
+                    return entry.order.job.key
+            before = going[-1].created
+        return None
 
     def cancel(self, key: str, *, by: str, at: Place) -> str | None:
         entry = self.desk.cancel(key, by=by) if self._entry(key, at=at) else None

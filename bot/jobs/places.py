@@ -15,6 +15,7 @@ from bot.config.rules import may_watch
 from bot.doors import github as github_door
 from bot.doors import hub as hub_door
 from bot.doors.answering import Answering
+from bot.doors.control import Place
 from bot.doors.ground import Footing, Ground, HubGround
 from bot.doors.pushed import adapters, is_overtaken
 from bot.doors.rights import Rights
@@ -36,12 +37,12 @@ from bot.trigger import hub as hub_trigger
 from bot.trigger.inputs import Inputs
 
 
-def thread_of(delivery: Delivery) -> tuple[str, str, int] | None:
-    """The thread that it comes from: its host, its repository, and its number there. Raises ValueError for no JSON."""
+def thread_of(delivery: Delivery) -> Place | None:
+    """The thread that it comes from, if it comes from one. Raises ValueError for no JSON."""
     payload = json.loads(delivery.body)
     is_hub = delivery.source == "hub"
     event = hub_trigger.event(payload) if is_hub else github_trigger.event(delivery.event, payload)
-    return (delivery.source, event.repository, event.number) if event.number is not None else None
+    return None if event.number is None else Place(delivery.source, event.repository, event.number)
 
 
 @dataclass(frozen=True, kw_only=True)

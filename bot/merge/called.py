@@ -17,6 +17,8 @@ from bot.merge.skeleton import ADAPTER, PREFIX, Target, targets
 
 # What transformers runs for a quantised model only (Jamba's dt_proj is called there, and read everywhere else).
 QUANTISED = re.compile(r'if hasattr\(self\.config, "_is_quantized"\):\n.*\n')
+# Values of `init_lora_weights` with which the base stays as it is, and lora_B begins at zero (or at random: False).
+UNCHANGED = (True, False, None, "gaussian", "eva")
 
 
 def check_called(peft_model: PeftModel, *, init: Any) -> list[str]:
@@ -33,7 +35,7 @@ def check_called(peft_model: PeftModel, *, init: Any) -> list[str]:
     for target in silent:
         layer = target.layer
         plain = type(layer) is Linear and ADAPTER not in layer.lora_variant and not layer.lora_bias[ADAPTER]
-        if not plain or init not in (True, False, None, "gaussian"):
+        if not plain or init not in UNCHANGED:
             raise _not_called(target, peft_model=peft_model)
     paths = [target.path for target in silent]
     many = f" and {len(paths) - 1} more" if len(paths) > 1 else ""

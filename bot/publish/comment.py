@@ -98,10 +98,10 @@ def _table(head: str, rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def status(state: str, url: str, *, to: str) -> str:
-    """How a job stands, by the state in its mark, and where it is told of, if it is by now."""
+    """How a job stands, by the state in its mark, and where it is told of: `url` is empty where nowhere yet."""
     stands = STANDS.get(state, f"has ended: {state}")
-    last = f"[last job]({url})" if url else "last job"
-    return joined([NOTICE, f"{plain(to)}: the {last} {stands}."])
+    job = f"[last job]({url})" if url else "last job"
+    return joined([NOTICE, f"{plain(to)}: the {job} {stands}."])
 
 
 def remark(text: str) -> str:

@@ -51,14 +51,16 @@ def document(data: dict[str, Any]) -> str:
 
 
 def open_streams() -> None:
-    """What a shell has closed (`>&-`) leads nowhere: else the next file that is opened would be taken for it."""
+    """What a shell has closed (`>&-`) leads nowhere, here and in the processes that are started from here.
+
+    Else the next file that is opened would be taken for it.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.dup2(
-                os.open(os.devnull, os.O_RDWR), number, inheritable=True
-            )  # the lowest that is free: itself
+            lowest = os.open(os.devnull, os.O_RDWR)  # that is free: `number`
+            os.set_inheritable(lowest, True)  # noqa: FBT003 - it takes no keyword
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for as long as the process lives
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 

@@ -17,6 +17,7 @@ from bot.clients.posting import post
 from bot.config.models import Notify
 from bot.errors import HostError, InputError
 from bot.job import Failure, Now
+from bot.jobs import clerk as clerks
 from bot.jobs import tables
 from bot.jobs.cleaner import Cleaner
 from bot.jobs.clerk import Clerk
@@ -43,10 +44,10 @@ def until(found, seconds=10):
         time.sleep(0.02)
 
 
-def undecided(database):
+def unfinished(database):
     """Keys of what the inbox still has. Looked at, not taken: what is taken here, the clerk would not get."""
     waiting = select(tables.inbox.c.key).where(tables.inbox.c.finished.is_(None))
-    return database.read(lambda connection: connection.scalars(waiting).all())
+    return database.read(lambda connection: [*connection.scalars(waiting)])
 
 
 class Told(logging.Handler):
@@ -78,7 +79,7 @@ def test_each_delivery_is_decided_once_and_a_bad_one_stops_nobody(inbox, databas
     inbox.put([Delivery(key="lost", source="nobody", body=b"{}")])
     clerk = Clerk(inbox, {"hub": door})
     clerk.start()
-    until(lambda: len(seen) >= 42 and not undecided(database))
+    until(lambda: len(seen) >= 42 and not unfinished(database))
     clerk.stop()
     logging.getLogger("bot.jobs").removeHandler(told)
     assert sorted(seen) == sorted(set(keys))
@@ -96,10 +97,10 @@ def test_one_that_was_given_up_counts_when_it_is_sent_again(inbox, database):
     clerk = Clerk(inbox, {"github": door})
     clerk.start()
     inbox.put([Delivery(key="a", source="github", body=b"{}")])
-    until(lambda: len(tokens) == 1 and not undecided(database))
+    until(lambda: len(tokens) == 1 and not unfinished(database))
     for _ in range(3):
         inbox.put([Delivery(key="a", source="github", body=b"{}")])
-    until(lambda: not tokens and not undecided(database))
+    until(lambda: not tokens and not unfinished(database))
     clerk.stop()
 
 
@@ -117,12 +118,6 @@ def test_one_that_a_host_s_fault_kept_from_being_decided_stays(inbox):
     clerk.stop()
     assert inbox.take() == ()  # not at once
     assert [d.key for d in inbox.take(lease=-1.0)] == ["a"]
-
-
-def unfinished(database):
-    return database.read(
-        lambda c: [*c.scalars(select(tables.inbox.c.key).where(tables.inbox.c.finished.is_(None)))]
-    )
 
 
 def test_a_slow_delivery_keeps_no_other_from_being_finished_and_a_stop_waits_only_so_long(inbox, database):
@@ -172,6 +167,30 @@ def test_what_comes_from_one_thread_is_decided_in_the_order_in_which_it_came(inb
     else:
         assert told.index("merge ends") < told.index("cancel begins")
         assert left == set()
+
+
+def test_what_comes_while_an_earlier_one_of_its_thread_waits_for_the_host_waits_behind_it(
+    inbox, database, monkeypatch
+):
+    """Else a cancel would find nothing, and its merge would begin minutes after the answer to that."""
+    monkeypatch.setattr(clerks, "LEASE", 0.4)
+    monkeypatch.setattr(clerks, "EVERY", 0.02)
+    told = []
+
+    def door(delivery):
+        told.append(delivery.key)
+        if told == ["merge"]:
+            raise HostError("The host is away.", advice="Wait.", code="host-gone")
+        return ()
+
+    clerk = Clerk(inbox, {"hub": door}, place=lambda delivery: delivery.body)
+    clerk.start()
+    for key, thread in (("merge", b"1"), ("cancel", b"1"), ("other", b"2")):
+        inbox.put([Delivery(key=key, source="hub", body=thread)])
+        until(lambda key=key: key in told or key == "cancel")
+    until(lambda: not unfinished(database))
+    clerk.stop()
+    assert told == ["merge", "other", "merge", "cancel"]
 
 
 def test_what_nobody_expected_of_the_database_does_not_end_the_clerk(inbox, monkeypatch):

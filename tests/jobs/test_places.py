@@ -9,6 +9,7 @@ import pytest
 
 from bot.config.models import Config
 from bot.config.rule_models import GitHubRule
+from bot.doors.control import Place
 from bot.doors.github import answer
 from bot.doors.rights import Rights
 from bot.errors import InputError, StoppedError
@@ -113,6 +114,12 @@ def test_a_push_whose_adapter_a_later_one_has_changed_is_not_published_over_that
         with pytest.raises(StoppedError) as found:
             answering.check()
         assert found.value.code == "overtaken"
+        entry = desk.enqueue(order(f"acme/x@{'0' * 40}", host="watch", number=None))
+        gone = Answerer(places.threads())(entry)
+        with pytest.raises(StoppedError):  # main was pushed anew with another history
+            gone.check()
+        hub.delete_repo("acme/x")
+        gone.check()  # the publication says what is wrong, if anything is
 
 
 def test_a_delivery_says_which_thread_it_comes_from():
@@ -178,6 +185,19 @@ def test_a_job_that_waits_for_its_turn_without_a_comment_is_cancelled_in_its_thr
         elsewhere.job.key: "queued",
     }
     assert forge.said == {}
+
+
+def test_among_many_jobs_that_wait_those_of_a_thread_are_looked_for_a_few_at_a_time(ask, desk, monkeypatch):
+    """Thousands may wait; all of them at once would be more than a server may hold."""
+    (mine,) = ask("/merge plan mallory/x")
+    for number in range(450):
+        desk.enqueue(order(f"acme/x{number}", host="watch", number=None))
+    held, entries = [], desk.entries
+    monkeypatch.setattr(desk, "entries", lambda **given: held.append(found := entries(**given)) or found)
+    at = Place(mine.origin.host, mine.origin.repository, mine.origin.number)
+    assert ordering.Queue(desk=desk).newest(at=at) == mine.job.key
+    assert [len(found) for found in held] == [200, 200, 51]
+    assert ordering.Queue(desk=desk).newest(at=at._replace(number=99)) is None
 
 
 @pytest.mark.parametrize(("forks", "jobs"), [(False, 0), (True, 1)])

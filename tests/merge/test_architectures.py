@@ -10,7 +10,7 @@ import torch
 
 from bot.errors import RefusedError
 from tests.merge.oracle import compare, read_tensors
-from tests.tiny.adapters import LORA_VARIANTS, rewrite_weights
+from tests.tiny.adapters import LORA_VARIANTS, edit_config, rewrite_weights
 from tests.tiny.architectures import SLOW
 from tests.tiny.models import ARCHITECTURES
 
@@ -178,3 +178,16 @@ def test_where_zero_factors_are_no_zero_change_it_is_refused_in_the_plan(
     with pytest.raises(RefusedError) as refusal:
         plan_of(adapter)
     assert refusal.value.code == "module-not-called"
+
+
+def test_where_the_data_has_chosen_the_first_factors_they_are_looked_at_as_well(
+    adapter_on: Callable, merged: Callable
+) -> None:
+    """EVA sets lora_A by the data, and begins at a change of zero all the same."""
+    base, adapter = adapter_on("jamba", config("jamba", target_modules=["in_proj", "dt_proj"]))
+    edit_config(adapter, init_lora_weights="eva")
+    rewrite_weights(adapter, lambda found: {k: v * ("dt_proj.lora_B" not in k) for k, v in found.items()})
+    out, plan = merged(adapter)
+    before, after = read_tensors(base), read_tensors(out)
+    assert all(torch.equal(before[k], after[k]) for k in before if ".dt_proj." in k)
+    assert any("never called" in note for note in plan.notes)

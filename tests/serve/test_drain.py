@@ -31,8 +31,8 @@ def test_what_takes_longer_than_the_drain_is_handed_back_and_gone_on_with_at_onc
             site.reaches(id_, "planning")
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
-            assert server.process.wait(DRAIN + 8) == 0
-            assert time.monotonic() - began < DRAIN + 5  # the Hub hangs for longer
+            assert server.process.wait(DRAIN + 5) == 0
+            assert time.monotonic() - began < DRAIN + 1
             assert "not handed back" not in (tmp_path / "log").read_text()
         drained = site.office.entry(id_)
         assert drained.state == "running"

@@ -100,7 +100,7 @@ def test_a_stop_does_not_wait_longer_than_it_may(tmp_path):
         time.sleep(0.3)
         began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 15  # the request may take 60
+        assert time.monotonic() - began < 4
 
 
 @pytest.mark.slow
