@@ -5,11 +5,13 @@ Pickle weights become safetensors, quantised ones are dequantised; both are writ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.errors import InputError
 from bot.inputs import inputs
 from bot.isolation import room
 from bot.opening import local
@@ -22,6 +24,9 @@ from bot.publish.folder import staging
 from bot.weights import archive
 from bot.weights.files import Hub
 from bot.weights.layout import INDEX, Layout, Shard
+
+OBJECTS = frozenset({"tokenizer.json", "tokenizer_config.json", "generation_config.json"})
+ENDS = 1024  # bytes at either end of a file that are looked at: a tokenizer's has tens of megabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +48,22 @@ def fetched(
     """Brings the plan's files here: the adapter's, then the base's. Local folders stay where they are.
 
     Without `shards`, the base's weights stay where they are: who merges shard by shard fetches them as they are needed.
-    What has to be written anew goes into folders beside `scratch()`, gone in the end. Raises what fetching raises,
-    RefusedError for weights that cannot be read, MergeError when the disk declines.
+    What has to be written anew goes into folders beside `scratch()`, gone in the end.
+
+    Raises what fetching raises, InputError for small files that are not whole, RefusedError for weights that cannot be
+    read, MergeError when the disk declines.
     """
     plan, opened, found = prepared.plan, prepared.opened, prepared.found
     chosen = {o: [s.name for s in plan.sidecars if s.origin == o] for o in ("adapter", "base")}
     beside = [adapter_config.FILE, *chosen["adapter"]]
     files = [*beside, opened.pickle or plan.adapter_file]
     adapter = local(opened.adapter, names=files, hub=hub, progress=progress)
+    _check_whole(adapter, chosen["adapter"], name=opened.adapter.files.name)
     index = [INDEX] if found.stored.index is not None and not found.pickles else []
     rest = [CONFIG, *index, *chosen["base"]]
     files = [*rest, *(found.pickles.get(s.file, s.file) for s in found.stored.shards if shards)]
     base = local(found.base.model, names=files, hub=hub, progress=progress)
+    _check_whole(base, chosen["base"], name=found.base.model.files.name)
     with ExitStack() as stack:
 
         def space(name: str, size: int) -> Path:
@@ -96,6 +105,21 @@ def fetched(
             )
             base = out
         yield Sources(adapter=adapter, base=base, inputs=inputs(prepared, hub=hub))
+
+
+def _check_whole(folder: Path, sidecars: list[str], *, name: str) -> None:
+    """Raises InputError for a JSON file that is cut off, or is a Git LFS pointer or a page in its place."""
+    for each in OBJECTS.intersection(sidecars):
+        with (folder / each).open("rb") as file:
+            first = file.read(ENDS).lstrip(b"\xef\xbb\xbf \t\r\n")
+            file.seek(max(0, file.seek(0, os.SEEK_END) - ENDS))
+            last = file.read().rstrip()
+        if not (first.startswith(b"{") and last.endswith(b"}")):
+            raise InputError(
+                f"{each} of {name} is no JSON object: cut off, or a Git LFS pointer.",
+                advice="Download or save it again.",
+                code="sidecar-broken",
+            )
 
 
 def _unpickle(

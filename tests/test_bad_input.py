@@ -427,6 +427,19 @@ def test_a_place_that_cannot_be_published_to_is_refused_before_a_weight_is_fetch
     assert not (desk.root / "cache").exists()  # headers alone were read
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
+
+
+@pytest.mark.parametrize("text", [POINTER, '{"model": {"vocab": {', ""])
+def test_a_tokenizer_that_is_not_whole(desk, tmp_path, text):
+    shutil.copytree(desk.models.base, tmp_path / "base")
+    (tmp_path / "base" / "tokenizer.json").write_text(text)
+    given = ("merge", ADAPTER, "--base", tmp_path / "base", "--out", desk.out)
+    error = desk.refused(*given, code=2, reason="sidecar-broken")
+    assert "tokenizer.json" in error["sentence"]
+    assert not desk.out.exists()
+
+
 def test_a_file_at_the_destination(desk):
     desk.out.write_text("a file")
     answer = desk("merge", ADAPTER, "--out", desk.out, "--json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -11,6 +12,8 @@ from bot.config.mistakes import Mistake, Path, named
 from bot.config.models import Config, Secret
 from bot.config.rule_models import Watch
 
+# What the service's own paths begin with: nobody could tell whether a proxy has left it there.
+OURS = frozenset({"ask", "healthz", "jobs", "metrics", "readyz", "sign-in", "sign-out", "static", "webhooks"})
 SHORTEST = 16  # characters of a secret that nobody guesses
 
 
@@ -121,6 +124,12 @@ def _pages(config: Config) -> Iterator[Mistake]:
     if pages.oauth_client_id and config.server.public_url is None:
         advice = "The Hub has to know where it sends people back to."
         yield _wrong(("server", "public_url"), "is missing, and signing in with the Hub needs it", advice)
+    first = urlsplit(config.server.public_url or "").path.strip("/").partition("/")[0]
+    if first in OURS:
+        advice = f"Name another path, such as /bot/{first}."
+        yield _wrong(
+            ("server", "public_url"), f"has the path /{first}, which is one of the service's own", advice
+        )
     for key in ("operator_token", "session_secret"):
         if _is_short(getattr(pages, key)):
             yield _wrong(

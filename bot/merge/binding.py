@@ -8,13 +8,14 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from bot.errors import RefusedError
+from bot.merge.base_check import OPEN_ENDED, brought, check_missing, check_shapes
 from bot.merge.biases import lost_biases
 from bot.merge.called import check_called
 from bot.merge.choice import choose_model, is_part, part_of, under
 from bot.merge.conversion import Converter, Group
 from bot.merge.experts import old_experts
 from bot.merge.model import Names, find_names, load_config
-from bot.merge.operations import Operations, find_operations, stored_copies
+from bot.merge.operations import Operations, find_operations
 from bot.merge.renaming import modern_config, patched
 from bot.merge.scaled import check_scaled
 from bot.merge.skeleton import inject, peft_config
@@ -24,10 +25,6 @@ from bot.merge.today import Today, rename
 from bot.records import AddedTensor, Binding, Bound, ConfigEdit
 from bot.weights.header import FLOATS, TensorSpec
 from bot.weights.layout import Layout
-
-OPEN_ENDED = frozenset(
-    {"FEATURE_EXTRACTION", "None"}
-)  # tasks whose result does not pass through a head of their own
 
 
 def bind(
@@ -63,9 +60,9 @@ def bind(
     operations = find_operations(peft_model, tensors=tensors, plain=names.shapes, init=init)
     biases = lost_biases(operations, names=names, bias=adapter_config.get("bias"))
     untied = untie(operations, names=names, keep_tied=bool(adapter_config.get("ensure_weight_tying")))
-    _check_base(names, layout=layout, brought=_brought(operations, names=names, tensors=tensors), name=name)
+    check_shapes(names, layout=layout, brought=brought(operations, names=names, tensors=tensors), name=name)
     modern = _only_under_todays_names(operations, names=names, converter=converter, whole=whole)
-    notes = _check_missing(model, names=names, operations=operations, adapter_config=adapter_config)
+    notes = check_missing(model, names=names, operations=operations, adapter_config=adapter_config)
     edits = untie_edits(config, model=model, untied=untied, operations=operations, names=names)
     bindings = _bindings(operations, names=names, layout=layout, tensors=tensors)
     today = Today(tuple(bindings))
@@ -119,44 +116,6 @@ def _vocabulary(model: PreTrainedModel) -> int | None:
     except (AttributeError, NotImplementedError):  # what transformers raises for models without embeddings
         return None
     return weight.shape[0] if weight is not None and weight.ndim == 2 else None
-
-
-def _brought(operations: Operations, *, names: Names, tensors: Mapping[str, TensorSpec]) -> set[str]:
-    """Parameters that the adapter brings whole, so that the base's may be of another shape."""
-    if any(operation.method == "copy" for operation in operations.of.values()):
-        return set(operations.replaced)
-    grown = {p for p, shape in stored_copies(tensors).items() if names.shapes.get(p) == shape}
-    return operations.replaced | grown
-
-
-def _check_base(names: Names, *, layout: Layout, brought: set[str], name: str) -> None:
-    """Base tensors must have the shapes of the model that the config describes, unless the adapter brings them."""
-    for parameter, tensor in names.disk.items():
-        spec, shape = layout.tensors[tensor], names.shapes[parameter]
-        if spec.shape != shape and parameter not in brought:
-            raise RefusedError(
-                f"{name} stores {spec.name} as {list(spec.shape)} where its config.json calls for {list(shape)}.",
-                advice="The base is broken or quantised: name the full-precision model with --base.",
-                code="base-does-not-fit",
-            )
-
-
-def _check_missing(
-    model: PreTrainedModel, *, names: Names, operations: Operations, adapter_config: dict[str, Any]
-) -> list[str]:
-    missing = sorted(names.missing - operations.replaced)
-    if not missing:
-        return []
-    own = type(model).__name__ in (model.config.architectures or [])
-    touched = [m for m in missing if m in operations.of]
-    if touched or not (own or str(adapter_config.get("task_type")) in OPEN_ENDED):
-        raise RefusedError(
-            f"Neither the base nor the adapter holds {missing[0]}, which {type(model).__name__} needs:"
-            " it would be random at every load.",
-            advice="Save the adapter with this module in modules_to_save, or name the right base with --base.",
-            code="weights-missing",
-        )
-    return [f"the base itself lacks {len(missing)} tensors of {type(model).__name__} ({missing[0]}, …)"]
 
 
 def _bindings(

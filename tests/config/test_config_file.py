@@ -105,6 +105,7 @@ def test_records_made_by_hand_read_no_environment(monkeypatch):
         ("[server]\nport = 70000\n", 2, "server.port", "less than or equal to 65535"),
         ("[server]\nport = 'x'\n", 2, "server.port", "valid integer"),
         ("[server]\npublic_url = 'bot.example'\n", 2, "server.public_url", "it takes https://…"),
+        ("[server]\npublic_url = 'https://h/jobs'\n", 2, "server.public_url", "/bot/jobs"),
         ("[defaults]\npublish = 'hubpr'\n", 2, "defaults.publish", "Did you mean `hub_pr`?"),
         ("[defaults]\nrunner = 'gpu'\n", 2, "defaults.runner", "pool:QUEUE"),
         ("[defaults]\nrunner = 'pool:gpu'\n", 2, "defaults.runner", "worker.queues has none"),

@@ -120,6 +120,12 @@ def test_a_base_that_lacks_a_layer(tmp_path: Path, adapter_on: Callable, plan_of
     (tmp_path / "short" / "config.json").write_text(json.dumps(longer))
     edit_config(adapter, base_model_name_or_path=str(tmp_path / "short"))
     assert refusal(lambda: plan_of(adapter)).code == "adapter-tensor-missing"
+    edit_config(
+        adapter, layers_to_transform=list(range(config["num_hidden_layers"]))
+    )  # the others were not trained
+    error = refusal(lambda: plan_of(adapter))
+    assert error.code == "weights-missing"
+    assert f"model.layers.{config['num_hidden_layers']}." in error.sentence
 
 
 def test_a_base_that_the_embedding_was_not_trained_on(
