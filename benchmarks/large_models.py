@@ -12,11 +12,12 @@ from pathlib import Path
 from benchmarks.sizes import SCALES, Experts, Scale
 from benchmarks.synthetic import ADAPTER, USER, fill
 from bot import pipeline
-from bot.plan.shardwise import RATE, seconds
+from bot.plan.shardwise import seconds
 from bot.progress import Silent
 from bot.records import Plan
 from bot.request import Destination, MergeRequest
 from bot.settings import Settings
+from bot.shard import Rates
 from bot.wording import duration, size
 from tests.hub.server import LoopbackHub
 
@@ -35,6 +36,7 @@ PRICES = {
     "Jobs `a10g-small`": 1.0 / 60,
     "Own GPU, 400 W at $0.30 a kWh": 0.4 * 0.3 / 60,
 }
+RATES = Rates(down=100_000_000, up=100_000_000)
 MOVED = ["Merged", "Shards", "Down", "Up", "Copied by the Hub", "Least scratch", "At 100 MB/s each way"]
 
 
@@ -62,14 +64,14 @@ def moved(plan: Plan) -> list[str]:
         size(sizes.up_bytes),
         size(sizes.copied_bytes) if sizes.copied_bytes else "nothing",
         size(sizes.least_bytes),
-        duration(seconds(sizes, down=RATE, up=RATE)),
+        duration(seconds(sizes, rates=RATES)),
     ]
 
 
 def paid(plan: Plan) -> list[str]:
     """What the machine costs for that long: cells of the second table."""
     assert plan.traffic is not None
-    minutes = math.ceil(seconds(plan.traffic, down=RATE, up=RATE) / 60)
+    minutes = math.ceil(seconds(plan.traffic, rates=RATES) / 60)
     return [_dollars(minutes * price) for price in PRICES.values()]
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot import __version__, options, scratch_option
+from bot import __version__, options, size_options
 from bot.commands.backup import backup, restore
 from bot.commands.config import config
 from bot.commands.enqueue import enqueue
+from bot.commands.group import InOrder
 from bot.commands.jobs import jobs
 from bot.commands.make import make
 from bot.commands.serve import serve
@@ -52,14 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, given)
 
 
-class _InOrder(click.Group):
-    """Lists the commands in the order of the stages, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="merge-bot")
 def cli() -> None:
     """Merge a PEFT adapter into its base model, check the result, and publish it.
@@ -96,7 +90,8 @@ def doctor(**flags: Any) -> int:
 @options.job
 @options.validate("full")
 @options.to(required=False)
-@scratch_option.scratch_limit
+@size_options.scratch_limit
+@size_options.rates
 @options.output
 def plan(**flags: Any) -> None:
     """Show what a merge would do; download no weights."""
@@ -106,7 +101,7 @@ def plan(**flags: Any) -> None:
         from bot import pipeline
 
         result = pipeline.plan(request, **tools)
-    _answer(flags, as_dict(result), view.plan(result))
+    _answer(flags, as_dict(result), view.plan(result, rates=flags["rates"]))
 
 
 @cli.command(cls=options.Weighing)
@@ -205,7 +200,7 @@ def publish(folder: Path, **flags: Any) -> None:
 @options.questions
 @options.to(required=True)
 @options.reload
-@scratch_option.scratch_limit
+@size_options.scratch_limit
 @options.output
 def run(**flags: Any) -> None:
     """Plan, merge, validate and publish ADAPTER: the whole way."""

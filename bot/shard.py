@@ -42,6 +42,14 @@ class MergedShard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What lines carry, in bytes a second."""
+
+    down: int
+    up: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Traffic:
     """What a merge to the Hub moves when it goes shard by shard, in bytes.
 

@@ -13,6 +13,7 @@ from bot import publishing
 from bot.clients.hub_parcel import Parcel
 from bot.errors import HostError
 from bot.plan import shardwise
+from bot.wording import duration
 from tests.e2e import desk, hub, models, processes, tree
 from tests.tiny.adapters import live, save_adapter
 from tests.tiny.models import load, logits, save_base
@@ -104,6 +105,16 @@ def test_the_same_bytes_as_with_the_whole_model_on_the_disk(desk, sources):
         p.stat().st_size for n, p in desk.hub.files("alice/little").items() if n.endswith(".safetensors")
     )
     assert desk.done("verify", "alice/little")["verdict"] == "passed"
+
+
+def test_a_plan_tells_the_time_at_the_rates_that_it_is_given(desk, sources):
+    moved = plan_of(desk, "alice/planned")
+    answer = desk("plan", ADAPTER, "--to", "alice/planned", "--rates", "1KB/100")
+    assert answer.code == 0, answer.err
+    told = answer.out
+    assert f"about {duration(moved['up_bytes'] / 100)} at 1.0 kB/s down, 100 B/s up" in " ".join(told.split())
+    wrong = desk("plan", ADAPTER, "--rates", "1KB/fast", "--json")
+    assert (wrong.code, "'1KB/fast' is no rate" in wrong.error["sentence"]) == (2, True)
 
 
 @pytest.mark.slow

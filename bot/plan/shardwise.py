@@ -8,14 +8,13 @@ from dataclasses import replace
 
 from bot.errors import RefusedError
 from bot.records import Binding, Plan
-from bot.shard import Portion, Traffic
+from bot.shard import Portion, Rates, Traffic
 from bot.weights.header import DTYPES, FLOATS, ITEM_BITS
 from bot.weights.layout import Layout, Shard
 from bot.wording import size
 
 MOST = 0.95  # of a disk that is too small for the whole model: others write there, too
 ENTRY = 512  # bytes of a header that an added tensor may take
-RATE = 100_000_000  # bytes a second: what a plan takes for the speed of a line, and says so
 STARTS = (
     "initial-adapter",
     "residual-base",
@@ -74,9 +73,9 @@ def traffic(found: tuple[Portion, ...], *, beside: int, why_not: str) -> Traffic
     )
 
 
-def seconds(moved: Traffic, *, down: float = RATE, up: float = RATE) -> float:
-    """How long the lines take, in seconds, at these rates in bytes a second: both are in use at the same time."""
-    return max(moved.down_bytes / down, moved.up_bytes / up)
+def seconds(moved: Traffic, *, rates: Rates) -> float:
+    """How long the lines take, in seconds: both are in use at the same time."""
+    return max(moved.down_bytes / rates.down, moved.up_bytes / rates.up)
 
 
 def limit(plan: Plan, *, asked: int | None, free: int, fetched: int) -> int | None:

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bot import wording
-from bot.plan.shardwise import RATE, seconds
+from bot.plan.shardwise import seconds
 from bot.records import Binding, Check, ConfigEdit, MergedModel, Patch, Pinned, Plan, Publication, Report
-from bot.shard import Traffic
+from bot.shard import Rates, Traffic
 from bot.terminal.text import Wrapped, clean
 from bot.wording import counted, duration, size
 
@@ -40,8 +40,8 @@ def show(*parts: ConsoleRenderable, stderr: bool = False) -> None:
     print(*(row.rstrip() for row in captured.get().splitlines()), sep="\n", file=stream)
 
 
-def plan(record: Plan) -> ConsoleRenderable:
-    """The whole plan: what is merged into what, what changes on the way, what it takes."""
+def plan(record: Plan, *, rates: Rates) -> ConsoleRenderable:
+    """The whole plan: what is merged into what, what changes on the way, what it takes, and how long at these rates."""
     rows = _facts()
     kind = f"{wording.peft_type(record.peft_type)}, {record.task_type or 'no task type'}"
     _fact(rows, "Adapters" if record.further else "Adapter", *_adapters(record), kind)
@@ -55,7 +55,7 @@ def plan(record: Plan) -> ConsoleRenderable:
     )
     _fact(rows, "Config", *_changes(record.config_edits))
     _fact(rows, "Files", *_sidecars(record))
-    _fact(rows, "Needs", *_needs(record))
+    _fact(rows, "Needs", *_needs(record, rates))
     _fact(rows, "To", _destination(record))
     _fact(rows, "Notes", *record.notes)
     return rows
@@ -188,23 +188,28 @@ def _sidecars(record: Plan) -> Iterable[str]:
             yield f"from the {origin}: {', '.join(names)}"
 
 
-def _needs(record: Plan) -> Iterable[str]:
+def _needs(record: Plan, rates: Rates) -> Iterable[str]:
     need = record.estimate
     yield f"{size(need.download_bytes)} to fetch, {size(need.output_bytes)} to write"
     yield f"{size(need.disk_bytes)} of free disk, {size(need.memory_bytes)} of memory"
     if record.traffic is not None:
-        yield from _traffic(record.traffic)
+        yield from _traffic(record.traffic, rates)
 
 
-def _traffic(moved: Traffic) -> Iterable[str]:
+def _traffic(moved: Traffic, rates: Rates) -> Iterable[str]:
     if moved.obstacle:
         yield f"not shard by shard: {moved.obstacle}"
         return
+    lines = (
+        f"{size(rates.down)}/s each way"
+        if rates.up == rates.down
+        else f"{size(rates.down)}/s down, {size(rates.up)}/s up"
+    )
     copied = f", {size(moved.copied_bytes)} copied by the Hub" if moved.copied_bytes else ""
     yield (
         f"shard by shard ({counted(moved.shards, 'shard')}): {size(moved.down_bytes)} down, {size(moved.up_bytes)} up"
         f"{copied}, with {size(moved.least_bytes)} of disk or more (--scratch-limit);"
-        f" about {duration(seconds(moved))} at {size(RATE)}/s each way"
+        f" about {duration(seconds(moved, rates=rates))} at {lines}"
     )
 
 
