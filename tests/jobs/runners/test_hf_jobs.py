@@ -557,6 +557,7 @@ def test_a_start_whose_answer_was_lost_is_not_made_twice(stuck, ears):
     async def again():
         task = asyncio.create_task(ears.carried_out(what))
         await soon(lambda: ears.lines and ears.lines[-1].startswith("Taken up again"))
+        await soon(lambda: running(stuck))
         only(stuck).kill()
         return await task
 
